@@ -1,0 +1,175 @@
+"""What can be asked for: Recipe (may change a pixel), Cluster (may only change speed), Job (both, and where).
+
+Strict: an unknown key fails with its full path and the keys that are known there. Knows nothing about Ray or torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from latentsync_ray.errors import ConfigError
+from latentsync_ray.types import LoopMode
+
+__all__ = ["WINDOW", "Cluster", "Job", "Recipe", "load_job"]
+
+WINDOW = 16
+"""Frames per temporal window of the model; its normalisation runs over all of them (LatentSync, ``num_frames``)."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Recipe(_Strict):
+    """Everything that can change a pixel of the result. Its fingerprint is in every part's name and every record."""
+
+    model: str = "latentsync-1.6"
+    """A name that ``latentsync-ray models`` lists, or a folder or URI that holds a model of the same layout."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    """DDIM steps."""
+    guidance_scale: Annotated[float, Field(ge=1, le=2)] = 1.0
+    """Classifier-free guidance; 1 runs one branch and takes half the time. A manifest row may set its own."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1247
+    """Draws the starting noise. A manifest row may set its own."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Arithmetic of the model; auto is bfloat16 on CUDA, float16 on older CUDA devices and mps, float32 on CPU."""
+    micro_batch: Annotated[int, Field(ge=1, le=64)] = 1
+    """Temporal windows per forward pass. One fixed shape, padded, because the batch shape changes last bits."""
+    cpu_threads: Annotated[int, Field(ge=1)] = 2
+    """Threads of the model on a CPU: the number of threads changes last bits."""
+    detector: str = "embedded"
+    """Face detector; see ``latentsync_ray.registry.DETECTORS``."""
+    paste: Literal["mask", "crop"] = "mask"
+    """Blend only what the model generated (feathered), or the whole crop as the official code does."""
+    parity: bool = False
+    """Align as the official code does, with landmarks rounded to whole pixels and its running bias."""
+    loop_mode: LoopMode = "pingpong"
+    """How the video repeats when the audio is longer. A manifest row may set its own."""
+    fps: Literal["source"] | Annotated[int, Field(ge=1, le=120)] = 25
+    """Output frames per second. The models were trained at 25; "source" keeps the clip's own rate."""
+    fps_rule: Literal["near", "cli"] = "near"
+    """Which source frame an output frame shows: nearest slot, or as ``ffmpeg -r`` does (parity with the official script)."""
+    segment_frames: Annotated[int, Field(ge=48, le=1024, multiple_of=WINDOW)] = 128
+    """Frames per segment, a multiple of the model's 16-frame window."""
+    span_seconds: Annotated[float, Field(ge=10)] = 120
+    """Clips longer than this are decoded in several passes."""
+    crf: Annotated[int, Field(ge=0, le=51)] = 18
+    """x264 quality; smaller is better and bigger."""
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "veryfast"
+    """x264 speed."""
+    max_pixels: Annotated[int, Field(ge=1)] = 4096 * 2304
+    """Larger frames are refused (``too_large``): a forged header must not allocate the machine's memory."""
+    max_seconds: Annotated[float, Field(gt=0)] = 4 * 3600
+    """Longer video or audio is refused (``too_large``)."""
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change whenever a field does."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def frame_rate(self, source: Fraction) -> Fraction:
+        """Output frames per second of a clip whose own rate is ``source``."""
+        return source if self.fps == "source" else Fraction(self.fps)
+
+
+class Cluster(_Strict):
+    """Everything that may only change speed. Two clusters give the same files, byte for byte."""
+
+    runner: Literal["ray", "local"] = "ray"
+    """Ray Data over a cluster or this machine, or all five stages in this process."""
+    address: str | None = None
+    """Ray cluster to join, e.g. "auto" or "ray://head:10001"; by default a new one on this machine."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where the model runs."""
+    sync_gpus: Annotated[float, Field(ge=0)] | None = None
+    """GPUs per model worker; by default 1 when the cluster has GPUs, else 0."""
+    sync_workers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (1, 1)
+    """Fewest and most model workers."""
+    sync_cpus: Annotated[float, Field(ge=0)] = 0.5
+    """CPUs reserved per model worker."""
+    crop_cpus: Annotated[float, Field(gt=0)] = 0.5
+    """CPUs reserved per decoding task."""
+    paste_cpus: Annotated[float, Field(gt=0)] = 0.5
+    """CPUs reserved per encoding task."""
+    batch_segments: Annotated[int, Field(ge=1)] = 1
+    """Segments handed to a model worker at once."""
+    shard_clips: Annotated[int, Field(ge=1)] = 10_000
+    """Clips planned at once; what is in flight, not the manifest, has to fit the driver."""
+    passes: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often clips whose worker died are tried before they are recorded as ``worker_died``."""
+    object_store_gb: Annotated[float, Field(gt=0)] | None = None
+    """Ray object store of a cluster started here."""
+    no_progress_seconds: Annotated[float, Field(gt=0)] = 1800
+    """A pass in which nothing finishes for so long is ended and tried again."""
+
+
+class Job(_Strict):
+    """One run: which pairs, where to, how, on what."""
+
+    manifest: str
+    """Parquet, CSV or JSONL with columns ``video`` and ``audio``, or a folder with pairs of the same stem."""
+    output: str
+    """Folder or URI; receives ``clips/`` and ``metadata/``."""
+    sink: str = "mp4"
+    recipe: Recipe = Recipe()
+    cluster: Cluster = Cluster()
+    failure_budget: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of clips that may fail before the run counts as failed (exit code 1). All clips are tried either way."""
+    retry_failed: bool = False
+    """Also redo clips that an earlier run recorded as failed for a reason in their data."""
+
+    @field_validator("manifest", "output")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be empty")
+        return value
+
+
+def load_job(path: str | Path, *overrides: str) -> Job:
+    """Read a job from YAML and apply ``dotted.key=value`` overrides (values are YAML).
+
+    Raises ConfigError with the full path of each wrong key and the keys known there.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the job file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping with the keys {', '.join(Job.model_fields)}")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Job.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: " + "; ".join(_explain(problem) for problem in error.errors())) from error
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"override {override!r} is not of the form key=value, e.g. recipe.steps=10")
+    *parents, leaf = dotted.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"override {override!r}: {parent} is a value, not a section")
+    tree[leaf] = yaml.safe_load(text)
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(step) for step in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+    section: type[BaseModel] = Job
+    for step in problem["loc"][:-1]:
+        section = {"recipe": Recipe, "cluster": Cluster}.get(str(step), section)
+    return f"unknown key {where}; known here: {', '.join(section.model_fields)}"

@@ -1,0 +1,151 @@
+"""Everything that can go wrong, as one tree.
+
+    LatentSyncError
+    ├── ConfigError             the job, manifest or arguments are wrong: nothing has started (exit code 2)
+    ├── ModelError              the model cannot be used: nothing has started
+    │   ├── WeightsNotFound     not on disk and not reachable; says what to download and where to put it
+    │   └── CheckpointMismatch  keys or shapes differ from the configuration; names them
+    ├── DeviceLost              the accelerator died: the worker process must end and be replaced
+    └── ClipError               this clip's data: becomes the clip's record, and the run goes on
+        ├── UnreadableVideo     unreadable_video
+        ├── UnreadableAudio     unreadable_audio
+        ├── NoFace              no_face
+        ├── TooLarge            too_large
+        ├── InvalidPair         invalid_pair
+        ├── InputNotFound       input_not_found
+        ├── StorageUnavailable  storage_unavailable (transient: worth another run)
+        ├── MixedParts          mixed_parts (transient: its parts were made by different checkpoints)
+        └── WorkerDied          worker_died (transient: the process working on it was killed)
+
+Knows nothing about Ray, media or models. An error that is not in this tree is a bug and is never caught.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CLIP_ERRORS",
+    "CheckpointMismatch",
+    "ClipError",
+    "ConfigError",
+    "DeviceLost",
+    "InputNotFound",
+    "InvalidPair",
+    "LatentSyncError",
+    "MixedParts",
+    "ModelError",
+    "NoFace",
+    "StorageUnavailable",
+    "TooLarge",
+    "UnreadableAudio",
+    "UnreadableVideo",
+    "WeightsNotFound",
+    "WorkerDied",
+]
+
+
+class LatentSyncError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(LatentSyncError):
+    """The job, the manifest or an argument is wrong; nothing has been started."""
+
+
+class ModelError(LatentSyncError):
+    """The model cannot be used."""
+
+
+class WeightsNotFound(ModelError):
+    """The weights are neither on disk nor reachable."""
+
+
+class CheckpointMismatch(ModelError):
+    """A checkpoint's keys or shapes differ from what the configuration builds."""
+
+
+class DeviceLost(LatentSyncError):
+    """The accelerator stopped answering; the process that owns it has to end."""
+
+
+class ClipError(LatentSyncError):
+    """Something about one clip's data. Turned into that clip's record; never stops a run.
+
+    ``code`` is the stable name in the ``error_code`` column; ``transient`` says that running again may help.
+    """
+
+    code = "clip_error"
+    transient = False
+
+
+class UnreadableVideo(ClipError):
+    """The video cannot be opened or decoded."""
+
+    code = "unreadable_video"
+
+
+class UnreadableAudio(ClipError):
+    """The audio cannot be opened or decoded, or the file has no audio."""
+
+    code = "unreadable_audio"
+
+
+class NoFace(ClipError):
+    """No frame of the clip shows a usable face."""
+
+    code = "no_face"
+
+
+class TooLarge(ClipError):
+    """The input exceeds a limit of the recipe (pixels per frame, seconds)."""
+
+    code = "too_large"
+
+
+class InvalidPair(ClipError):
+    """A manifest row carries a value that cannot be used."""
+
+    code = "invalid_pair"
+
+
+class InputNotFound(ClipError):
+    """The video or audio does not exist at its URI, or access is denied."""
+
+    code = "input_not_found"
+
+
+class StorageUnavailable(ClipError):
+    """Storage kept failing after bounded retries."""
+
+    code = "storage_unavailable"
+    transient = True
+
+
+class MixedParts(ClipError):
+    """The clip's finished parts come from different checkpoints; they were dropped and will be made again."""
+
+    code = "mixed_parts"
+    transient = True
+
+
+class WorkerDied(ClipError):
+    """The process working on the clip was killed (for example for memory) in every attempt."""
+
+    code = "worker_died"
+    transient = True
+
+
+CLIP_ERRORS: dict[str, type[ClipError]] = {
+    error.code: error
+    for error in (
+        UnreadableVideo,
+        UnreadableAudio,
+        NoFace,
+        TooLarge,
+        InvalidPair,
+        InputNotFound,
+        StorageUnavailable,
+        MixedParts,
+        WorkerDied,
+    )
+}
+"""``error_code`` -> the error, in the order of the tree."""

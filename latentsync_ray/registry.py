@@ -1,0 +1,37 @@
+"""The tables of what can be exchanged, and the one function that looks into them.
+
+Each entry is ``"module:attribute"`` and is imported on first use, so that a detector's or sink's dependencies cost nothing until
+it is chosen. To add one, write its file and add its line here. Model versions stand in ``latentsync_ray.model.specs.MODELS``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from latentsync_ray.errors import ConfigError
+
+__all__ = ["DETECTORS", "SINKS", "lookup"]
+
+DETECTORS: dict[str, str] = {
+    "embedded": "latentsync_ray.faces.embedded:EmbeddedDetector",
+    "insightface": "latentsync_ray.faces.insightface:InsightFaceDetector",
+}
+"""Face detectors by name; see ``latentsync_ray.faces.Detector`` for what one has to do."""
+
+SINKS: dict[str, str] = {
+    "mp4": "latentsync_ray.sinks.mp4:Mp4Sink",
+}
+"""Where finished clips go, by name; see ``latentsync_ray.sinks.Sink``."""
+
+
+def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
+    """The object that ``table`` holds under ``name``, imported now.
+
+    Raises ConfigError, naming the known entries, when there is none or when its optional dependency is missing.
+    """
+    if name not in table:
+        raise ConfigError(f"unknown {kind} {name!r}; known: {', '.join(sorted(table))}")
+    module, attribute = table[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

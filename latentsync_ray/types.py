@@ -1,0 +1,227 @@
+"""The nouns of the house: what flows from stage to stage. Each is the one before it plus what a stage learned.
+
+    Pair --plan--> Span --crop--> Crops --sync--> Faces --paste--> Part --join--> ClipRecord
+
+(``Clip`` is what plan learns of the clip itself, ``Segment`` what the three middle nouns share.)
+
+Array columns are declared once (axes, dtype). The declaration checks every row on construction, prints shapes and never pixels,
+and builds the empty arrays of failed rows, so that all rows of one kind keep one schema.
+
+Axes: T output frames of the span, F output frames of the segment (0 when its part already lies in storage), S crop side in px,
+K Whisper windows of 30 s, D finished segments.
+"""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from latentsync_ray.errors import CLIP_ERRORS, ClipError
+
+__all__ = ["Clip", "ClipRecord", "Crops", "Faces", "LoopMode", "Pair", "Part", "Row", "Segment", "Span", "array"]
+
+LoopMode = Literal["pingpong", "loop"]
+"""How the video repeats when the audio is longer: forward-backward-forward, or from the start again."""
+
+
+def array(axes: str, dtype: type[np.generic]) -> Any:
+    """Declare an array column: letters are sizes shared across the row, digits are fixed, e.g. ``array("F S S 3", np.uint8)``."""
+    shape = axes.split()
+    empty = np.zeros([int(axis) if axis.isdigit() else 0 for axis in shape], dtype)
+    return dc.field(metadata={"axes": shape, "dtype": empty.dtype}, default_factory=lambda: empty)
+
+
+@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Row:
+    """One clip, or one piece of it, on its way. ``error_code`` is empty as long as nothing went wrong."""
+
+    clip_id: str
+    error_code: str = ""
+    error: str = ""
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        for field in dc.fields(self):
+            if not field.metadata:
+                continue
+            value, axes, dtype = getattr(self, field.name), field.metadata["axes"], field.metadata["dtype"]
+            where = f"{type(self).__name__}.{field.name} of clip {self.clip_id!r}"
+            if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != len(axes):
+                got = f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+                raise ValueError(f"{where} is {got}, expected {dtype} with axes {' '.join(axes)}")
+            for axis, size in zip(axes, value.shape, strict=True):
+                if size != (int(axis) if axis.isdigit() else sizes.setdefault(axis, size)):
+                    raise ValueError(f"{where} is {value.shape}, expected axes {' '.join(axes)} with {sizes}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={_short(value)}' for name, value in self.to_row().items())})"
+
+    def to_row(self) -> dict[str, Any]:
+        """The fields as a flat dict, arrays as they are: one row of a Ray Data block."""
+        return {field.name: getattr(self, field.name) for field in dc.fields(self)}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Build from a mapping; columns that are not fields are left out."""
+        return cls(**{field.name: row[field.name] for field in dc.fields(cls) if field.name in row})
+
+    @classmethod
+    def of(cls, row: Row, **learned: Any) -> Self:
+        """The next noun: everything of ``row`` that it also has, plus what was ``learned``."""
+        return cls.from_row({**row.to_row(), **learned})
+
+    @classmethod
+    def failed(cls, row: Row, error: ClipError | None = None) -> Self:
+        """The next noun for a clip that failed: scalars kept, arrays empty, the error noted (the first one stays)."""
+        arrays = {field.name for field in dc.fields(cls) if field.metadata}
+        kept = {name: value for name, value in row.to_row().items() if name not in arrays}
+        if error is not None and not row.error_code:
+            kept |= {"error_code": error.code, "error": str(error)}
+        return cls.from_row(kept)
+
+    @property
+    def transient(self) -> bool:
+        """Whether running this clip again may help."""
+        return bool(self.error_code) and self.error_code in CLIP_ERRORS and CLIP_ERRORS[self.error_code].transient
+
+
+def _short(value: Any) -> str:
+    return f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else repr(value)
+
+
+@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Pair(Row):
+    """One request: lip-sync ``video`` to the speech in ``audio`` (URIs). ``None`` means: as the recipe says."""
+
+    video: str
+    audio: str
+    guidance_scale: float | None = None
+    seed: int | None = None
+    loop_mode: LoopMode | None = None
+
+
+@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Clip(Pair):
+    """A pair that was fetched and measured. The per-row settings are final from here on."""
+
+    key: str = ""
+    """Names the clip's parts: made from the recipe, the settings and the content of both inputs."""
+    frame_count: int = 0
+    """Output frames of the clip."""
+    segment_count: int = 0
+    fps_num: int = 25
+    fps_den: int = 1
+    width: int = 0
+    """Output size in px: as displayed (rotation applied), padded to even."""
+    height: int = 0
+    audio_steps: int = 0
+    """Whisper steps (50 per second) in the whole audio."""
+    mel_peak: float = 0.0
+    """Largest log10 mel power of the whole audio: the reference level of its normalisation."""
+    plan_seconds: float = 0.0
+
+
+@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Span(Clip):
+    """What one worker decodes in one pass: output frames ``start`` to ``start + T`` of the clip."""
+
+    start: int = 0
+    first_segment: int = 0
+    source_frames: np.ndarray = array("T", np.int32)
+    """Which source frame (display order) each output frame shows: the fps grid and the loop, decided once."""
+    segment_starts: np.ndarray = array("N", np.int32)
+    """First output frame of each of the span's segments."""
+    finished: np.ndarray = array("D", np.int32)
+    """Indices of the clip's segments whose parts already lie in storage."""
+
+
+@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Segment(Clip):
+    """Output frames ``start`` to ``stop`` of a clip: the unit of GPU work, of retry and of storage."""
+
+    index: int = 0
+    start: int = 0
+    stop: int = 0
+    corrupt_frames: int = 0
+    crop_seconds: float = 0.0
+
+
+@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Crops(Segment):
+    """Aligned faces of one segment, with the speech around it."""
+
+    source_frames: np.ndarray = array("F", np.int32)
+    faces: np.ndarray = array("F S S 3", np.uint8)
+    affines: np.ndarray = array("F 2 3", np.float32)
+    """Frame px -> crop px of the ``crop size`` of the model's resolution."""
+    found: np.ndarray = array("F", np.bool_)
+    mel: np.ndarray = array("K 80 3000", np.float32)
+    """Normalised log-mel of the Whisper windows that the segment touches."""
+    first_window: int = 0
+
+
+@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Faces(Segment):
+    """The same segment with new mouths."""
+
+    source_frames: np.ndarray = array("F", np.int32)
+    faces: np.ndarray = array("F S S 3", np.uint8)
+    affines: np.ndarray = array("F 2 3", np.float32)
+    found: np.ndarray = array("F", np.bool_)
+    checkpoint: str = ""
+    """Hash of the weights that made the faces."""
+    sync_seconds: float = 0.0
+
+
+@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Part(Segment):
+    """One encoded segment in storage."""
+
+    uri: str = ""
+    bytes: int = 0
+    missing: int = 0
+    """Frames without a usable face, passed through untouched."""
+    checkpoint: str = ""
+    sync_seconds: float = 0.0
+    paste_seconds: float = 0.0
+
+
+@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ClipRecord(Row):
+    """One clip as the world sees it, failed ones included: one row of the metadata table."""
+
+    video: str
+    audio: str
+    output: str = ""
+    status: Literal["ok", "failed"] = "failed"
+    frames: int = 0
+    frames_without_face: int = 0
+    corrupt_frames: int = 0
+    fps: float = 0.0
+    duration: float = 0.0
+    """Seconds of the video stream."""
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    content_type: str = ""
+    seed: int | None = None
+    guidance_scale: float | None = None
+    steps: int = 0
+    loop_mode: LoopMode | None = None
+    model: str = ""
+    checkpoint: str = ""
+    recipe: str = ""
+    """Fingerprint of the recipe."""
+    version: str = ""
+    """Package version."""
+    finished_at: str = ""
+    """UTC, ISO 8601."""
+    plan_seconds: float = 0.0
+    crop_seconds: float = 0.0
+    sync_seconds: float = 0.0
+    paste_seconds: float = 0.0
+    join_seconds: float = 0.0

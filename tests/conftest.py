@@ -1,0 +1,34 @@
+"""Where test data lies. Nothing is skipped silently: each skip names what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Small golden tensors that travel with the repository."""
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The full golden tensors of the official implementation, when they lie beside the checkout."""
+    return _beside("reference")
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """Real footage, when it lies beside the checkout."""
+    return _beside("clips")
+
+
+def _beside(name: str) -> Path:
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"needs ../shared/{name}")
+    return SHARED / name
