@@ -5,6 +5,7 @@ Strict: an unknown key fails with its full path and the keys that are known ther
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from fractions import Fraction
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.types import LoopMode
 
-__all__ = ["WINDOW", "Cluster", "Job", "Recipe", "load_job"]
+__all__ = ["WINDOW", "Cluster", "Job", "Recipe", "build_job", "load_job"]
 
 WINDOW = 16
 """Frames per temporal window of the model; its normalisation runs over all of them (LatentSync, ``num_frames``)."""
@@ -42,8 +43,8 @@ class Recipe(_Strict):
     """Arithmetic of the model; auto is bfloat16 on CUDA, float16 on older CUDA devices and mps, float32 on CPU."""
     micro_batch: Annotated[int, Field(ge=1, le=64)] = 1
     """Temporal windows per forward pass. One fixed shape, padded, because the batch shape changes last bits."""
-    cpu_threads: Annotated[int, Field(ge=1)] = 2
-    """Threads of the model on a CPU: the number of threads changes last bits."""
+    cpu_threads: Annotated[int, Field(ge=1)] = 1
+    """Threads of the model on a CPU; their number changes last bits. More than there are idle cores makes it many times slower."""
     detector: str = "embedded"
     """Face detector; see ``latentsync_ray.registry.DETECTORS``."""
     paste: Literal["mask", "crop"] = "mask"
@@ -97,8 +98,6 @@ class Cluster(_Strict):
     """CPUs reserved per decoding task."""
     paste_cpus: Annotated[float, Field(gt=0)] = 0.5
     """CPUs reserved per encoding task."""
-    batch_segments: Annotated[int, Field(ge=1)] = 1
-    """Segments handed to a model worker at once."""
     shard_clips: Annotated[int, Field(ge=1)] = 10_000
     """Clips planned at once; what is in flight, not the manifest, has to fit the driver."""
     passes: Annotated[int, Field(ge=1, le=10)] = 3
@@ -145,12 +144,18 @@ def load_job(path: str | Path, *overrides: str) -> Job:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping with the keys {', '.join(Job.model_fields)}")
+    return build_job(tree, *overrides, source=str(path))
+
+
+def build_job(tree: dict[str, Any], *overrides: str, source: str) -> Job:
+    """The job that a mapping describes, after ``dotted.key=value`` overrides; ``source`` is named in errors (ConfigError)."""
+    tree = copy.deepcopy(tree)
     for override in overrides:
         _override(tree, override)
     try:
         return Job.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(_explain(problem) for problem in error.errors())) from error
+        raise ConfigError(f"{source}: " + "; ".join(_explain(problem) for problem in error.errors())) from error
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -162,7 +167,10 @@ def _override(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"override {override!r}: {parent} is a value, not a section")
-    tree[leaf] = yaml.safe_load(text)
+    try:
+        tree[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
 
 
 def _explain(problem: Any) -> str:

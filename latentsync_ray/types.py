@@ -65,8 +65,8 @@ class Row:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Build from a mapping; columns that are not fields are left out."""
-        return cls(**{field.name: row[field.name] for field in dc.fields(cls) if field.name in row})
+        """Build from a mapping; columns that are not fields are left out, numpy scalars become Python's."""
+        return cls(**{field.name: _plain(row[field.name]) for field in dc.fields(cls) if field.name in row})
 
     @classmethod
     def of(cls, row: Row, **learned: Any) -> Self:
@@ -86,6 +86,10 @@ class Row:
     def transient(self) -> bool:
         """Whether running this clip again may help."""
         return bool(self.error_code) and self.error_code in CLIP_ERRORS and CLIP_ERRORS[self.error_code].transient
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _short(value: Any) -> str:
@@ -132,8 +136,8 @@ class Span(Clip):
     first_segment: int = 0
     source_frames: np.ndarray = array("T", np.int32)
     """Which source frame (display order) each output frame shows: the fps grid and the loop, decided once."""
-    segment_starts: np.ndarray = array("N", np.int32)
-    """First output frame of each of the span's segments."""
+    segment_stops: np.ndarray = array("N", np.int32)
+    """Output frame after the last one of each of the span's segments."""
     finished: np.ndarray = array("D", np.int32)
     """Indices of the clip's segments whose parts already lie in storage."""
 

@@ -1,0 +1,46 @@
+"""Where finished clips go, by the names in ``registry.SINKS``. A sink knows names and places, not what is in the files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from latentsync_ray import storage
+
+__all__ = ["Published", "Sink", "publish_file"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What was delivered, for the clip's record."""
+
+    uri: str
+    sha256: str
+    """Of the local file, taken before it left."""
+    bytes: int
+    content_type: str
+
+
+class Sink(Protocol):
+    """Takes finished MP4s. Has to be cheap to pickle: it travels to the workers."""
+
+    content_type: str
+
+    def uri(self, clip_id: str) -> str:
+        """Where the clip will be, the same every time."""
+        ...
+
+    def publish(self, local_mp4: Path, clip_id: str) -> Published:
+        """Deliver the file whole or not at all, over an earlier one. Raises StorageUnavailable or ConfigError."""
+        ...
+
+
+def publish_file(local: Path, uri: str, *, content_type: str) -> Published:
+    """Publish a local file at ``uri`` and say what was published."""
+    with local.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    size = local.stat().st_size
+    storage.publish(local, uri)
+    return Published(uri=uri, sha256=sha256, bytes=size, content_type=content_type)

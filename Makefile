@@ -1,0 +1,33 @@
+# Each target sets up everything it needs, from nothing: `make demo` and `make test` are all there is to know.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test check bench clean
+
+demo: $(READY)  ## lip-sync the shipped clip into demo-output/
+	$(BIN)/latentsync-ray demo
+
+test: $(READY)  ## the test suite, without the slow and the GPU tests
+	$(BIN)/pytest
+
+check: $(READY)  ## everything a change has to pass
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pytest
+
+bench: $(READY)  ## frames per second of each stage on this machine, into bench-output/
+	$(BIN)/python jobs/bench.py
+
+clean:  ## remove what these targets made
+	rm -rf $(VENV) demo-output bench-output .pytest_cache .ruff_cache
+
+# The stamp makes a second call instant; a change of the dependencies installs again.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

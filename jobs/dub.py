@@ -1,0 +1,34 @@
+"""The main job as a script: lip-sync every pair of a manifest, on Ray.
+
+    python jobs/dub.py configs/demo.yaml
+    python jobs/dub.py configs/gcs_h100.yaml manifest=gs://b/m.parquet output=gs://b/out recipe.steps=25
+
+Run again after an interruption, it goes on where it was. Exit code 0, or 1 when more clips failed than the budget allows, or 2
+when the job is wrong. Copy it and change what you like: this is all that ``latentsync-ray run`` does.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from latentsync_ray import ConfigError, ModelError, load_job, run
+from latentsync_ray.progress import make_progress
+
+
+def main(config: str, *overrides: str) -> int:
+    """Run the job; the exit code."""
+    try:
+        summary = run(load_job(config, *overrides), progress=make_progress())
+    except (ConfigError, ModelError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    done = summary.done_before + summary.ok
+    print(f"{done} of {summary.total} clips done, {summary.failed} failed, {summary.frames} frames in {summary.seconds:.1f} s")
+    print(f"written to {summary.output}")
+    return summary.exit_code
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(f"usage: {sys.argv[0]} CONFIG [key=value ...]")
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""Make the clip and the speech that ship with the package: latentsync_ray/assets/demo.mp4 and demo.wav.
+
+    python jobs/make_demo_clip.py [FOLDER]
+
+Needs the espeak-ng program (apt-get install espeak-ng); using the package does not. The portrait speaks one text; the other,
+in another voice, is what the demo makes it say.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import wave
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+
+from latentsync_ray.portrait import Performance, render_clip
+
+FPS = 25
+SIZE = 384
+"""px; the photograph resolves about 256, a face of 140 px is enough for every detector."""
+OWN_TEXT = "Good morning. I am an old photograph, and I have learned to talk. My lips follow every word that you hear."
+NEW_TEXT = "Now I am saying something else, in another voice. Did you notice how my mouth has changed?"
+OWN_VOICE = ("-v", "en-us+steph2", "-s", "150", "-p", "45")
+NEW_VOICE = ("-v", "en-gb+f4", "-s", "150", "-p", "40")
+PEAK = 0.7
+"""-3 dB: as loud as recordings usually are."""
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    own, rate = speak(OWN_TEXT, OWN_VOICE)
+    performance = Performance.of_speech(own, rate, fps=FPS, seed=4)
+    write_clip(folder / "demo.mp4", render_clip(performance, size=SIZE), own, rate=rate)
+    new, rate = speak(NEW_TEXT, NEW_VOICE)
+    write_wave(folder / "demo.wav", new, rate=rate)
+    for name, samples in (("demo.mp4", own), ("demo.wav", new)):
+        print(f"{folder / name}: {len(samples) / rate:.2f} s, {(folder / name).stat().st_size / 1e3:.0f} kB")
+
+
+def speak(text: str, voice: Iterable[str]) -> tuple[np.ndarray, int]:
+    """Synthetic speech: mono float32 samples with a breath of silence around them, and their rate."""
+    answer = subprocess.run(["espeak-ng", *voice, "--stdout", text], capture_output=True, check=True)
+    with wave.open(io.BytesIO(answer.stdout)) as sound:
+        rate = sound.getframerate()
+        samples = np.frombuffer(sound.readframes(-1), np.int16).astype(np.float32)
+    heard = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
+    words = samples[heard[0] : heard[-1] + 1] * (PEAK / np.abs(samples).max())
+    return np.pad(words, rate // 5), rate
+
+
+def write_clip(path: Path, frames: Iterable[np.ndarray], samples: np.ndarray, *, rate: int) -> None:
+    """H.264 and AAC in MP4, colours tagged BT.709."""
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+        video = container.add_stream("libx264", rate=FPS, options={"preset": "slow", "crf": "20", "threads": "1"})
+        video.width = video.height = SIZE
+        video.pix_fmt = "yuv420p"
+        context = video.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
+        context.color_range = ColorRange.MPEG
+        sound = container.add_stream("aac", rate=rate, layout="mono")
+        for index, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+            picture.pts, picture.time_base = index, Fraction(1, FPS)
+            container.mux(video.encode(picture))
+        container.mux(video.encode(None))
+        block = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        block.sample_rate, block.pts = rate, 0
+        container.mux(sound.encode(block))
+        container.mux(sound.encode(None))
+
+
+def write_wave(path: Path, samples: np.ndarray, *, rate: int) -> None:
+    """16-bit PCM."""
+    with wave.open(str(path), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(rate)
+        sound.writeframes((samples * 32767).astype(np.int16).tobytes())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / "latentsync_ray" / "assets")

@@ -1,0 +1,56 @@
+"""The command line: a thin shell over the library; every command is one function here or in a neighbouring file.
+
+Exit codes: 0 all well; 1 clips failed (or storage did); 2 wrong arguments, job or model, nothing was started; 130 interrupted.
+Heavy imports stand inside the commands, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import latentsync_ray
+from latentsync_ray.cli.demo import demo
+from latentsync_ray.cli.dub import lipsync, run
+from latentsync_ray.cli.look import models
+from latentsync_ray.cli.terminal import ERR
+from latentsync_ray.errors import ConfigError, LatentSyncError, ModelError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="latentsync-ray",
+    help="Lip-sync videos to new speech with LatentSync: one pair, or whole datasets on Ray.",
+    epilog="New here? Run: latentsync-ray demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, lipsync, run, models):
+    app.command(no_args_is_help=command in (lipsync, run))(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(latentsync_ray.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit with its code. Errors of this package become one line on stderr, all others a traceback."""
+    try:
+        app(args=arguments)
+    except LatentSyncError as error:
+        ERR.print("[bold red]error:[/] ", end="")
+        ERR.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, (ConfigError, ModelError)) else 1)

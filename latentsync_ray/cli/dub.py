@@ -1,0 +1,110 @@
+"""``lipsync`` (one pair, no Ray) and ``run`` (a job)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from latentsync_ray.cli.terminal import ERR, OUT, duration
+from latentsync_ray.config import Cluster, Recipe, build_job, load_job
+from latentsync_ray.progress import make_progress
+from latentsync_ray.registry import DETECTORS
+
+if TYPE_CHECKING:
+    from latentsync_ray.run import Summary
+
+__all__ = ["lipsync", "print_summary", "run"]
+
+
+_RECIPE, _CLUSTER = Recipe(), Cluster()
+
+
+def lipsync(
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="Video with a face: a path or URI.")],
+    audio: Annotated[str, typer.Argument(metavar="AUDIO", help="The speech it shall say: sound, or a video with sound.")],
+    output: Annotated[str, typer.Argument(metavar="OUT", help="The MP4 to write: a path or URI.")],
+    model: Annotated[str, typer.Option(help="A name from 'latentsync-ray models', or a folder or URI.")] = _RECIPE.model,
+    steps: Annotated[int, typer.Option(help="Denoising steps; time grows with them.")] = _RECIPE.steps,
+    guidance_scale: Annotated[
+        float, typer.Option(help="1 to 2: how strongly lips follow the speech; above 1 takes twice the time.")
+    ] = _RECIPE.guidance_scale,
+    seed: Annotated[int, typer.Option(help="Draws the starting noise.")] = _RECIPE.seed,
+    loop_mode: Annotated[
+        str, typer.Option(metavar="pingpong|loop", help="How the video repeats when the speech is longer.")
+    ] = _RECIPE.loop_mode,
+    fps: Annotated[
+        str, typer.Option(metavar="N|source", help="Output frames per second; 'source' keeps the video's own, models know 25.")
+    ] = str(_RECIPE.fps),
+    detector: Annotated[str, typer.Option(metavar="|".join(DETECTORS), help="What finds the face.")] = _RECIPE.detector,
+    paste: Annotated[
+        str, typer.Option(metavar="mask|crop", help="Replace what the model generated, or the whole crop as the official code.")
+    ] = _RECIPE.paste,
+    device: Annotated[str, typer.Option(metavar="auto|cuda|mps|cpu", help="Where the model runs.")] = _CLUSTER.device,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other field of the recipe, e.g. --set crf=14.")
+    ] = None,
+) -> None:
+    """Lip-sync one video to one speech, in this process (no Ray)."""
+    recipe = {"model": model, "steps": steps, "guidance_scale": guidance_scale, "seed": seed, "loop_mode": loop_mode}
+    recipe |= {"fps": fps, "detector": detector, "paste": paste}
+    tree = {"manifest": video, "output": output, "recipe": recipe, "cluster": {"device": device}}
+    job = build_job(tree, *(f"recipe.{setting}" for setting in settings or ()), source="options")
+
+    from latentsync_ray import local
+
+    progress = make_progress()
+    progress.start(1, 0)
+    try:
+        record = local.lipsync(
+            video,
+            audio,
+            output,
+            recipe=job.recipe,
+            device=job.cluster.device,
+            on_part=lambda part: progress.frames(part.stop - part.start),
+        )
+        progress.clip(record)
+    finally:
+        progress.stop()
+    if record.status == "failed":
+        raise typer.Exit(1)
+    about = f"{record.frames} frames, {record.duration:.2f} s at {record.fps:g} fps, {record.width} x {record.height}"
+    OUT.print(f"[bold]{escape(record.output)}[/]  {about}", soft_wrap=True)
+    if record.frames_without_face:
+        ERR.print(f"[yellow]{record.frames_without_face} frames show no usable face and were left as they are[/]")
+
+
+def run(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The job, a YAML file; configs/ holds examples.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Override values of the job, e.g. recipe.steps=10.")
+    ] = None,
+) -> None:
+    """Lip-sync every pair of a manifest, on Ray.
+
+    Writes one MP4 per clip into OUTPUT/clips/ and one row per clip, failed ones included, into OUTPUT/metadata/.
+
+    Interrupted and run again, it goes on where it was.
+
+    Exits with 1 when more clips failed than the job's failure_budget allows.
+    """
+    job = load_job(config, *(overrides or ()))
+
+    from latentsync_ray.run import run as run_job
+
+    summary = run_job(job, progress=make_progress())
+    print_summary(summary)
+    raise typer.Exit(summary.exit_code)
+
+
+def print_summary(summary: Summary) -> None:
+    """How a run ended, in a few lines."""
+    before = f" ({summary.done_before} before)" if summary.done_before else ""
+    failed = f", [red]{summary.failed} failed[/]" if summary.failed else ""
+    OUT.print(f"[bold]{summary.done_before + summary.ok} of {summary.total} clips done[/]{before}{failed}")
+    if summary.frames:
+        rate = summary.frames / max(summary.seconds, 1e-9)
+        OUT.print(f"{summary.frames} frames in {duration(summary.seconds)}, {rate:.1f} frames/s")
+    OUT.print(f"[dim]more: latentsync-ray report {escape(summary.output)}[/]", soft_wrap=True)

@@ -1,0 +1,104 @@
+"""From three points of a face to the square picture that the model sees.
+
+Knows the official template, its similarity fit and its way of sampling (LatentSync 1.6, ``AlignRestore``). Knows nothing about
+detectors. Pixel coordinates: the centre of the top-left pixel is (0, 0). Needs OpenCV 5: older versions place bilinear samples
+on a 1/32 px grid, which changes 4 % of the crop's values by a grey level or two.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+__all__ = ["OUTSIDE", "OfficialBias", "affine", "crop_box", "crop_face", "crop_size", "template"]
+
+OUTSIDE = 127
+"""Grey level of crop pixels that lie outside the frame."""
+
+
+def crop_size(resolution: int) -> tuple[int, int]:
+    """Width and height in px of the upright 3:4 crop that becomes the model's ``resolution`` x ``resolution`` picture."""
+    scale = _scale(resolution)
+    return int(75 * scale), int(100 * scale)  # truncation of the double: 209 rather than 210 rows at resolution 192
+
+
+def template(resolution: int) -> np.ndarray:
+    """Where image-left brow, image-right brow and nose belong in the crop: float64 (3, 2), px."""
+    return np.array([[17, 20], [58, 20], [37.5, 40]]) * _scale(resolution)
+
+
+def _scale(resolution: int) -> float:
+    return resolution / 256 * 2.8
+
+
+def affine(triple: np.ndarray, resolution: int) -> np.ndarray:
+    """The similarity that takes a face's (3, 2) points in the frame to the template: float32 (2, 3), frame px -> crop px.
+
+    Scale is the ratio of standard deviations (over all six numbers), not the least-squares one, as in the official code.
+    Raises ValueError when the three points coincide or are not finite.
+    """
+    return _fit(triple, resolution)[0].astype(np.float32)
+
+
+def _fit(triple: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    """The affine in float64, and how far the nose stays off the template's, in standard deviations."""
+    source, target = np.asarray(triple, np.float64), template(resolution)
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    source_std, target_std = (source - source_mean).std(ddof=1), (target - target_mean).std(ddof=1)
+    if not (np.isfinite(source_std) and source_std > 0):
+        raise ValueError(f"three distinct, finite points are needed, got {source.tolist()}")
+    source_unit, target_unit = (source - source_mean) / source_std, (target - target_mean) / target_std
+    u, _, vt = np.linalg.svd(source_unit.T @ target_unit)
+    if np.linalg.det(vt.T @ u.T) < 0:  # a mirrored face is rotated, never reflected
+        vt[1] *= -1
+    linear = target_std / source_std * vt.T @ u.T
+    return np.column_stack([linear, target_mean - linear @ source_mean]), target_unit[2] - source_unit[2]
+
+
+class OfficialBias:
+    """``affine`` as the official code runs it over a clip, for parity: whole pixels, and a running bias. Improves nothing.
+
+    The bias is the nose's offset from the template in standard deviations, averaged over time, and then added to the
+    translation as if it were pixels. Call it once per frame in display order; frames without a face are left out.
+    """
+
+    def __init__(self) -> None:
+        self.bias: np.ndarray | None = None
+
+    def __call__(self, triple: np.ndarray, resolution: int) -> np.ndarray:
+        """float32 (2, 3), frame px -> crop px."""
+        matrix, offset = _fit(np.round(triple), resolution)
+        self.bias = offset if self.bias is None else 0.2 * self.bias + 0.8 * offset
+        matrix[:, 2] += self.bias
+        return matrix.astype(np.float32)
+
+
+def crop_box(
+    matrix: np.ndarray, resolution: int, *, part: tuple[float, float, float, float] = (0, 0, 1, 1)
+) -> tuple[int, int, int, int]:
+    """Whole-pixel box (x0, y0, x1, y1), ends excluded, around the crop in the frame; may reach outside the frame.
+
+    ``part`` is the same for a part of the crop, or for more than it: left, top, right and bottom as shares of its width and
+    height. The box is a pixel wider on every side, for the interpolation.
+    """
+    corners = np.array([[[part[x], part[y]] for x, y in ((0, 1), (2, 1), (2, 3), (0, 3))]]) * crop_size(resolution) - 0.5
+    in_frame = cv2.transform(corners, cv2.invertAffineTransform(np.asarray(matrix, np.float64)))[0]
+    x0, y0 = np.floor(in_frame.min(0)).astype(int) - 1
+    x1, y1 = np.ceil(in_frame.max(0)).astype(int) + 2
+    return int(x0), int(y0), int(x1), int(y1)
+
+
+def crop_face(image: np.ndarray, matrix: np.ndarray, resolution: int, *, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Cut the aligned face out of a frame: uint8 (R, R, 3).
+
+    ``image`` is the uint8 (H, W, 3) frame, or a region of it whose top-left pixel is at ``origin`` (x, y) and that holds all of
+    the crop that lies inside the frame. Samples bilinearly in float32, truncates, then squeezes 3:4 to a square with Lanczos.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = crop_box(matrix, resolution)
+    left, top = min(max(x0 - origin[0], 0), width - 1), min(max(y0 - origin[1], 0), height - 1)
+    needed = image[top : max(y1 - origin[1], top + 1), left : max(x1 - origin[0], left + 1)].astype(np.float32)
+    shifted = np.asarray(matrix, np.float64).copy()
+    shifted[:, 2] += shifted[:, :2] @ (origin[0] + left, origin[1] + top)
+    crop = cv2.warpAffine(needed, shifted, crop_size(resolution), borderMode=cv2.BORDER_CONSTANT, borderValue=(OUTSIDE,) * 3)
+    return cv2.resize(crop.astype(np.uint8), (resolution, resolution), interpolation=cv2.INTER_LANCZOS4)

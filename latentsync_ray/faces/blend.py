@@ -1,0 +1,148 @@
+"""Put the generated face back where it was cut out, touching nothing else of the frame.
+
+Two masks. ``"mask"`` blends only what the model generated, feathered inward, so that the rest of the skin stays as filmed;
+``"crop"`` blends the whole crop as the official code does (LatentSync 1.6, ``restore_img``). Knows the geometry of ``align``;
+knows nothing about files or codecs: the caller owns the frame.
+
+A patch is what one box of the frame receives: float32 (h, w, 4), red, green, blue (0..255) times weight, and the weight (0..1).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from latentsync_ray.faces.align import crop_box, crop_size
+from latentsync_ray.faces.mask import keep_mask
+
+__all__ = ["PasteMode", "blend_planes", "blend_rgb"]
+
+PasteMode = Literal["mask", "crop"]
+Box = tuple[int, int, int, int]
+
+_FEATHER = 24
+"""In mode "mask" the seam is 1/24 of the face's side wide: about as wide as the official one, 10 px at 256."""
+_REPAINTED = (9 / 256, 95 / 256, 248 / 256, 243 / 256)
+"""Left, top, right and bottom of what the model generates, as shares of the crop (see ``mask``)."""
+
+
+def blend_rgb(frame: np.ndarray, face: np.ndarray, affine: np.ndarray, *, mode: PasteMode = "mask") -> np.ndarray:
+    """A copy of ``frame`` (uint8 (H, W, 3) RGB) with ``face`` pasted in.
+
+    ``face`` is (R, R, 3), uint8 or float in [-1, 1] (may overshoot); ``affine`` (2, 3) takes frame px to crop px.
+    Mode "crop" truncates to whole levels as the official code does, mode "mask" rounds.
+    """
+    result = frame.copy()
+    (x0, y0, x1, y1), patch = _patch(face, affine, frame.shape[:2], mode)
+    below = result[y0:y1, x0:x1]
+    blended = patch[..., :3] + (1 - patch[..., 3:]) * below
+    below[:] = blended if mode == "crop" else np.rint(blended)
+    return result
+
+
+def blend_planes(
+    y: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    face: np.ndarray,
+    affine: np.ndarray,
+    *,
+    matrix: np.ndarray,
+    offset: np.ndarray,
+    mode: PasteMode = "mask",
+) -> None:
+    """Paste ``face`` into 8-bit YUV 4:2:0 planes, in place: y (H, W), u and v (H/2, W/2), H and W even.
+
+    ``face`` and ``affine`` as in ``blend_rgb``; ``matrix`` (3, 3) and ``offset`` (3,) turn RGB 0..255 into the clip's YUV
+    0..255. Only the face is converted: where the weight is zero every sample keeps its value.
+    """
+    (x0, y0, x1, y1), patch = _patch(face, affine, y.shape, mode)
+    if not patch.size:
+        return
+    to_yuv = np.eye(4, dtype=np.float32)
+    to_yuv[:3] = np.column_stack([matrix, offset])  # the offset counts as much as the weight says
+    yuv = cv2.transform(patch, to_yuv)
+    chroma = cv2.resize(yuv, ((x1 - x0) // 2, (y1 - y0) // 2), interpolation=cv2.INTER_AREA)  # the mean of each 2 x 2
+    _mix(y[y0:y1, x0:x1], yuv[..., 0], yuv[..., 3])
+    _mix(u[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2], chroma[..., 1], chroma[..., 3])
+    _mix(v[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2], chroma[..., 2], chroma[..., 3])
+
+
+def _mix(plane: np.ndarray, weighted: np.ndarray, weight: np.ndarray) -> None:
+    plane[:] = np.clip(np.rint(weighted + (1 - weight) * plane), 0, 255)
+
+
+def _patch(face: np.ndarray, affine: np.ndarray, frame_size: tuple[int, ...], mode: PasteMode) -> tuple[Box, np.ndarray]:
+    """The box of the frame that changes, and its patch. Even coordinates: whole chroma samples. May be empty."""
+    height, width = frame_size
+    x0, y0, x1, y1 = crop_box(affine, len(face), part=_REPAINTED if mode == "mask" else (0, 0, 1, 1))
+    x0, y0, x1, y1 = x0 - x0 % 2, y0 - y0 % 2, x1 + x1 % 2, y1 + y1 % 2
+    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    if x0 >= x1 or y0 >= y1:
+        return (0, 0, 0, 0), np.zeros((0, 0, 4), np.float32)
+    box = x0, y0, x1, y1
+    return box, _repainted(face, affine, box) if mode == "mask" else _whole_crop(face, affine, box)
+
+
+def _repainted(face: np.ndarray, affine: np.ndarray, box: Box) -> np.ndarray:
+    """The patch of what the model generated."""
+    if face.dtype != np.uint8:
+        face = np.clip(np.rint(face * 127.5 + 127.5), 0, 255).astype(np.uint8)
+    crop, zoom = crop_size(len(face)), np.sqrt(np.linalg.det(affine[:, :2]))
+    # First to the size it has in the frame: sampling a larger picture at fewer points would alias and shimmer.
+    size = max(1, round(crop[0] / zoom)), max(1, round(crop[1] / zoom))
+    weight = cv2.resize(_feathered(len(face)), size, interpolation=cv2.INTER_LINEAR)
+    return _warp(_weighted(_resize(face, size), weight), affine, crop, box)
+
+
+def _whole_crop(face: np.ndarray, affine: np.ndarray, box: Box) -> np.ndarray:
+    """The patch of the whole crop, in the official order and sizes."""
+    if face.dtype == np.uint8:
+        face = face / np.float32(127.5) - 1
+    crop = crop_size(len(face))
+    outside = (127,) * 3  # in a picture of -1..1: the outermost pixels turn white, as they do in the official code
+    pixels = _warp(_resize(face.astype(np.float32), crop), affine, crop, box, borderValue=outside)
+    covered = cv2.erode(_warp(np.ones(crop[::-1], np.float32), affine, crop, box), np.ones((2, 2), np.uint8))
+    pixels = np.clip(pixels / 2 + 0.5, 0, 1) * (255 * covered[..., None])
+    edge = int(np.sqrt(covered.sum())) // 20
+    if not edge:  # a face under 20 px: too small for a seam
+        return _weighted(pixels, covered)
+    core = cv2.erode(covered, np.ones((2 * edge, 2 * edge), np.uint8))
+    return _weighted(pixels, cv2.GaussianBlur(core, (2 * edge + 1, 2 * edge + 1), 0.3 * (edge - 1) + 0.8))
+
+
+def _weighted(pixels: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    patch = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA).astype(np.float32, copy=False)
+    patch[..., 3] = 1
+    return cv2.multiply(patch, cv2.merge([weight] * 4), dst=patch)
+
+
+def _resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a uint8 or float32 (h, w, 3) picture to (width, height): bicubic with antialiasing, as torchvision does it."""
+    import torch
+
+    planes = torch.tensor(picture).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(planes, size[::-1], mode="bicubic", align_corners=False, antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+
+
+def _warp(picture: np.ndarray, affine: np.ndarray, crop: tuple[int, int], box: Box, **border: Any) -> np.ndarray:
+    """What ``box`` of the frame shows of a picture that covers the crop at any size. Bilinear; by default zero outside."""
+    x0, y0, x1, y1 = box
+    matrix = np.asarray(affine, np.float64).copy()
+    matrix[:, 2] += matrix[:, :2] @ (x0, y0)
+    scale = np.array([[picture.shape[1] / crop[0]], [picture.shape[0] / crop[1]]])
+    matrix *= scale
+    matrix[:, 2:] += (scale - 1) / 2  # pixel centres are whole numbers
+    return cv2.warpAffine(picture, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **border)
+
+
+@cache
+def _feathered(resolution: int) -> np.ndarray:
+    """Weight of what the model generated: float32 (R, R), zero outside and on the outline, rising inward to 1."""
+    distance = cv2.distanceTransform((keep_mask(resolution) < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    ramp = np.clip((distance - 1) * _FEATHER / resolution, 0, 1)
+    return ramp * ramp * (3 - 2 * ramp)

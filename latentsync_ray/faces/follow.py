@@ -1,0 +1,127 @@
+"""One face through a clip: where it is in every frame, with only a few frames in memory.
+
+Decides when the detector looks and which of the faces is followed: the largest at first, then the same one for as long as it
+can be; a cut starts anew. How looks become steady points is ``track``'s affair, how a face moves between two frames ``flow``'s.
+
+Looks fall on fixed row numbers and matter for a bounded number of rows only, so that a pass that starts ``warm_up`` rows early
+arrives at the same points as a pass from the beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from latentsync_ray.faces import Detector
+from latentsync_ray.faces.align import affine, crop_box
+from latentsync_ray.faces.flow import changed_abruptly
+from latentsync_ray.faces.track import REACH, Followed, Track, crop_region, missing, nearest
+
+__all__ = ["Followed", "Follower"]
+
+_SEARCH = 6
+"""Rows from look to look while no face is followed. As many whole frames are held meanwhile, to track back through."""
+_ABSENCE = 48
+"""Rows for which a lost face is waited for, rather than taking another."""
+
+
+class Follower:
+    """Follows one face through frames. Keeps nothing between passes."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+
+    @property
+    def warm_up(self) -> int:
+        """How many rows early a pass has to start to give the same points as one from the beginning.
+
+        The reach of looks; and as much again, in which the first looks, off the fixed rows and with no knowledge of where the
+        face was before, pass out of reach.
+        """
+        return 0 if self.detector.interval == 1 else 2 * REACH * self.detector.interval
+
+    def __call__(self, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[Followed]:
+        """Find the face in each frame: one Followed per frame, in order, up to four detection intervals after it was read.
+
+        ``frames`` are (row, uint8 (H, W, 3) RGB) in display order, rows rising. A frame must not be written to once it is
+        given.
+        """
+        return self._look_always(frames) if self.detector.interval == 1 else self._look_sometimes(frames)
+
+    def _look_always(self, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[Followed]:
+        ours, last = _Ours(), None
+        for row, frame in frames:
+            if last is not None and changed_abruptly(last, frame):
+                ours.forget()
+            triple = ours.among(self.detector(frame, None if ours.triple is None else _crop(ours.triple)), row)
+            if triple is None:
+                yield missing(row)
+            else:
+                ours.remember(row, triple)
+                yield crop_region(row, frame, triple)
+            last = frame
+
+    def _look_sometimes(self, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[Followed]:
+        ours, track, last_row, last = _Ours(), None, -1, None
+        waiting: list[tuple[int, np.ndarray]] = []  # frames not known to show a face, since the last search
+        for row, frame in frames:
+            search = last is None or _due(row, last_row, _SEARCH)
+            if track and last is not None and not track.extend(last, row, frame):
+                yield from track.rest()
+                track, search = None, True
+            if track:
+                if _due(row, last_row, self.detector.interval):
+                    track.look(row, self.detector(frame, _crop(track.triple)))
+                if track.confirmed:
+                    ours.remember(row, track.triple)
+                yield from track.rest() if track.given_up else track.settled()
+                track = None if track.given_up else track
+            else:
+                waiting.append((row, frame))
+                if last is not None and changed_abruptly(last, frame):
+                    ours.forget()
+                    search = True
+                if search:
+                    track, faceless = self._found(waiting, ours)
+                    yield from (missing(row) for row, _ in waiting[:faceless])
+                    waiting.clear()
+            last_row, last = row, frame
+        yield from track.rest() if track else (missing(row) for row, _ in waiting)
+
+    def _found(self, waiting: list[tuple[int, np.ndarray]], ours: _Ours) -> tuple[Track | None, int]:
+        """Look for our face in the last waiting frame: a track back to where it appeared, and how many are before."""
+        row, frame = waiting[-1]
+        triple = ours.among(self.detector(frame), row)
+        if triple is None:
+            return None, len(waiting)
+        track = Track(row, frame, triple, interval=self.detector.interval)
+        return track, track.extend_back(waiting)
+
+
+class _Ours:
+    """Which of several faces is the one to follow."""
+
+    def __init__(self) -> None:
+        self.row, self.triple = 0, None
+
+    def remember(self, row: int, triple: np.ndarray) -> None:
+        self.row, self.triple = row, triple
+
+    def forget(self) -> None:
+        self.triple = None
+
+    def among(self, faces: np.ndarray, row: int) -> np.ndarray | None:
+        """The face that may be the remembered one; the largest when none is remembered or its absence has been too long."""
+        if self.triple is not None and row - self.row <= _ABSENCE:
+            return nearest(faces, self.triple, distance=4, ratio=2)
+        return faces[0].astype(np.float64) if len(faces) else None
+
+
+def _crop(triple: np.ndarray) -> tuple[int, int, int, int]:
+    return crop_box(affine(triple, 256), 256)
+
+
+def _due(row: int, last_row: int, every: int) -> bool:
+    """Whether a multiple of ``every`` has been reached since the last row: fixed rows, wherever the pass began."""
+    return row // every != last_row // every

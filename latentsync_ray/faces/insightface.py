@@ -1,0 +1,75 @@
+"""The official detector: InsightFace's 106 landmarks, for parity with LatentSync's own alignment.
+
+Needs the extra ``latentsync-ray[insightface]`` and, on first use, a download of the model pack ``buffalo_l`` (about 300 MB,
+into InsightFace's own folder). The licence of InsightFace's models allows non-commercial research only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from latentsync_ray.errors import ConfigError
+from latentsync_ray.faces import Box
+
+__all__ = ["InsightFaceDetector", "triple_of_landmarks"]
+
+_GROUPS = ([43, 48, 49, 50, 51], [101, 102, 103, 104, 105], [74, 77, 83, 86])
+"""Image-left brow, image-right brow and nose in the 2d106 layout."""
+_LEAST_SCORE = 0.5
+_LEAST_WIDTH, _LEAST_HEIGHT = 50, 80
+"""Smaller boxes (px) are ignored, as in the official code."""
+_SHAPES = (0.2, 1.5)
+"""So are boxes with another ratio of width to height."""
+
+
+def triple_of_landmarks(landmarks: np.ndarray) -> np.ndarray:
+    """Brow, brow and nose, float64 (3, 2), from InsightFace's (106, 2) landmarks.
+
+    The landmarks are rounded to whole pixels, as in the official code, and their means are not: ``OfficialBias`` does that.
+    """
+    return np.stack([np.round(landmarks).astype(np.float64)[group].mean(0) for group in _GROUPS])
+
+
+class InsightFaceDetector:
+    """Finds faces with ``buffalo_l`` at 512 x 512, as the official code does, in every frame.
+
+    The model licence is non-commercial. Runs on the GPU if onnxruntime can. Raises ConfigError when InsightFace is not
+    installed.
+    """
+
+    interval = 1
+
+    def __init__(self, app: Any = None) -> None:
+        """``app`` is a prepared ``FaceAnalysis``; by default one is made, with its models downloaded if need be."""
+        self._app = _face_analysis() if app is None else app
+
+    def __call__(self, frame: np.ndarray, near: Box | None = None) -> np.ndarray:
+        """See ``Detector``; the whole frame is searched."""
+        usable = []
+        for face in self._app.get(np.ascontiguousarray(frame[..., ::-1])):  # InsightFace takes BGR
+            width, height = face.bbox[2] - face.bbox[0], face.bbox[3] - face.bbox[1]
+            if width < _LEAST_WIDTH or height < _LEAST_HEIGHT or face.det_score < _LEAST_SCORE:
+                continue
+            if _SHAPES[0] <= width / height <= _SHAPES[1]:
+                usable.append((width * height, triple_of_landmarks(face.landmark_2d_106)))
+        usable.sort(key=lambda sized: -sized[0])
+        return np.array([triple for _, triple in usable], np.float32).reshape(-1, 3, 2)
+
+
+def _face_analysis() -> Any:
+    try:
+        from insightface.app import FaceAnalysis  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError(
+            f'the detector "insightface" needs packages that are not installed ({error.name}): '
+            'pip install "latentsync-ray[insightface]"; its models are licensed for non-commercial research only'
+        ) from error
+    app = FaceAnalysis(
+        allowed_modules=["detection", "landmark_2d_106"],
+        name="buffalo_l",
+        providers=["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    app.prepare(ctx_id=0, det_size=(512, 512))
+    return app

@@ -1,0 +1,287 @@
+"""Which pairs to dub: Parquet, CSV, JSON lines, or a folder of files with the same stem, as one Arrow table.
+
+Mistakes that make the whole manifest doubtful (columns, clip ids) are ConfigErrors and stop the run before it starts; a wrong
+value in one row is that clip's failure. Knows nothing of what the files hold.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from latentsync_ray.config import Recipe
+from latentsync_ray.errors import ConfigError, InputNotFound, InvalidPair
+from latentsync_ray.storage import fetch, is_remote, join, list_files
+from latentsync_ray.types import ClipRecord, Pair
+
+__all__ = ["extra_columns", "read_manifest", "to_pair"]
+
+_pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
+
+_SETTINGS = ("guidance_scale", "seed", "loop_mode")
+_OWN = ("clip_id", "video", "audio", *_SETTINGS)
+_RECORD_COLUMNS = {field.name for field in fields(ClipRecord)}
+_VIDEO = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
+_AUDIO = {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
+_ROWS_AT_ONCE = 50_000
+"""Rows held as Python objects."""
+_ID_BYTES = 180
+"""A clip id becomes a file name: 255 bytes at most on most disks, less what drafts add."""
+
+
+def read_manifest(uri: str) -> pa.Table:
+    """The manifest: ``clip_id``, ``video`` and ``audio`` (text, absolute), settings where given, and whatever else it has.
+
+    Relative paths are relative to the manifest's folder. Rows without a ``clip_id`` get one made from the video's stem and a
+    hash of both URIs. Raises ConfigError for what cannot be read, missing, repeated or colliding columns, and ids that are
+    unusable or not unique.
+    """
+    table, folder = _read(uri)
+    if repeated := sorted(name for name in set(table.column_names) if table.column_names.count(name) > 1):
+        raise ConfigError(f"{uri} has the column {repeated[0]!r} more than once; remove or rename one")
+    for name in ("video", "audio"):
+        if name not in table.column_names:
+            raise ConfigError(f"{uri} has no column {name!r}; it has {', '.join(table.column_names) or 'no columns'}")
+        table = _replace(table, name, _absolute(_text(table, name, uri), folder))
+    table = _replace(table, "clip_id", _clip_ids(table, uri))
+    if collisions := sorted(set(table.column_names) & _RECORD_COLUMNS - set(_OWN)):
+        raise ConfigError(
+            f"{uri}: the column {collisions[0]!r} would overwrite the record's own column of that name; rename it, "
+            f"e.g. to 'source_{collisions[0]}'"
+        )
+    return table
+
+
+def extra_columns(table: pa.Table) -> pa.Table:
+    """``clip_id`` and the columns that are none of ours, as they came: they are carried to the clip's record."""
+    return table.select(["clip_id", *(name for name in table.column_names if name not in _OWN)])
+
+
+def to_pair(table: pa.Table, index: int) -> Pair:
+    """Row ``index`` of ``read_manifest``'s table; with an unusable value it has its ``error_code`` set (``invalid_pair``)."""
+    row = {name: table[name][index].as_py() for name in _OWN if name in table.column_names}
+    pair = Pair(clip_id=row["clip_id"], video=row["video"] or "", audio=row["audio"] or "")
+    for name in ("video", "audio"):
+        if not row[name]:
+            return Pair.failed(pair, InvalidPair(f"row {index + 1}: {name} is empty; it must be a path or URI"))
+    settings = {name: value for name in _SETTINGS if (value := _setting(row.get(name))) is not None}
+    if not settings:
+        return pair
+    try:
+        recipe = Recipe.model_validate(settings)  # one place says what is allowed
+    except ValidationError as error:
+        problems = [
+            f"{each['loc'][0]} is {each['input']!r}: {each['msg'][:1].lower()}{each['msg'][1:]}" for each in error.errors()
+        ]
+        return Pair.failed(pair, InvalidPair(f"row {index + 1}: {'; '.join(problems)} (empty means: as the recipe says)"))
+    return Pair.of(pair, **{name: getattr(recipe, name) for name in settings})
+
+
+def _setting(value: Any) -> Any:
+    """None for what means "not set": empty text and NaN."""
+    if isinstance(value, str):
+        value = value.strip()
+    return None if value in ("", "nan", "NaN") or value != value else value
+
+
+# Reading: each gives a table and the folder that relative paths start from.
+
+
+def _read(uri: str) -> tuple[pa.Table, str]:
+    kind = PurePosixPath(uri).suffix.lower()
+    base = uri if is_remote(uri) else str(Path(uri.removeprefix("file://")).expanduser().absolute())
+    try:
+        if kind == ".csv":
+            return _read_csv(fetch(uri)), _parent(base)
+        if kind in (".jsonl", ".ndjson"):
+            return _read_json_lines(fetch(uri)), _parent(base)
+        if kind == ".parquet":
+            return _read_parquet(uri, base)
+        files = [name for name in list_files(base) if not name.rsplit("/", 1)[-1].startswith((".", "_"))]
+        if any(name.endswith(".parquet") for name in files):
+            return _read_parquet(uri, base)
+        return _pairs_of_same_stem(files, uri), base
+    except InputNotFound as error:
+        raise ConfigError(f"cannot read the manifest: {error}") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"cannot read the manifest {uri}: {error}") from error
+
+
+def _read_parquet(uri: str, base: str) -> tuple[pa.Table, str]:
+    try:
+        return _parquet(uri), _parent(base)
+    except InputNotFound:
+        files = [name for name in list_files(base) if name.endswith(".parquet")]
+        if not files:
+            raise
+    return pa.concat_tables([_parquet(name) for name in files], promote_options="permissive"), base
+
+
+def _parquet(uri: str) -> pa.Table:
+    with pq.ParquetFile(fetch(uri)) as file:  # not ``read_table``, which makes columns of folders named like a=b
+        return file.read()
+
+
+def _read_csv(path: Path) -> pa.Table:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file), [])
+    if not header:
+        raise ConfigError(f"{path} is empty; its first line must name the columns, among them video and audio")
+    return pacsv.read_csv(
+        path,
+        parse_options=pacsv.ParseOptions(newlines_in_values=True),
+        convert_options=pacsv.ConvertOptions(
+            column_types=dict.fromkeys(header, pa.string()),  # CSV has no types: 007 stays 007
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+
+
+def _read_json_lines(path: Path) -> pa.Table:
+    """Settings become text, so that one wrong value does not decide the type of the column."""
+    tables = []
+    with path.open(encoding="utf-8-sig") as file:
+        numbered = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        while rows := [_json_row(path, *each) for each in itertools.islice(numbered, _ROWS_AT_ONCE)]:
+            tables.append(pa.table({name: _json_column(path, name, rows) for name in dict.fromkeys(itertools.chain(*rows))}))
+    if not tables:
+        raise ConfigError(f"{path} is empty; each line must be an object with video and audio")
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}, line {number} is not valid JSON: {error.msg} at column {error.colno}") from error
+    if not isinstance(row, dict):
+        raise ConfigError(f"{path}, line {number} must be an object with video and audio")
+    for name in ("clip_id", "video", "audio"):
+        if not isinstance(row.get(name), str | None):
+            raise ConfigError(f"{path}, line {number}: {name} is {row[name]!r}; it must be text")
+    return row
+
+
+def _json_column(path: Path, name: str, rows: list[dict[str, Any]]) -> pa.Array:
+    values = [row.get(name) for row in rows]
+    if name in _SETTINGS:
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ConfigError(f"{path}: the column {name!r} mixes types ({error}); give all rows the same") from error
+
+
+def _pairs_of_same_stem(files: list[str], uri: str) -> pa.Table:
+    found: dict[str, dict[str, list[str]]] = {}
+    for name in files:
+        path = PurePosixPath(name.rsplit("/", 1)[-1])
+        side = "video" if path.suffix.lower() in _VIDEO else "audio" if path.suffix.lower() in _AUDIO else None
+        if side:
+            found.setdefault(path.stem, {"video": [], "audio": []})[side].append(name)
+    if not found:
+        raise ConfigError(
+            f"no manifest at {uri}: it must be .parquet, .csv, .jsonl, .ndjson, or a folder with videos and audios"
+        )
+    wrong = [
+        f"{stem} ({len(sides['video'])} videos, {len(sides['audio'])} audios)"
+        for stem, sides in found.items()
+        if len(sides["video"]) != 1 or len(sides["audio"]) != 1
+    ]
+    if wrong:
+        shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise ConfigError(f"{uri}: each stem needs one video and one audio, e.g. anna.mp4 and anna.wav; wrong are {shown}")
+    return pa.table({side: [sides[side][0] for sides in found.values()] for side in ("video", "audio")})
+
+
+# Columns
+
+
+def _replace(table: pa.Table, name: str, column: Any) -> pa.Table:
+    if name in table.column_names:
+        return table.set_column(table.column_names.index(name), name, column)
+    return table.append_column(name, column)
+
+
+def _parent(uri: str) -> str:
+    return uri.rpartition("/")[0] or "/"
+
+
+def _text(table: pa.Table, name: str, uri: str) -> pa.ChunkedArray:
+    column = table[name]
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind)
+    ):
+        row, value = next(((row, value) for row, value in enumerate(_values(column), 1) if value is not None), (1, None))
+        raise ConfigError(f"{uri}: {name} of row {row} is {value!r} ({kind}); the column {name!r} must hold text")
+    return column.cast(pa.string())
+
+
+def _absolute(column: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:
+    column = _pc.utf8_trim_whitespace(column)
+    absolute = _pc.match_substring_regex(column, r"^(/|~/|data:|[A-Za-z][A-Za-z0-9+.:-]*://)")
+    joined = _pc.binary_join_element_wise(pa.scalar(join(folder, "").rstrip("/")), column, "/")
+    return _pc.if_else(_pc.equal(column, ""), pa.scalar(None, pa.string()), _pc.if_else(absolute, column, joined))
+
+
+def _clip_ids(table: pa.Table, uri: str) -> pa.ChunkedArray:
+    if "clip_id" in table.column_names:
+        ids = _text(table, "clip_id", uri)
+        if ids.null_count or _pc.any(_pc.equal(ids, "")).as_py():
+            ids = _pc.if_else(_pc.not_equal(_pc.fill_null(ids, ""), ""), ids, _made_ids(table))
+    else:
+        ids = _made_ids(table)
+    bad = _pc.or_(
+        _pc.match_substring_regex(ids, r"[/\\\x00-\x1f\x7f]|^\.|\.\.|::"),
+        _pc.greater(_pc.binary_length(ids), _ID_BYTES),
+    )
+    if _pc.any(bad).as_py():
+        row = _pc.index(bad, True).as_py()
+        raise ConfigError(
+            f"{uri}: clip_id of row {row + 1} is {ids[row].as_py()[:200]!r}; it becomes a file name, so it must have no slash, "
+            f"'..', '::', control character or leading dot and at most {_ID_BYTES} bytes: rename it"
+        )
+    if _pc.count_distinct(ids).as_py() != len(ids):
+        first: dict[str, int] = {}
+        for row, clip_id in enumerate(_values(ids), 1):
+            if first.setdefault(clip_id, row) != row:
+                raise ConfigError(
+                    f"{uri}: rows {first[clip_id]} and {row} have the same clip_id {clip_id!r}; "
+                    "give each row its own in a column 'clip_id'"
+                )
+    return ids
+
+
+def _made_ids(table: pa.Table) -> pa.ChunkedArray:
+    """Stem of the video, and 48 bits of a hash of both URIs: a million clips of one stem have one chance in 500 to collide."""
+    video, audio = _pc.fill_null(table["video"], ""), _pc.fill_null(table["audio"], "")
+    stems = _pc.replace_substring_regex(video, r"^data:.*|[?#].*$", "")
+    stems = _pc.replace_substring_regex(_pc.replace_substring_regex(stems, r"^.*/", ""), r"\.[^.]*$", "")
+    stems = _pc.replace_substring_regex(stems, r"[^\pL\pN_-]+", "_")
+    stems = _pc.utf8_trim(_pc.utf8_slice_codeunits(stems, 0, 40), "_-")
+    stems = _pc.if_else(_pc.equal(stems, ""), "clip", stems)
+    hashes = (
+        hashlib.sha256(f"{v}\0{a}".encode()).hexdigest()[:12] for v, a in zip(_values(video), _values(audio), strict=True)
+    )
+    return _pc.binary_join_element_wise(stems, pa.chunked_array([pa.array(hashes, pa.string())]), "-")
+
+
+def _values(column: pa.ChunkedArray) -> Iterator[Any]:
+    """Python values, a few at a time: as objects, a million would take a gigabyte."""
+    for chunk in column.chunks:
+        for start in range(0, len(chunk), _ROWS_AT_ONCE):
+            yield from chunk.slice(start, _ROWS_AT_ONCE).to_pylist()

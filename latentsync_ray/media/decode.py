@@ -1,0 +1,163 @@
+"""Reading chosen frames of a video, bit-identical to decoding it from the start, as plain arrays the right way up.
+
+Knows seeking, damaged streams and PyAV's frames; which frames are wanted is decided elsewhere (``grid``).
+"""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.plane import VideoPlane
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from latentsync_ray.errors import UnreadableVideo
+from latentsync_ray.media.index import VideoIndex
+from latentsync_ray.media.source import decode_packet, open_media, video_stream
+
+__all__ = ["Picture", "Planes", "read_frames"]
+
+_MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020}
+"""Colour.space -> what the converter calls it; everything else is BT.601, as in ``colour_matrix``."""
+
+
+@dc.dataclass(frozen=True, slots=True, eq=False)
+class Planes:
+    """One 4:2:0 picture with even sides: ``y`` uint8 (H, W), ``u`` and ``v`` uint8 (H/2, W/2), writable and contiguous."""
+
+    y: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+
+
+class Picture:
+    """One decoded picture; converted only when asked, since most users need one of the two forms."""
+
+    __slots__ = ("_converter", "_frame", "_index", "corrupt")
+
+    def __init__(self, frame: av.VideoFrame, index: VideoIndex, *, converter: VideoReformatter, corrupt: bool) -> None:
+        self._frame = frame
+        self._index = index
+        self._converter = converter
+        self.corrupt = corrupt
+        """Whether this frame of the source is damaged: concealed by the decoder, or another picture in its place."""
+
+    def as_corrupt(self) -> Picture:
+        """The same picture, standing in for a frame that could not be decoded."""
+        return Picture(self._frame, self._index, converter=self._converter, corrupt=True)
+
+    def rgb(self) -> np.ndarray:
+        """uint8 (H, W, 3) in display orientation, to be read only; H and W are the displayed size, not padded."""
+        stored = self._converted("rgb24").to_ndarray()
+        # A view of the converted frame unless it has to be turned: copying 1080p takes as long as decoding it.
+        return np.ascontiguousarray(_upright(stored, self._index)) if self._index.turns or self._index.flip else stored
+
+    def planes(self) -> Planes:
+        """8-bit 4:2:0 planes in display orientation, padded to even by repeating the last row and column.
+
+        Such sources are copied bit for bit (turning moves whole pixels); others are converted, keeping their matrix and range.
+        The chroma of turned pictures of odd size sits one luma pixel off, which is cheaper than resampling it.
+        """
+        frame = self._frame if self._frame.format.name in ("yuv420p", "yuvj420p") else None
+        if frame is None or (frame.width, frame.height) != self._index.coded_size:
+            frame = self._converted("yuv420p")
+        y, u, v = (_upright(_plane_array(plane), self._index) for plane in frame.planes)
+        height, width = y.shape
+        return Planes(np.pad(y, ((0, height % 2), (0, width % 2)), "edge"), u.copy(), v.copy())
+
+    def _converted(self, pixel_format: str) -> av.VideoFrame:
+        """The stored picture in ``pixel_format``; frames that change size mid-stream are brought to the size of the first."""
+        colour = self._index.colour
+        matrix = _MATRICES.get(colour.space, Colorspace.ITU601)
+        levels = ColorRange.JPEG if colour.full else ColorRange.MPEG
+        is_rgb = self._frame.format.is_rgb or self._frame.format.has_palette
+        to_rgb = pixel_format == "rgb24"
+        width, height = self._index.coded_size
+        try:
+            return self._converter.reformat(
+                self._frame,
+                width,
+                height,
+                pixel_format,
+                src_colorspace=None if is_rgb else matrix,
+                src_color_range=ColorRange.JPEG if is_rgb else levels,
+                dst_colorspace=None if to_rgb else matrix,
+                dst_color_range=ColorRange.JPEG if to_rgb else levels,
+                threads=1,
+            )
+        except FFmpegError as error:
+            raise UnreadableVideo(f"cannot convert pixel format {self._frame.format.name}: {error.strerror}") from error
+
+
+def read_frames(path: Path, index: VideoIndex, rows: np.ndarray) -> Iterator[tuple[int, Picture]]:
+    """Decode the source frames ``rows`` (int32, non-decreasing) and yield (row, picture) once per distinct row, in order.
+
+    A frame that cannot be decoded is replaced by the nearest earlier picture (at the very start of a file, the first one) and
+    marked ``corrupt``; so are pictures that the decoder had to conceal. Raises UnreadableVideo when nothing decodes.
+    """
+    wanted = deque(np.unique(rows).tolist())
+    converter = VideoReformatter()  # one for all pictures: setting it up takes four times as long as converting 1080p
+    held: Picture | None = None
+    for row, frame in _frames_before(path, index, wanted[0]) if wanted else ():
+        picture = Picture(frame, index, converter=converter, corrupt=frame.is_corrupt)
+        while wanted and wanted[0] < row:
+            yield wanted.popleft(), (held or picture).as_corrupt()
+        if wanted and wanted[0] == row:
+            yield wanted.popleft(), picture
+        if not wanted:
+            return
+        held = picture
+    for row in wanted:
+        if held is None:
+            raise UnreadableVideo(
+                f"{path.name}: no {index.codec} frame can be decoded from frame {row} on; the file is damaged"
+            )
+        yield row, held.as_corrupt()
+
+
+def _frames_before(path: Path, index: VideoIndex, row: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(row, frame) in display order, beginning at ``row`` or somewhat before it: at the last keyframe from which that works.
+
+    Seeking may land late (transport streams have no index), and a keyframe may be damaged: then an earlier one is tried,
+    in doubling steps, and in the end the beginning of the file.
+    """
+    keyframe = int(np.searchsorted(index.key_pts, index.pts[row], side="right")) - 1
+    step = 1
+    while keyframe > 0 and index.timed:
+        frames = _decoded(path, index, seek_to=int(index.key_dts[keyframe]))
+        first = next(frames, None)
+        if first is not None and first[0] <= row:
+            yield first
+            yield from frames
+            return
+        keyframe, step = keyframe - step, 2 * step
+    yield from _decoded(path, index, seek_to=None)
+
+
+def _decoded(path: Path, index: VideoIndex, *, seek_to: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
+    with open_media(path, UnreadableVideo, max_pixels=index.max_pixels) as container:
+        stream = video_stream(container, path.name, max_pixels=index.max_pixels)
+        if seek_to is not None:
+            container.seek(seek_to, stream=stream)
+        started, decoded = seek_to is None, 0
+        for packet in container.demux(stream):
+            started = started or packet.is_keyframe  # a seek may land inside a group of pictures
+            for frame in decode_packet(packet) if started else ():
+                row = int(np.searchsorted(index.pts, frame.pts or 0)) if index.timed else decoded
+                decoded += 1
+                if row < len(index) and (not index.timed or index.pts[row] == frame.pts):
+                    yield row, frame
+
+
+def _plane_array(plane: VideoPlane) -> np.ndarray:
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+
+
+def _upright(stored: np.ndarray, index: VideoIndex) -> np.ndarray:
+    turned = np.rot90(stored, index.turns)
+    return turned[:, ::-1] if index.flip else turned

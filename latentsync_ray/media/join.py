@@ -1,0 +1,148 @@
+"""Joining encoded parts into one MP4 with sound, without re-encoding a picture.
+
+Parts are opened one after another and packets pass straight through, so that memory does not grow with the clip.
+"""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import av
+from av.container import InputContainer, OutputContainer
+
+from latentsync_ray.errors import MixedParts, UnreadableAudio, UnreadableVideo
+from latentsync_ray.media.audio import decoded, resampled
+from latentsync_ray.media.source import audio_stream, open_media
+
+__all__ = ["Joined", "join_parts", "verify"]
+
+_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+"""Sampling frequencies of MPEG-4 audio in Hz (ISO/IEC 14496-3, table 1.18)."""
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""Channel count -> layout to encode, since many files (WAV) only give the count; more channels are mixed down to stereo."""
+
+
+@dc.dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """What was written."""
+
+    frames: int
+    duration: float
+    """Seconds of the video stream."""
+    bytes: int
+
+
+def join_parts(parts: Sequence[bytes | Path], audio: Path, output: Path, *, fps: Fraction) -> Joined:
+    """Concatenate ``parts`` (made by ``encode_part`` with equal settings), add the sound of ``audio``, write MP4 to ``output``.
+
+    Pictures are copied bit for bit, and so is AAC; other audio is encoded to AAC once, at its own rate and channels where AAC
+    has them. Both streams start at 0; the header comes first (faststart).
+
+    Raises MixedParts when parts are unreadable, incomplete or have different headers; UnreadableAudio without usable audio.
+    """
+    # The default time scale of 1000 would round the edit list, and with it where the sound starts.
+    options = {"movflags": "+faststart", "movie_timescale": "90000"}
+    with av.open(str(output), "w", format="mp4", options=options) as container:
+        pictures, sound = _pictures(parts, container, fps=fps), _sound(audio, container)
+        # Streams must exist before the first packet is written, and each source adds its own with its first packet.
+        first_picture, first_sound = next(pictures, None), next(sound, None)
+        if first_picture is None:
+            raise ValueError("there are no parts to join")
+        if first_sound is None:
+            raise UnreadableAudio(f"{audio.name}: nothing in its audio stream can be used")
+        frames = 0
+        for packet in heapq.merge(chain([first_picture], pictures), chain([first_sound], sound), key=_decode_time):
+            frames += isinstance(packet.stream, av.VideoStream)
+            container.mux(packet)
+    return Joined(frames=frames, duration=float(frames / fps), bytes=output.stat().st_size)
+
+
+def verify(path: Path, frames: int) -> None:
+    """Check a joined file before it is published: it opens, has ``frames`` video packets and some audio, and both start at 0.
+
+    Raises RuntimeError that says what is wrong: a file that fails was damaged after it was written, or shows a bug.
+    """
+    with open_media(path, UnreadableVideo) as container:
+        starts = {stream.type: stream.start_time for stream in container.streams}
+        counts = Counter(packet.stream.type for packet in container.demux() if packet.size)
+    if counts["video"] != frames or not counts["audio"]:
+        raise RuntimeError(f"{path}: {counts['video']} video and {counts['audio']} audio packets, expected {frames} and some")
+    if any(starts.values()):
+        raise RuntimeError(f"{path}: its streams start at {starts} instead of 0")
+
+
+def _pictures(parts: Sequence[bytes | Path], out: OutputContainer, *, fps: Fraction) -> Iterator[av.Packet]:
+    """The packets of all parts on one time line, in decoding order; the first one brings its stream into ``out``."""
+    track, headers, delay, base = None, None, 0, 0
+    for number, part in enumerate(parts):
+        with open_media(part, MixedParts) as container:
+            if not container.streams.video:
+                raise MixedParts(f"part {number} has no video stream")
+            stream = container.streams.video[0]
+            codec = stream.codec_context
+            if track is None:
+                track = out.add_stream_from_template(stream)
+                headers, delay = codec.extradata, codec.reorder_depth
+            elif codec.extradata != headers:
+                raise MixedParts(f"part {number} was encoded with other settings or another encoder than part 0")
+            places: list[int] = []
+            for packet in container.demux(stream):
+                if not packet.size or packet.pts is None or packet.time_base is None:
+                    continue
+                place = round(packet.pts * packet.time_base * fps)
+                # Parts of one or two frames have no reordering delay of their own, so decoding times are made anew.
+                packet.pts, packet.dts, packet.duration = base + place, base + len(places) - delay, 1
+                packet.time_base, packet.stream = 1 / fps, track
+                places.append(place)
+                yield packet
+            if sorted(places) != list(range(len(places))) or not places or places[0]:
+                raise MixedParts(f"part {number} is incomplete: its frames are not consecutive")
+            base += len(places)
+
+
+def _sound(audio: Path, out: OutputContainer) -> Iterator[av.Packet]:
+    """AAC packets from 0 on; the first one brings its stream into ``out``."""
+    with open_media(audio, UnreadableAudio) as container:
+        stream = audio_stream(container, audio.name)
+        yield from (_copied if stream.codec_context.name == "aac" else _encoded)(container, stream, out)
+
+
+def _copied(container: InputContainer, stream: av.AudioStream, out: OutputContainer) -> Iterator[av.Packet]:
+    """AAC packets as they are, one after another in samples: decoding ignores gaps in the source's clock, and so does this."""
+    track = out.add_stream_from_template(stream)
+    rate, step = stream.codec_context.sample_rate, stream.codec_context.frame_size or 1024
+    position: int | None = None
+    for packet in container.demux(stream):
+        if not packet.size or packet.time_base is None:
+            continue
+        if position is None:  # below 0 stand the samples that only prime the decoder and are not played
+            position = min(0, round((packet.pts or 0) * packet.time_base * rate))
+        own = (packet.duration or 0) * packet.time_base * rate
+        packet.pts = packet.dts = position
+        packet.duration = int(own) if 0 < own < step and own.denominator == 1 else step  # the last one may end early
+        packet.time_base, packet.stream = Fraction(1, rate), track
+        position += step
+        yield packet
+
+
+def _encoded(container: InputContainer, stream: av.AudioStream, out: OutputContainer) -> Iterator[av.Packet]:
+    codec = stream.codec_context
+    rate = min(_AAC_RATES, key=lambda each: abs(each - codec.sample_rate))
+    layout = _LAYOUTS.get(codec.channels, "stereo")
+    track = out.add_stream("aac", rate=rate)
+    track.layout = layout
+    # 96 kb/s per channel is transparent for speech; AAC holds at most 6144 bits per 1024 samples of a channel.
+    track.bit_rate = min(96_000, 5 * rate) * track.codec_context.channels
+    for frame in resampled(decoded(container, stream), sample_format="fltp", layout=layout, rate=rate):
+        yield from track.encode(frame)
+    yield from track.encode(None)
+
+
+def _decode_time(packet: av.Packet) -> Fraction:
+    return (packet.dts or 0) * packet.time_base

@@ -1,0 +1,48 @@
+"""The models that have a name. A new version is one entry in ``MODELS``. Knows no torch and touches no file."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+
+from latentsync_ray.model.options import UNetConfig, WhisperSize
+
+__all__ = ["MODELS", "ModelSpec"]
+
+_LICENCE = "code Apache-2.0; weights OpenRAIL++ (see the model's page); Whisper MIT; VAE MIT"
+
+
+@dc.dataclass(frozen=True)
+class ModelSpec:
+    """What has to be known of a model before its weights are read."""
+
+    name: str
+    resolution: int
+    """Side of the aligned face in px."""
+    source: str = ""
+    """Folder, URI or ``hf://owner/name[@revision]`` of the weights; empty: drawn from ``seed``."""
+    unet: UNetConfig = dc.field(default_factory=UNetConfig)
+    vae: str = "hf://stabilityai/sd-vae-ft-mse"
+    """Where the autoencoder is taken from when ``source`` has no ``vae`` folder."""
+    whisper: WhisperSize = dc.field(default_factory=WhisperSize)
+    """Sizes of the speech encoder of a model without files; others say it in their files."""
+    seed: int = 0
+    megabytes: int = 0
+    """To download, all files."""
+    licence: str = ""
+
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec("latentsync-1.6", 512, "hf://ByteDance/LatentSync-1.6", megabytes=5480, licence=_LICENCE),
+        ModelSpec("latentsync-1.5", 256, "hf://ByteDance/LatentSync-1.5", megabytes=5480, licence=_LICENCE),
+        ModelSpec(
+            "tiny-random",
+            128,
+            unet=UNetConfig(block_out_channels=(32, 32, 32, 64), norm_num_groups=8, heads=2, audio_width=64, motion_heads=2),
+            whisper=WhisperSize(width=64, heads=2, layers=2),
+            seed=1247,
+            licence="none needed: random numbers, to try the pipeline without weights; mouths become noise",
+        ),
+    )
+}

@@ -1,0 +1,14 @@
+"""A talking head of our own, for the demo and for training data: a public-domain portrait animated by numpy and OpenCV.
+
+    samples --mouth_curves--> aperture, width --Performance--> + lids, pose --render_clip--> frames --read_aperture--> aperture
+
+Knows nothing about files: it takes samples and yields pictures.
+"""
+
+from __future__ import annotations
+
+from latentsync_ray.portrait.performance import Performance
+from latentsync_ray.portrait.render import Light, read_aperture, render_clip
+from latentsync_ray.portrait.speech import mouth_curves
+
+__all__ = ["Light", "Performance", "mouth_curves", "read_aperture", "render_clip"]

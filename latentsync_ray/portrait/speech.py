@@ -1,0 +1,51 @@
+"""What a mouth does while this speech is heard: loudness opens it, bright sounds stretch it.
+
+Knows samples and frames per second; knows nothing about pictures.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["mouth_curves"]
+
+_WINDOW = 0.050
+"""Seconds of sound that a video frame looks at, around its middle: longer than a pitch period, shorter than a syllable."""
+_BAND = (200.0, 3500.0)
+"""Hz; where vowels carry their power, without hum and hiss."""
+_RANGE = 28.0
+"""dB from a closed mouth to an open one, below the clip's own loud level (95th percentile)."""
+
+
+def mouth_curves(
+    samples: np.ndarray, rate: int, *, fps: float = 25, frames: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Aperture (0 to 1) and width (-1 to 1) of the mouth for each video frame: two float32 arrays of length ``frames``.
+
+    ``samples`` is mono sound, float, at ``rate`` Hz. ``frames`` defaults to what the sound fills; after its end it is silent.
+    """
+    count = int(np.ceil(len(samples) / rate * fps)) if frames is None else frames
+    if not count:
+        return np.zeros(0, np.float32), np.zeros(0, np.float32)
+    size = int(_WINDOW * rate)
+    starts = ((np.arange(count) + 0.5) / fps * rate).astype(int)  # the sound is padded by half a window in front
+    needed = int(starts[-1]) + size
+    padded = np.pad(np.asarray(samples, np.float32), (size // 2, max(0, needed - size // 2 - len(samples))))
+    windows = padded[starts[:, None] + np.arange(size)] * np.hanning(size)
+    hertz = np.fft.rfftfreq(size, 1 / rate)
+    band = (hertz > _BAND[0]) & (hertz < _BAND[1])
+    power = np.abs(np.fft.rfft(windows, axis=1)[:, band]) ** 2
+    level = 10 * np.log10(power.mean(1) + 1e-12)
+    centroid = power @ hertz[band] / (power.sum(1) + 1e-12)
+
+    loud = np.percentile(level, 95)
+    aperture = np.clip((level - loud) / _RANGE + 1, 0, 1) ** 1.3
+    if loud < -60:  # nothing but silence, whose own percentile must not open the mouth
+        aperture[:] = 0
+    width = np.clip((centroid - 900) / 900, -1, 1) * (aperture > 0.1)  # 900 Hz lies between /u/ and /i/
+    return _smooth(aperture), _smooth(width)
+
+
+def _smooth(curve: np.ndarray) -> np.ndarray:
+    """Lips are slower than sound: five frames, symmetric, so that nothing is delayed."""
+    return np.convolve(np.pad(curve, 2, mode="edge"), [0.1, 0.2, 0.4, 0.2, 0.1], "valid").astype(np.float32)

@@ -1,0 +1,94 @@
+"""Run a job: what is left to do, shard by shard, through a runner, into the records; with a budget for failures.
+
+Knows neither Ray nor models: ``local.dub`` and ``pipeline.dub`` are the two runners, chosen by ``job.cluster.runner``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from latentsync_ray.config import Job
+from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
+from latentsync_ray.progress import Progress, Silent
+from latentsync_ray.records import Records
+from latentsync_ray.stages.join import failed_record
+from latentsync_ray.types import ClipRecord, Pair, Part
+
+__all__ = ["Summary", "run"]
+
+Runner = Callable[[Iterable[Pair], Job], Iterator[Part | ClipRecord]]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended."""
+
+    output: str
+    total: int
+    """Clips in the manifest."""
+    done_before: int
+    """Clips that an earlier run had finished."""
+    ok: int
+    """Clips dubbed by this run."""
+    failed: int
+    """Clips that failed in this run."""
+    frames: int
+    seconds: float
+    exit_code: int
+    """0, or 1 when more of the run's clips failed than the job's budget allows."""
+
+
+def run(job: Job, *, progress: Progress | None = None) -> Summary:
+    """Dub every pair of the manifest that has no record yet, and record it.
+
+    Killed at any moment and run again, it goes on where it was: finished clips are not redone, finished parts of the clip in work
+    are reused, and the table holds one row per clip. Raises ConfigError or ModelError before anything is started.
+    """
+    began, progress = time.perf_counter(), progress or Silent()
+    table = read_manifest(job.manifest)
+    records = Records(job.output, extra=extra_columns(table), recipe=job.recipe.fingerprint())
+    todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
+    progress.start(len(table), len(table) - len(todo))
+    ok = failed = frames = 0
+    try:
+        for first in range(0, len(todo), job.cluster.shard_clips):
+            rows = [to_pair(table, index) for index in todo[first : first + job.cluster.shard_clips]]
+            for result in _dub(rows, job):
+                if isinstance(result, Part):
+                    progress.frames(result.stop - result.start)
+                    continue
+                records.add(result)
+                progress.clip(result)
+                ok, failed, frames = ok + (result.status == "ok"), failed + (result.status != "ok"), frames + result.frames
+    finally:
+        records.flush()
+        progress.stop()
+    records.compact()
+    return Summary(
+        output=job.output,
+        total=len(table),
+        done_before=len(table) - len(todo),
+        ok=ok,
+        failed=failed,
+        frames=frames,
+        seconds=time.perf_counter() - began,
+        exit_code=int(failed > job.failure_budget * (ok + failed)),
+    )
+
+
+def _dub(rows: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
+    """Rows that the manifest reader refused become records at once; the others go to the runner."""
+    yield from (failed_record(row, job.recipe) for row in rows if row.error_code)
+    pairs = [row for row in rows if not row.error_code]
+    if pairs:
+        yield from _runner(job)(pairs, job)
+
+
+def _runner(job: Job) -> Runner:
+    if job.cluster.runner == "local":
+        from latentsync_ray.local import dub
+    else:
+        from latentsync_ray.pipeline import dub
+    return dub

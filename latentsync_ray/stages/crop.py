@@ -1,0 +1,159 @@
+"""Crop: one sequential pass over a span's video: detect, track, align, crop; segment after segment comes out.
+
+Full-resolution frames live here a few at a time. When a loop turns back, the affines of the pass are known already, and only the
+frames that a segment shows are decoded again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from latentsync_ray import storage
+from latentsync_ray.config import Recipe
+from latentsync_ray.errors import NoFace
+from latentsync_ray.faces.align import OfficialBias, affine, crop_face
+from latentsync_ray.faces.follow import Follower
+from latentsync_ray.media.decode import read_frames
+from latentsync_ray.media.source import probe_video
+from latentsync_ray.media.speech import decode_speech, read_speech
+from latentsync_ray.model.mel import mel_window
+from latentsync_ray.model.audio import touched_windows
+from latentsync_ray.registry import DETECTORS, lookup
+from latentsync_ray.types import Crops, Segment, Span
+
+__all__ = ["Crop"]
+
+
+class Crop:
+    """``Crop(recipe, resolution)(span)`` yields one ``Crops`` per segment; ``resolution`` is the model's crop side in px.
+
+    Segments whose parts are finished come out empty, so that whoever counts sees all of them; those without any face come last.
+    Raises NoFace when the span is the whole clip and no frame of it shows a face.
+    """
+
+    def __init__(self, recipe: Recipe, resolution: int) -> None:
+        self.recipe, self.resolution = recipe, resolution
+        self.follower = Follower(lookup(DETECTORS, recipe.detector, "detector")())
+
+    def __call__(self, span: Span) -> Iterator[Crops]:
+        todo = []
+        for segment, rows in _segments(span):
+            if segment.index in span.finished:
+                yield Crops.of(segment)
+            else:
+                todo.append((segment, rows))
+        if todo:
+            yield from self._made(span, todo)
+
+    def _made(self, span: Span, todo: list[tuple[Segment, np.ndarray]]) -> Iterator[Crops]:
+        recipe, began = self.recipe, time.perf_counter()
+        fps = Fraction(span.fps_num, span.fps_den)
+        faceless: list[Crops] = []
+        with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
+            samples_path = Path(folder) / "speech.raw"
+            decode_speech(storage.fetch(span.audio), samples_path, max_seconds=recipe.max_seconds)
+            samples = read_speech(samples_path)
+            aligned = _Aligned(self, storage.fetch(span.video), [rows for _, rows in todo])
+            for segment, rows in todo:
+                crops = aligned.crops(segment, rows)
+                if not crops.found.any():
+                    faceless.append(crops)
+                    continue
+                windows = touched_windows(segment.start, segment.stop, fps, segment.audio_steps)
+                mel = np.stack([mel_window(samples, window, span.mel_peak) for window in windows])
+                yield Crops.of(crops, mel=mel, first_window=windows.start, crop_seconds=time.perf_counter() - began)
+                began = time.perf_counter()
+        if len(faceless) == span.segment_count:
+            raise NoFace(
+                f"no frame of {span.video} shows a face that the {recipe.detector!r} detector finds; "
+                "it needs a frontal face of at least 30 px, upright to within 30 degrees"
+            )
+        yield from faceless
+
+
+def _segments(span: Span) -> Iterator[tuple[Segment, np.ndarray]]:
+    """The span's segments, and the source frames that each shows."""
+    start = span.start
+    for offset, stop in enumerate(span.segment_stops.tolist()):
+        yield (
+            Segment.of(span, index=span.first_segment + offset, start=start, stop=stop),
+            span.source_frames[start - span.start : stop - span.start],
+        )
+        start = stop
+
+
+class _Aligned:
+    """The aligned faces of a video, followed once in display order."""
+
+    def __init__(self, crop: Crop, video: Path, wanted: list[np.ndarray]) -> None:
+        recipe = crop.recipe
+        self.resolution, self.follower, self.video = crop.resolution, crop.follower, video
+        self.index = probe_video(video, max_pixels=recipe.max_pixels, max_seconds=recipe.max_seconds)
+        self.bias = OfficialBias() if recipe.parity else None
+        self.affines: dict[int, np.ndarray | None] = {}
+        self.corrupt: set[int] = set()
+        self.row = -1
+        self.face: np.ndarray | None = None
+        first, last = min(int(rows.min()) for rows in wanted), max(int(rows.max()) for rows in wanted)
+        self.pass_over = self._follow(np.arange(max(0, first - self.follower.warm_up), last + 1, dtype=np.int32))
+
+    def crops(self, segment: Segment, rows: np.ndarray) -> Crops:
+        """The segment that shows the source frames ``rows``, with its faces, affines and what was found."""
+        distinct = np.unique(rows)
+        faces = dict(self._forwards(distinct) if distinct[0] >= self.row else self._again(distinct))
+        affines = [self.affines[row] for row in rows.tolist()]
+        found = np.array([each is not None for each in affines])
+        nowhere = np.zeros((2, 3), np.float32)
+        side = self.resolution
+        # Zeros take no memory until they are written to, and a clip without faces may be long.
+        cut = np.zeros((len(rows), side, side, 3), np.uint8)
+        for position in np.flatnonzero(found):
+            cut[position] = faces[int(rows[position])]
+        return Crops.of(
+            segment,
+            source_frames=rows,
+            faces=cut,
+            affines=np.stack([nowhere if each is None else each for each in affines]),
+            found=found,
+            corrupt_frames=sum(row in self.corrupt for row in rows.tolist()),
+        )
+
+    def _forwards(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray | None]]:
+        """Faces of rows that the pass has yet to reach (or stands at)."""
+        wanted = set(rows.tolist())
+        if self.row in wanted:
+            yield self.row, self.face
+        while self.row < rows[-1]:
+            self.row, self.face = next(self.pass_over)
+            if self.row in wanted:
+                yield self.row, self.face
+
+    def _again(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray | None]]:
+        """Faces of rows that the pass has seen, at least in part: decoded again, aligned as then."""
+        for _ in self._forwards(rows[-1:]):
+            pass
+        for row, picture in read_frames(self.video, self.index, rows):
+            known = self.affines[row]
+            yield row, None if known is None else crop_face(picture.rgb(), known, self.resolution)
+
+    def _follow(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray | None]]:
+        for followed in self.follower(self._pictures(rows)):
+            if followed.triple is None:
+                self.affines[followed.row] = None
+                yield followed.row, None
+                continue
+            known = self.bias(followed.triple, self.resolution) if self.bias else affine(followed.triple, self.resolution)
+            self.affines[followed.row] = known
+            yield followed.row, crop_face(followed.region, known, self.resolution, origin=followed.origin)
+
+    def _pictures(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        for row, picture in read_frames(self.video, self.index, rows):
+            if picture.corrupt:
+                self.corrupt.add(row)
+            yield row, picture.rgb()

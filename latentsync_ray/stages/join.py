@@ -1,0 +1,90 @@
+"""Join: the parts of a clip and its speech become one MP4, which is verified, published and only then recorded."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+
+from latentsync_ray import __version__, storage
+from latentsync_ray.config import Recipe
+from latentsync_ray.errors import MixedParts, NoFace
+from latentsync_ray.media.join import join_parts, verify
+from latentsync_ray.records import commit_pending
+from latentsync_ray.sinks import Sink
+from latentsync_ray.stages.parts import drop_parts
+from latentsync_ray.types import ClipRecord, Part, Row
+
+__all__ = ["Join", "failed_record"]
+
+
+class Join:
+    """``Join(recipe, output, sink)(parts) -> ClipRecord``, committed; raises ClipError when the clip cannot be finished."""
+
+    def __init__(self, recipe: Recipe, output: str, sink: Sink) -> None:
+        self.recipe, self.output, self.sink = recipe, output, sink
+
+    def __call__(self, parts: Sequence[Part]) -> ClipRecord:
+        began = time.perf_counter()
+        parts = sorted(parts, key=lambda part: part.index)
+        clip = parts[0]
+        if [part.index for part in parts] != list(range(clip.segment_count)):
+            raise ValueError(f"clip {clip.clip_id!r}: joining {[part.index for part in parts]} of {clip.segment_count} parts")
+        self._check(parts)
+        fps = Fraction(clip.fps_num, clip.fps_den)
+        with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
+            finished = Path(folder) / f"{clip.clip_id}.mp4"
+            joined = join_parts([storage.fetch(part.uri) for part in parts], storage.fetch(clip.audio), finished, fps=fps)
+            verify(finished, clip.frame_count)
+            published = self.sink.publish(finished, clip.clip_id)
+        record = ClipRecord.of(
+            clip,
+            status="ok",
+            output=published.uri,
+            sha256=published.sha256,
+            bytes=published.bytes,
+            content_type=published.content_type,
+            frames=clip.frame_count,
+            frames_without_face=sum(part.missing for part in parts),
+            corrupt_frames=sum(part.corrupt_frames for part in parts),
+            fps=float(fps),
+            duration=joined.duration,
+            crop_seconds=sum(part.crop_seconds for part in parts),
+            sync_seconds=sum(part.sync_seconds for part in parts),
+            paste_seconds=sum(part.paste_seconds for part in parts),
+            join_seconds=time.perf_counter() - began,
+            **_provenance(self.recipe),
+        )
+        commit_pending(self.output, record)
+        drop_parts(parts)
+        return record
+
+    def _check(self, parts: Sequence[Part]) -> None:
+        if sum(part.missing for part in parts) == parts[0].frame_count:
+            drop_parts(parts)
+            raise NoFace(f"no frame of {parts[0].video} shows a face that the {self.recipe.detector!r} detector finds")
+        made_by = {part.checkpoint for part in parts if part.missing < part.stop - part.start}
+        if len(made_by) > 1:
+            drop_parts(parts)
+            raise MixedParts(
+                f"the parts were made by different checkpoints ({', '.join(sorted(made_by))}): the weights behind "
+                f"{self.recipe.model!r} changed during the job; run it again"
+            )
+
+
+def failed_record(row: Row, recipe: Recipe) -> ClipRecord:
+    """The record of a clip that failed, from whatever row carries its error."""
+    return ClipRecord.of(row, status="failed", **_provenance(recipe))
+
+
+def _provenance(recipe: Recipe) -> dict[str, object]:
+    return {
+        "steps": recipe.steps,
+        "model": recipe.model,
+        "recipe": recipe.fingerprint(),
+        "version": __version__,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,52 @@
+"""Where the parts of a clip lie while it is being made: ``{output}/_work/parts/{clip_id}/{key}/00007.mp4`` and ``.json``.
+
+The JSON is written last and is what makes a part finished; a part's name is made from content, so a retried task writes the same one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from latentsync_ray import storage
+from latentsync_ray.types import Clip, Part, Segment
+
+__all__ = ["drop_parts", "finished_parts", "load_part", "part_uri", "save_part"]
+
+
+def part_uri(output: str, segment: Segment) -> str:
+    """The URI of a segment's MP4."""
+    return storage.join(_folder(output, segment), f"{segment.index:05d}.mp4")
+
+
+def save_part(part: Part, data: bytes) -> None:
+    """Write the MP4, then the JSON that declares it finished."""
+    storage.write_bytes(part.uri, data)
+    storage.write_bytes(_sidecar(part.uri), json.dumps(part.to_row()).encode())
+
+
+def load_part(output: str, segment: Segment) -> Part:
+    """A part that an earlier run finished."""
+    return Part.from_row(json.loads(storage.read_bytes(_sidecar(part_uri(output, segment)))))
+
+
+def finished_parts(output: str, clip: Clip) -> np.ndarray:
+    """Indices int32 (D,) of the segments whose parts lie in storage, by one listing."""
+    names = [uri.rsplit("/", 1)[-1] for uri in storage.list_files(_folder(output, clip))]
+    return np.array(sorted(int(name.removesuffix(".json")) for name in names if name.endswith(".json")), np.int32)
+
+
+def drop_parts(parts: Sequence[Part]) -> None:
+    """Remove the parts of a clip, declarations first."""
+    storage.delete([_sidecar(part.uri) for part in parts])
+    storage.delete([part.uri for part in parts])
+
+
+def _folder(output: str, clip: Clip) -> str:
+    return storage.join(output, "_work", "parts", clip.clip_id, clip.key)
+
+
+def _sidecar(uri: str) -> str:
+    return uri.removesuffix(".mp4") + ".json"

@@ -1,0 +1,72 @@
+"""Paste: put a segment's new faces into the frames they came from, and encode the segment as one closed part.
+
+Works in the frames' own YUV planes and on the face's region only, so that every other pixel reaches the encoder as it was decoded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+
+from latentsync_ray import storage
+from latentsync_ray.config import Recipe
+from latentsync_ray.faces.blend import blend_planes
+from latentsync_ray.media.colour import colour_matrix
+from latentsync_ray.media.decode import Planes
+from latentsync_ray.media.encode import encode_part
+from latentsync_ray.media.playback import play
+from latentsync_ray.media.source import probe_video
+from latentsync_ray.stages.parts import load_part, part_uri, save_part
+from latentsync_ray.types import Faces, Part
+
+__all__ = ["Paste"]
+
+
+class Paste:
+    """``Paste(recipe, output)(faces) -> Part``; an empty segment is one whose part lies in storage already."""
+
+    def __init__(self, recipe: Recipe, output: str) -> None:
+        self.recipe, self.output = recipe, output
+
+    def __call__(self, faces: Faces) -> Part:
+        if len(faces.faces) == 0:
+            return load_part(self.output, faces)
+        began, recipe = time.perf_counter(), self.recipe
+        video = storage.fetch(faces.video)
+        index = probe_video(video, max_pixels=recipe.max_pixels, max_seconds=recipe.max_seconds)
+        matrix, offset = colour_matrix(index.colour)
+
+        def frames() -> Iterator[Planes]:
+            for number, picture in enumerate(play(video, index, faces.source_frames)):
+                planes = picture.planes()
+                if faces.found[number]:
+                    blend_planes(
+                        planes.y,
+                        planes.u,
+                        planes.v,
+                        faces.faces[number],
+                        faces.affines[number],
+                        mode=recipe.paste,
+                        matrix=matrix,
+                        offset=offset,
+                    )
+                yield planes
+
+        data = encode_part(
+            frames(),
+            fps=Fraction(faces.fps_num, faces.fps_den),
+            size=(faces.width, faces.height),
+            colour=index.colour,
+            crf=recipe.crf,
+            preset=recipe.preset,
+        )
+        part = Part.of(
+            faces,
+            uri=part_uri(self.output, faces),
+            bytes=len(data),
+            missing=int((~faces.found).sum()),
+            paste_seconds=time.perf_counter() - began,
+        )
+        save_part(part, data)
+        return part

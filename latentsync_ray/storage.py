@@ -1,0 +1,266 @@
+"""Files wherever they are: local paths and every URI that fsspec knows. Nobody else imports fsspec, and nobody else retries.
+
+Errors of all filesystems are told as three of ours: InputNotFound (missing, denied, not a usable URI), StorageUnavailable (kept
+failing after bounded retries) and, when writing is refused for good, ConfigError. Knows nothing of what the files hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.core import split_protocol, url_to_fs
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, wait_random_exponential
+
+from latentsync_ray.cache import cached
+from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, StorageUnavailable
+
+__all__ = ["delete", "exists", "fetch", "is_remote", "join", "list_files", "publish", "read_bytes", "write_bytes"]
+
+T = TypeVar("T")
+
+_ATTEMPTS = 5
+_EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
+"""Protocol -> the extra of this package that brings its filesystem."""
+_TRANSPORTS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests", "urllib3"}
+"""Libraries below the filesystems. An error of theirs without an HTTP status is a connection that failed."""
+_PERMANENT = {errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSYS, errno.EROFS}
+_VERSION_KEYS = (
+    "ETag",
+    "etag",
+    "generation",
+    "md5Hash",
+    "Content-MD5",
+    "mtime",
+    "updated",
+    "LastModified",
+    "Last-Modified",
+    "created",
+)
+"""What filesystems call the facts that change when a file does."""
+_DELETE_THREADS = 16
+
+
+def is_remote(uri: str) -> bool:
+    """Whether reading ``uri`` needs a download; false for local paths and ``file://``."""
+    return split_protocol(uri)[0] not in (None, "file", "local")
+
+
+def join(root: str, *names: str) -> str:
+    """``root/name/name``, for local paths and URIs alike."""
+    return (root if root.endswith("://") else root.rstrip("/") + "/") + "/".join(names)
+
+
+def fetch(uri: str) -> Path:
+    """A local file with the content of ``uri``, to be opened soon and only read.
+
+    Local files are used where they are. Others (``data:`` included) are downloaded once per machine into the cache, under a
+    name made from the URI and the source's size and version, so that a changed source is downloaded again.
+    Raises InputNotFound or StorageUnavailable.
+    """
+    fs, path = _at(uri)
+    inline = uri.startswith("data:")  # fsspec has no facts about these; the URI is the content
+    facts = {} if inline else _attempt(uri, fs.info, path)
+    if facts.get("type") == "directory":
+        raise InputNotFound(f"{_shown(uri)} is a folder; a file is needed")
+    if not is_remote(uri):
+        if not os.access(path, os.R_OK):
+            raise InputNotFound(f"{_shown(uri)} may not be read by this user; change its permissions")
+        return Path(path)
+
+    def download(draft: Path) -> None:
+        if inline:
+            draft.write_bytes(fs.cat_file(path))
+        else:
+            fs.get_file(path, str(draft))  # streams in blocks of 4 MB or more on all filesystems we know
+        _check_size(draft.stat().st_size, facts.get("size"))
+
+    version = [str(facts[key]) for key in _VERSION_KEYS if facts.get(key) is not None]
+    digest = hashlib.sha256(json.dumps([uri, facts.get("size"), version]).encode()).hexdigest()[:32]
+    suffix = re.search(r"\.[A-Za-z0-9]{1,8}$", "" if inline else re.sub(r"[?#].*", "", uri))
+    return cached(digest + (suffix[0] if suffix else ""), lambda draft: _attempt(uri, download, draft))
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there. Raises InputNotFound (denied) or StorageUnavailable when that cannot be found out."""
+    fs, path = _at(uri)
+    return _attempt(uri, _unless_missing, fs.info, path) is not None
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole file. Raises InputNotFound or StorageUnavailable."""
+    fs, path = _at(uri)
+    return _attempt(uri, fs.cat_file, path)
+
+
+def list_files(folder: str) -> list[str]:
+    """URIs of the files directly in ``folder``, sorted; none when it does not exist. Raises as ``exists`` does."""
+    fs, path = _at(folder)
+    entries = _attempt(folder, _unless_missing, partial(fs.ls, detail=True), path) or []
+    own = path.strip("/")  # a listed file lists itself, and object stores may hold a marker named like the folder
+    files = [entry["name"] for entry in entries if entry["type"] == "file" and entry["name"].strip("/") != own]
+    return sorted(join(folder, name.rsplit("/", 1)[-1]) for name in files)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a file in one step, over an existing one: nobody ever sees half of it.
+
+    Raises ConfigError when writing is refused, StorageUnavailable when it keeps failing.
+    """
+    fs, path = _at(uri)
+
+    def write() -> None:
+        if is_remote(uri):
+            fs.pipe_file(path, data)  # one PUT
+        else:
+            draft = _draft(uri, path)
+            fs.pipe_file(draft, data)
+            Path(draft).replace(path)
+
+    _attempt(uri, write, writing=True)
+
+
+def publish(local: Path, uri: str) -> None:
+    """Copy a finished local file to ``uri``, over an existing one: under a draft name first, then checked, then moved.
+
+    Raises ConfigError when writing is refused, StorageUnavailable when it keeps failing.
+    """
+    fs, path = _at(uri)
+
+    def copy() -> None:
+        draft = _draft(uri, path)
+        fs.put_file(str(local), draft)
+        fs.invalidate_cache()
+        _check_size(fs.info(draft)["size"], local.stat().st_size)
+        if is_remote(uri):
+            fs.cp_file(draft, path)  # not ``mv``, which expands * and [ ] in names
+            fs.rm_file(draft)
+        else:
+            Path(draft).replace(path)
+
+    _attempt(uri, copy, writing=True)
+
+
+def delete(uris: Iterable[str]) -> None:
+    """Remove files; those that are missing are fine. Local folders below a ``_work`` folder go when they become empty."""
+
+    def remove(uri: str) -> None:
+        fs, path = _at(uri)
+        _attempt(uri, _unless_missing, fs.rm_file, path, writing=True)
+        if not is_remote(uri):
+            _prune(Path(path).parent)
+
+    with ThreadPoolExecutor(_DELETE_THREADS) as pool:  # one request a file: bulk requests expand * and [ ] in names
+        for _ in pool.map(remove, uris):
+            pass
+
+
+def _unless_missing(action: Callable[[str], T], path: str) -> T | None:
+    try:
+        return action(path)
+    except FileNotFoundError as error:
+        if _tell(error) is StorageUnavailable:
+            raise
+        return None
+
+
+def _prune(folder: Path) -> None:
+    """What an object store does by having no folders."""
+    try:
+        while "_work" in folder.parts[:-1]:
+            folder.rmdir()
+            folder = folder.parent
+    except OSError:
+        return  # not empty, or somebody else removed it
+
+
+def _at(uri: str) -> tuple[Any, str]:
+    """The filesystem of a URI, and its path there."""
+    if not is_remote(uri):
+        fs = fsspec.filesystem("file", auto_mkdir=True)
+        return fs, fs._strip_protocol(uri)
+    protocol, options = split_protocol(uri)[0], {}
+    if protocol in ("http", "https"):
+        from aiohttp import ClientTimeout
+
+        # The default ends every download after 5 minutes; a long one is fine as long as bytes arrive.
+        options = {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=30, sock_read=60)}}
+    try:
+        fs, path = url_to_fs(uri, **options)
+    except ImportError as error:
+        extra = _EXTRAS.get(str(protocol))
+        remedy = f"pip install latentsync-ray[{extra}]" if extra else str(error)
+        raise ConfigError(f"{_shown(uri)} needs a filesystem that is not installed: {remedy}") from error
+    except ValueError as error:
+        raise InputNotFound(f"{_shown(uri)} is not a usable URI: {error}") from error
+    fs.invalidate_cache()  # other workers write here: what was listed a moment ago may be outdated
+    return fs, path
+
+
+def _draft(uri: str, path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    token = uuid.uuid4().hex[:8]
+    return f"{folder}/_work/{token}-{name}" if is_remote(uri) else f"{folder}/.{name}.{token}.tmp"
+
+
+def _check_size(got: int, expected: int | None) -> None:
+    if expected is not None and got != expected:
+        raise ConnectionError(f"{got} of {expected} bytes arrived")
+
+
+def _attempt(uri: str, action: Callable[..., T], *args: Any, writing: bool = False) -> T:
+    """``action(*args)``, again while it fails for a passing reason; its errors told as ours."""
+    try:
+        return _RETRYING(action, *args)
+    except RetryError as ended:
+        cause = ended.last_attempt.exception()
+        told = _tell(cause)
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        if told is StorageUnavailable:
+            raise StorageUnavailable(f"{_shown(uri)}: storage failed {_ATTEMPTS} times, last with: {reason}") from cause
+        if writing:
+            raise ConfigError(
+                f"cannot write {_shown(uri)}: {reason}; check that the place exists and its permissions"
+            ) from cause
+        raise InputNotFound(f"{_shown(uri)} does not exist or may not be read: {reason}") from cause
+
+
+def _tell(error: BaseException | None) -> type[ClipError] | None:
+    """What an error of some filesystem means; None when it is not one of storage, but a bug."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        return _tell(error.__cause__) or InputNotFound  # fsspec's http calls every failed look-up "not found"
+    status = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp, gcsfs
+    if isinstance(status, int) and status >= 400:
+        return StorageUnavailable if status in (408, 429) or status >= 500 else InputNotFound
+    if isinstance(error, ValueError | FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+        return InputNotFound
+    if isinstance(error, OSError):
+        refused = error.errno in _PERMANENT or str(error).startswith("Forbidden")  # the latter is all that gcsfs says
+        return InputNotFound if refused else StorageUnavailable
+    return StorageUnavailable if type(error).__module__.partition(".")[0] in _TRANSPORTS else None
+
+
+def _give_up(state: RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    return state.attempt_number >= _ATTEMPTS or _tell(error) is not StorageUnavailable
+
+
+_RETRYING = Retrying(
+    retry=retry_if_exception(lambda error: _tell(error) is not None),
+    stop=_give_up,
+    wait=wait_random_exponential(multiplier=0.5, max=15),  # full jitter, so that many workers do not return at once
+)
+
+
+def _shown(uri: str) -> str:
+    return uri if len(uri) <= 300 else f"{uri[:200]}... ({len(uri)} characters)"  # data: URIs are whole files

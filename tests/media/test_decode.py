@@ -1,0 +1,203 @@
+"""Reading frames: random access is a sequential pass, pictures are upright, damage is contained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from make_clips import damage, moving, speech_like, write_clip
+
+from latentsync_ray.errors import UnreadableVideo
+from latentsync_ray.media.decode import Picture, read_frames
+from latentsync_ray.media.index import VideoIndex
+
+COUNT = 40
+X265 = "log-level=none:keyint=12:min-keyint=12"
+VARIABLE = np.cumsum([33, 50, 10, 100] * 10).tolist()
+SOURCES = {
+    "b-frames.mp4": {"options": {"bf": "3"}},
+    "b-frames.mkv": {"options": {"bf": "3"}},
+    "b-frames.ts": {"options": {"bf": "3"}},
+    "b-frames.flv": {"options": {"bf": "3"}},
+    "b-frames.avi": {"options": {"bf": "3"}},
+    "mpeg4.avi": {"codec": "mpeg4", "options": {"bf": "2"}},
+    "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "open-gop.mp4": {"options": {"x264-params": "open-gop=1:bframes=3"}},
+    "open-gop.ts": {"options": {"x264-params": "open-gop=1:bframes=3"}},
+    "refresh.ts": {"options": {"x264-params": "intra-refresh=1"}},
+    "one-gop.mp4": {"gop": 250},
+    "hevc.mp4": {"codec": "libx265", "options": {"x265-params": X265}},
+    "hevc-open.mp4": {"codec": "libx265", "options": {"x265-params": X265 + ":open-gop=1"}},
+    "vp9.webm": {"codec": "libvpx-vp9"},
+    "variable.mp4": {"times": VARIABLE},
+    "variable.mkv": {"times": VARIABLE},
+    "late.mp4": {"offset": 0.5, "audio": speech_like(2, 44_100, 2)},
+    "ten-bit.mp4": {"pix_fmt": "yuv420p10le"},
+    "4-2-2.mp4": {"pix_fmt": "yuv422p"},
+    "rgb.mkv": {"codec": "libx264rgb", "pix_fmt": "rgb24"},
+}
+
+
+def read_all(path: Path, index: VideoIndex) -> dict[int, Picture]:
+    return dict(read_frames(path, index, np.arange(len(index), dtype=np.int32)))
+
+
+def same(one: Picture, other: Picture) -> bool:
+    a, b = one.planes(), other.planes()
+    return np.array_equal(one.rgb(), other.rgb()) and all(map(np.array_equal, (a.y, a.u, a.v), (b.y, b.u, b.v)))
+
+
+def distance(picture: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(picture.astype(int) - other).mean())
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_random_access_is_a_sequential_pass(tmp_path, probe, name: str) -> None:
+    frames = moving(COUNT)
+    path = write_clip(tmp_path / name, frames, **SOURCES[name])
+    index = probe(path)
+    whole = read_all(path, index)
+    assert list(whole) == list(range(COUNT))
+    for row, picture in whole.items():  # the right frame: nearer to its own picture than to its neighbours'
+        near = [distance(picture.rgb(), frames[other]) for other in (max(row - 1, 0), row, min(row + 1, COUNT - 1))]
+        assert near[1] == min(near)
+        assert not picture.corrupt
+    for start in range(0, COUNT, 5):
+        rows = np.array([start, start, start + 1, start + 4], np.int32)
+        some = dict(read_frames(path, index, rows))
+        assert list(some) == sorted(set(rows.tolist()))
+        assert all(same(picture, whole[row]) and not picture.corrupt for row, picture in some.items())
+
+
+def test_each_distinct_row_comes_once_and_none_for_none(tmp_path, probe) -> None:
+    path = write_clip(tmp_path / "a.mp4", moving(6))
+    index = probe(path)
+    assert [row for row, _ in read_frames(path, index, np.array([1, 1, 1, 3, 3], np.int32))] == [1, 3]
+    assert list(read_frames(path, index, np.zeros(0, np.int32))) == []
+
+
+def test_a_single_frame(tmp_path, probe) -> None:
+    path = write_clip(tmp_path / "a.mp4", moving(1))
+    assert [row for row, _ in read_frames(path, probe(path), np.zeros(3, np.int32))] == [0]
+
+
+@pytest.mark.parametrize("hflip", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_pictures_stand_upright(tmp_path, probe, rotation: int, hflip: bool) -> None:
+    plain = write_clip(tmp_path / "a.mp4", moving(2))
+    turned = write_clip(tmp_path / "b.mp4", moving(2), rotation=rotation, hflip=hflip)
+    stored, shown = read_all(plain, probe(plain))[0], read_all(turned, probe(turned))[0]
+    matrix = display_matrix(turned)
+    assert np.array_equal(shown.rgb(), mapped(stored.rgb(), matrix))
+    for mine, other in ((shown.planes().y, stored.planes().y), (shown.planes().v, stored.planes().v)):
+        assert np.array_equal(mine, mapped(other, matrix))
+
+
+def display_matrix(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        side_data = {entry.type.name: bytes(entry) for entry in next(container.decode(video=0)).side_data}  # type: ignore[misc]
+    if "DISPLAYMATRIX" not in side_data:
+        return np.eye(2, dtype=int)
+    return np.rint(np.frombuffer(side_data["DISPLAYMATRIX"], np.int32).reshape(3, 3)[:2, :2] / 65536).astype(int)
+
+
+def mapped(stored: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Every pixel where ISO/IEC 14496-12 puts it: (x', y') = (x, y) times the matrix, moved into view."""
+    y, x = np.mgrid[: stored.shape[0], : stored.shape[1]]
+    places = np.stack([x, y], -1) @ matrix
+    places -= places.min((0, 1))
+    shown = np.empty((places[..., 1].max() + 1, places[..., 0].max() + 1, *stored.shape[2:]), stored.dtype)
+    shown[places[..., 1], places[..., 0]] = stored
+    return shown
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("libx264", "yuv444p"), ("libvpx-vp9", "yuv420p")])
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_odd_sizes_are_padded_in_planes_only(tmp_path, probe, codec: str, pix_fmt: str, rotation: int) -> None:
+    path = write_clip(tmp_path / "a.mp4", moving(3, 67, 51), codec=codec, pix_fmt=pix_fmt, rotation=rotation)
+    index = probe(path)
+    picture = read_all(path, index)[2]
+    width, height = (51, 67) if rotation else (67, 51)
+    planes = picture.planes()
+    assert (index.width, index.height) == (width, height)
+    assert picture.rgb().shape == (height, width, 3)
+    assert planes.y.shape == (height + 1, width + 1)
+    assert planes.u.shape == planes.v.shape == ((height + 1) // 2, (width + 1) // 2)
+    assert np.array_equal(planes.y[-1], planes.y[-2])
+    assert np.array_equal(planes.y[:, -1], planes.y[:, -2])
+    assert distance(picture.rgb()[..., 1], planes.y[:height, :width]) < 40
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le", "yuv422p", "yuv444p"])
+def test_planes_are_writable_and_those_of_8_bit_420_are_untouched(tmp_path, probe, pix_fmt: str) -> None:
+    path = write_clip(tmp_path / "a.mp4", moving(2), pix_fmt=pix_fmt, colour=(1, 1, 1, 1))
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    picture = read_all(path, probe(path))[0]
+    before, planes = picture.rgb().copy(), picture.planes()
+    luma = frame.to_ndarray(format="yuv420p")[:64]
+    assert distance(planes.y, luma) < (1 if pix_fmt.endswith("10le") else 1e-9)
+    for plane in (planes.y, planes.u, planes.v):
+        plane[:] = 0
+    assert picture.planes().y.any()
+    assert np.array_equal(picture.rgb(), before)
+
+
+def test_rgb_sources_become_bt709_limited(tmp_path, probe) -> None:
+    white = [np.full((32, 32, 3), value, np.uint8) for value in (255, 0)]
+    path = write_clip(tmp_path / "a.mkv", white, codec="libx264rgb", pix_fmt="rgb24", options={"qp": "0"})
+    pictures = read_all(path, probe(path))
+    assert [int(pictures[row].planes().y[9, 9]) for row in (0, 1)] == [235, 16]
+    assert [int(pictures[row].rgb()[9, 9, 0]) for row in (0, 1)] == [255, 0]
+
+
+def test_a_lost_frame_is_replaced_by_the_one_before(tmp_path, probe) -> None:
+    # Every picture is coded by itself, so damage to one packet loses exactly one frame.
+    path = write_clip(tmp_path / "a.mp4", moving(COUNT), gop=1, codec="libx264")
+    whole = read_all(path, probe(path))
+    damage(path, [17, 18])
+    index = probe(path)
+    assert len(index) == COUNT
+    for rows in (np.arange(COUNT), np.arange(17, 22), np.array([18])):
+        for row, picture in read_frames(path, index, rows):
+            assert picture.corrupt == (row in (17, 18))
+            if row not in (17, 18):
+                assert same(picture, whole[row])
+            assert distance(picture.rgb(), whole[row].rgb()) < 60
+
+
+def test_damage_inside_a_group_stays_in_the_group(tmp_path, probe) -> None:
+    path = write_clip(tmp_path / "a.mp4", moving(COUNT), gop=10, options={"bf": "2"})
+    whole = read_all(path, probe(path))
+    damage(path, [10, 13])  # a keyframe and a picture after it
+    damaged = read_all(path, probe(path))
+    assert list(damaged) == list(range(COUNT))
+    assert any(damaged[row].corrupt for row in range(10, 20))
+    for row in (*range(9), *range(20, COUNT)):
+        assert same(damaged[row], whole[row])
+    some = dict(read_frames(path, probe(path), np.arange(12, 25)))
+    assert list(some) == list(range(12, 25))
+    assert all(same(some[row], whole[row]) for row in range(20, 25))
+
+
+def test_nothing_decodes(tmp_path, probe) -> None:
+    path = write_clip(tmp_path / "a.mp4", moving(12))
+    index = probe(path)
+    damage(path, range(12))
+    with pytest.raises(UnreadableVideo, match="can be decoded"):
+        probe(path)
+    with pytest.raises(UnreadableVideo, match=r"a\.mp4: no h264 frame can be decoded from frame 3 on"):
+        list(read_frames(path, index, np.array([3, 4])))
+
+
+def test_real_footage(clips: Path, probe) -> None:
+    path = clips / "demo2_video.mp4"
+    index = probe(path)
+    rows = np.array([247, 249, 250, 251, 253])  # across a keyframe
+    assert index.key_pts.tolist() == [0, 128_000, 256_000]
+    whole = {row: picture for row, picture in read_frames(path, index, np.arange(254)) if row in rows}
+    some = dict(read_frames(path, index, rows[2:])) | dict(read_frames(path, index, rows[:2]))
+    assert sorted(some) == rows.tolist()
+    assert all(same(some[row], whole[row]) for row in some)

@@ -1,0 +1,134 @@
+"""Speech: nothing lost, nothing added, any source, limits."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_clips import moving, speech_like, write_clip, write_speech
+
+from latentsync_ray.errors import InputNotFound, TooLarge, UnreadableAudio
+from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech, write_wav
+
+
+def decode(path: Path, max_seconds: float = 60) -> np.ndarray:
+    raw = path.with_suffix(".raw")
+    count = decode_speech(path, raw, max_seconds=max_seconds)
+    samples = read_speech(raw)
+    assert len(samples) == count
+    assert samples.dtype == np.int16
+    return samples
+
+
+def lag(samples: np.ndarray, original: np.ndarray) -> int:
+    """Samples by which ``samples`` comes later than ``original``."""
+    size = 2 * max(len(samples), len(original))
+    match = np.fft.irfft(np.fft.rfft(samples.astype(float), size) * np.conj(np.fft.rfft(original.astype(float), size)))
+    best = int(np.argmax(match))
+    return best - len(match) if best > len(match) // 2 else best
+
+
+@pytest.mark.parametrize("count", [1, 1023, 1024, 12_237, 48_000])
+def test_16_khz_mono_pcm_passes_bit_for_bit(tmp_path, count: int) -> None:
+    samples = np.random.default_rng(count).integers(-32768, 32768, count).astype(np.int16)
+    write_wav(tmp_path / "a.wav", samples)
+    assert np.array_equal(decode(tmp_path / "a.wav"), samples)
+    flac = write_speech(tmp_path / "b.flac", samples[:, None], codec="flac")
+    assert np.array_equal(decode(flac), samples)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_resampling_keeps_length_level_and_place(tmp_path, rate: int, channels: int) -> None:
+    source = np.repeat(speech_like(2.5, rate), channels, axis=1)
+    samples = decode(write_speech(tmp_path / "a.wav", source, rate=rate))
+    expected = speech_like(2.5)[:, 0].astype(float)
+    assert abs(len(samples) - 2.5 * SAMPLE_RATE) <= 1
+    difference = samples[400:-400] - expected[400 : len(samples) - 400]
+    assert np.abs(difference).max() < 0.02 * np.abs(expected).max()
+
+
+def test_the_tail_is_not_lost(tmp_path) -> None:
+    source = np.zeros((44_100, 1), np.int16)
+    source[-441:] = 12_000  # only the last 10 ms sound
+    samples = decode(write_speech(tmp_path / "a.wav", source, rate=44_100))
+    assert len(samples) == pytest.approx(SAMPLE_RATE, abs=1)
+    assert samples[-150:-20].min() > 10_000
+    assert np.abs(samples[:-200]).max() < 600
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [
+        ("a.mp3", "libmp3lame", 44_100),
+        ("a.ogg", "libopus", 48_000),
+        ("a.webm", "libopus", 48_000),
+        ("a.flac", "flac", 44_100),
+        ("a.m4a", "aac", 44_100),
+        ("a.aac", "aac", 48_000),
+        ("a.m4a", "alac", 48_000),
+        ("a.w64", "pcm_s24le", 48_000),
+        ("a.aiff", "pcm_s16be", 44_100),
+        ("a.caf", "pcm_s16be", 44_100),
+        ("a.wav", "pcm_f32le", 48_000),
+        ("a.wav", "pcm_mulaw", 8_000),
+        ("a.ts", "mp2", 48_000),
+    ],
+)
+def test_common_codecs(tmp_path, name: str, codec: str, rate: int) -> None:
+    samples = decode(write_speech(tmp_path / name, speech_like(2, rate, 2), rate=rate, codec=codec))
+    expected = speech_like(2, SAMPLE_RATE, 2).mean(axis=1)
+    # Raw AAC and MPEG streams cannot say how much of their first and last packet is padding.
+    padding = 2304 / rate if name in ("a.aac", "a.ts") else 0.001
+    assert abs(len(samples) / SAMPLE_RATE - 2) <= padding + 0.025
+    assert abs(lag(samples, expected)) <= padding * SAMPLE_RATE + 8
+
+
+@pytest.mark.parametrize("channels", [6, 8])
+def test_many_channels_are_mixed_down(tmp_path, channels: int) -> None:
+    samples = decode(write_speech(tmp_path / "a.wav", np.repeat(speech_like(1, 48_000), channels, axis=1), rate=48_000))
+    assert len(samples) == SAMPLE_RATE
+    assert 3_000 < np.abs(samples).max() < 32_767
+
+
+def test_sound_track_of_a_video(tmp_path) -> None:
+    samples = decode(write_clip(tmp_path / "a.mp4", moving(10), audio=speech_like(1, 44_100, 2)))
+    assert abs(lag(samples, speech_like(1, SAMPLE_RATE, 2).mean(axis=1))) <= 8
+
+
+def test_a_late_sound_track_is_heard_from_its_first_sample(tmp_path) -> None:
+    clip = write_clip(tmp_path / "a.mp4", moving(30), audio=speech_like(0.5, 44_100), audio_offset=0.6)
+    samples = decode(clip)
+    assert len(samples) / SAMPLE_RATE == pytest.approx(0.5, abs=0.03)
+
+
+def test_refusals_leave_no_file(tmp_path) -> None:
+    good = write_speech(tmp_path / "good.wav", speech_like(2))
+    silent = write_speech(tmp_path / "silent.wav", speech_like(0))
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF" + bytes(100))
+    mute = write_clip(tmp_path / "mute.mp4", moving(3))
+    for path, error, text in [
+        (good, TooLarge, "longer than max_seconds = 1;"),
+        (silent, UnreadableAudio, "nothing in its pcm_s16le stream can be decoded"),
+        (broken, UnreadableAudio, "broken.wav cannot be opened"),
+        (mute, UnreadableAudio, "mute.mp4 has no audio stream"),
+        (tmp_path / "none.wav", InputNotFound, "is not a file"),
+    ]:
+        with pytest.raises(error, match=text):
+            decode_speech(path, tmp_path / "out.raw", max_seconds=1)
+        assert not (tmp_path / "out.raw").exists()
+    assert decode_speech(good, tmp_path / "out.raw", max_seconds=2) == 2 * SAMPLE_RATE
+
+
+def test_write_wav_can_be_read_by_anyone(tmp_path) -> None:
+    write_wav(tmp_path / "a.wav", np.arange(-5, 5, dtype=np.int16))
+    with wave.open(str(tmp_path / "a.wav")) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth(), file.getnframes()) == (16_000, 1, 2, 10)
+
+
+def test_golden_speech(reference: Path, tmp_path) -> None:
+    for name, count in {"clip6s": 96_000, "short": 12_237, "long": 603_099}.items():
+        assert decode_speech(reference / "whisper" / f"{name}.flac", tmp_path / name, max_seconds=60) == count

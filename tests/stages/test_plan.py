@@ -1,0 +1,45 @@
+"""Plan: how a clip is cut, and what names its parts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from latentsync_ray.config import WINDOW, Recipe
+from latentsync_ray.stages.plan import part_key, segment_stops, settle
+from latentsync_ray.types import Pair
+
+PAIR = Pair(clip_id="a", video="v", audio="s")
+
+
+@pytest.mark.parametrize("frame_count", [1, 15, 16, 17, 127, 128, 129, 143, 144, 145, 256, 1000])
+def test_segments_cover_the_clip_once_and_start_on_the_window_grid(frame_count: int) -> None:
+    stops = segment_stops(frame_count, 128)
+    starts = np.concatenate([[0], stops[:-1]])
+    assert stops[-1] == frame_count
+    assert (starts % WINDOW == 0).all()
+    assert (stops > starts).all()
+    assert frame_count < WINDOW or (stops - starts >= WINDOW).all()
+    assert (stops - starts < 128 + WINDOW).all()
+
+
+def test_settings_of_the_row_win_over_the_recipe() -> None:
+    recipe = Recipe(guidance_scale=1.5, seed=3)
+    assert settle(PAIR, recipe).guidance_scale == 1.5
+    own = settle(Pair(clip_id="a", video="v", audio="s", guidance_scale=1.0, seed=0, loop_mode="loop"), recipe)
+    assert (own.guidance_scale, own.seed, own.loop_mode) == (1.0, 0, "loop")
+
+
+def test_part_key_changes_with_recipe_settings_and_content(tmp_path) -> None:
+    video, audio = tmp_path / "v", tmp_path / "a"
+    video.write_bytes(b"video")
+    audio.write_bytes(b"audio")
+    recipe = Recipe()
+    key = part_key(settle(PAIR, recipe), recipe, video, audio)
+    assert key == part_key(settle(PAIR, recipe), recipe, video, audio)
+    keys = {key, part_key(settle(PAIR, recipe), recipe, audio, video)}
+    keys.add(part_key(settle(PAIR, Recipe(crf=20)), Recipe(crf=20), video, audio))
+    keys.add(part_key(settle(PAIR, Recipe(seed=5)), recipe, video, audio))
+    video.write_bytes(b"another")
+    keys.add(part_key(settle(PAIR, recipe), recipe, video, audio))
+    assert len(keys) == 5

@@ -1,0 +1,91 @@
+"""Sync: the window grid, gaps, and independence of how the clip was cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from latentsync_ray.config import WINDOW, Recipe
+from latentsync_ray.stages.plan import segment_stops
+from latentsync_ray.stages.sync import Sync, fill_gaps, to_uint8, window_frames
+from latentsync_ray.types import Crops, Faces
+
+STEPS = 500
+
+
+@pytest.mark.parametrize("frame_count", [1, 7, 16, 17, 31, 32, 33, 128, 143])
+def test_windows_hold_16_frames_and_cover_all(frame_count: int) -> None:
+    windows = window_frames(frame_count)
+    assert all(window.shape == (WINDOW,) for window in windows)
+    assert set(np.concatenate(windows).tolist()) == set(range(frame_count))
+    if frame_count >= WINDOW:
+        assert all((np.diff(window) == 1).all() for window in windows)
+
+
+def test_gaps_take_the_nearest_face_of_the_window() -> None:
+    found = np.zeros(32, np.bool_)
+    found[[2, 5, 9]] = True
+    shown = fill_gaps(np.arange(16), found)
+    assert shown.tolist() == [2, 2, 2, 2, 5, 5, 5, 5, 9, 9, 9, 9, 9, 9, 9, 9]
+
+
+def test_to_uint8_clamps_and_rounds() -> None:
+    assert to_uint8(np.array([-3.0, -1.0, 0.0, 1.0, 2.0])).tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.fixture(scope="module")
+def sync() -> Sync:
+    return Sync(Recipe(model="tiny-random", steps=2, cpu_threads=1), "cpu")
+
+
+def crops(start: int, stop: int, clip: np.ndarray, found: np.ndarray, mel: np.ndarray) -> Crops:
+    count = stop - start
+    return Crops(
+        clip_id="a",
+        video="v",
+        audio="s",
+        guidance_scale=1.0,
+        seed=1,
+        audio_steps=STEPS,
+        start=start,
+        stop=stop,
+        source_frames=np.arange(start, stop, dtype=np.int32),
+        faces=clip[start:stop],
+        affines=np.zeros((count, 2, 3), np.float32),
+        found=found[start:stop],
+        mel=mel,
+    )
+
+
+def test_faces_do_not_depend_on_the_segment_length(sync: Sync) -> None:
+    frame_count, rng = 84, np.random.default_rng(0)
+    clip = rng.integers(0, 256, (frame_count, 128, 128, 3), dtype=np.uint8)
+    mel = rng.normal(size=(1, 80, 3000)).astype(np.float32)
+    found = np.ones(frame_count, np.bool_)
+    found[40:60] = False
+
+    def dub(segment_frames: int) -> np.ndarray:
+        stops = segment_stops(frame_count, segment_frames).tolist()
+        made = [sync(crops(start, stop, clip, found, mel)) for start, stop in zip([0, *stops], stops, strict=False)]
+        return np.concatenate([faces.faces for faces in made])
+
+    long, short = dub(96), dub(48)
+    assert np.array_equal(long[found], short[found])
+    assert not np.array_equal(long[found], clip[found])
+
+
+def test_a_segment_without_a_face_is_left_alone(sync: Sync) -> None:
+    clip = np.zeros((16, 128, 128, 3), np.uint8)
+    segment = crops(0, 16, clip, np.zeros(16, np.bool_), np.zeros((0, 80, 3000), np.float32))
+    made = sync(segment)
+    assert isinstance(made, Faces)
+    assert np.array_equal(made.faces, clip)
+
+
+def test_micro_batch_padding_reaches_every_window() -> None:
+    rng = np.random.default_rng(1)
+    clip = rng.integers(0, 256, (80, 128, 128, 3), dtype=np.uint8)
+    segment = crops(0, 80, clip, np.ones(80, np.bool_), rng.normal(size=(1, 80, 3000)).astype(np.float32))
+    one, three = (Sync(Recipe(model="tiny-random", steps=1, cpu_threads=1, micro_batch=n), "cpu")(segment).faces for n in (1, 3))
+    assert (np.abs(one.astype(int) - three) <= 2).mean() > 0.99
+    assert all(not np.array_equal(three[i], clip[i]) for i in range(80))

@@ -1,0 +1,188 @@
+"""The command line: what a newcomer reads, what is handed to the library, and the exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import latentsync_ray
+from latentsync_ray.cli import main
+from latentsync_ray.config import Job, Recipe, load_job
+from latentsync_ray.errors import DeviceLost, WeightsNotFound
+from latentsync_ray.run import Summary
+from latentsync_ray.types import ClipRecord, Part
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ["demo", "lipsync", "run", "models", "report"]
+RECORD = ClipRecord(
+    clip_id="out", video="v", audio="a", status="ok", output="out.mp4", frames=150, fps=25, duration=6, width=384, height=384
+)
+
+
+def call(*arguments: str) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Terminal output that does not wrap in the middle of what is looked for."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+
+
+@pytest.fixture
+def lipsync_calls(monkeypatch) -> list[dict[str, Any]]:
+    """Calls of ``latentsync_ray.local.lipsync``, which answers RECORD after one part."""
+    calls = []
+
+    def lipsync(video, audio, output, **options):
+        calls.append({"video": video, "audio": audio, "output": output, **options})
+        options["on_part"](Part(clip_id="out", video=video, audio=audio, start=16, stop=48))
+        return RECORD
+
+    monkeypatch.setattr("latentsync_ray.local.lipsync", lipsync)
+    return calls
+
+
+def summary(**changes: Any) -> Summary:
+    values = {"output": "o", "total": 12, "done_before": 3, "ok": 8, "failed": 1, "frames": 3600, "seconds": 312.0, "exit_code": 0}
+    return Summary(**{**values, **changes})
+
+
+def test_help_lists_every_command_and_its_arguments(capsys):
+    assert call("--help") == 0
+    listed = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f" {command} " in listed
+        assert call(command, "--help") == 0
+        assert "Usage:" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert call("--version") == 0
+    assert capsys.readouterr().out.strip() == latentsync_ray.__version__
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, latentsync_ray.cli; sys.exit(', '.join({'torch', 'ray', 'av', 'cv2', 'diffusers', 'pyarrow'} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stderr.strip() == "", "these were imported, or it broke"
+
+
+def test_lipsync_without_options_uses_the_recipe_defaults(lipsync_calls, capsys):
+    assert call("lipsync", "v.mp4", "a.wav", "out.mp4") == 0
+    (made,) = lipsync_calls
+    assert (made["video"], made["audio"], made["output"]) == ("v.mp4", "a.wav", "out.mp4")
+    assert made["recipe"] == Recipe()
+    assert made["device"] == "auto"
+    shown = capsys.readouterr()
+    assert shown.out.strip() == "out.mp4  150 frames, 6.00 s at 25 fps, 384 x 384"
+    assert "1/1 clips, 32 frames" in shown.err
+
+
+def test_lipsync_hands_every_option_to_the_recipe(lipsync_calls):
+    options = "--model m --steps 7 --guidance-scale 1.5 --seed 3 --loop-mode loop --fps source --detector insightface --paste crop"
+    assert call("lipsync", "v", "a", "o.mp4", *options.split(), "--device", "cpu", "--set", "crf=14", "--set", "preset=fast") == 0
+    assert lipsync_calls[0]["device"] == "cpu"
+    assert lipsync_calls[0]["recipe"] == Recipe(
+        model="m",
+        steps=7,
+        guidance_scale=1.5,
+        seed=3,
+        loop_mode="loop",
+        fps="source",
+        detector="insightface",
+        paste="crop",
+        crf=14,
+        preset="fast",
+    )
+
+
+def test_failed_clip_ends_with_one(monkeypatch, capsys):
+    failed = ClipRecord(clip_id="out", video="v", audio="a", error_code="no_face", error="nobody is in the picture")
+    monkeypatch.setattr("latentsync_ray.local.lipsync", lambda *_, **__: failed)
+    assert call("lipsync", "v", "a", "o.mp4") == 1
+    shown = capsys.readouterr()
+    assert "no_face: nobody is in the picture" in shown.err
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lipsync", "v", "a", "o.mp4", "--steps", "0"], "recipe.steps: input should be greater than or equal to 1"),
+        (["lipsync", "v", "a", "o.mp4", "--device", "tpu"], "cluster.device: input should be 'auto', 'cuda', 'mps' or 'cpu'"),
+        (["lipsync", "v", "a", "o.mp4", "--set", "crff=3"], "unknown key recipe.crff; known here: model, steps"),
+        (["lipsync", "v", "a", "o.mp4", "--set", "crf"], "not of the form key=value"),
+        (["lipsync", "v", "a", "o.mp4", "--set", "model=["], "the value is not valid YAML"),
+        (["lipsync", "v", "a", ""], "output: value error, must not be empty"),
+        (["run", "nowhere.yaml"], "cannot read the job file nowhere.yaml"),
+        (["run", str(ROOT / "configs/demo.yaml"), "recipe.stepz=3"], "unknown key recipe.stepz"),
+    ],
+)
+def test_wrong_arguments_end_with_two_and_one_line(arguments, message, capsys, lipsync_calls):
+    assert call(*arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ")
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert not lipsync_calls
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["lipsync", "v", "a"], ["lipsync", "v", "a", "o", "--stepz", "3"]])
+def test_unknown_commands_and_options_end_with_two(arguments, capsys):
+    assert call(*arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(WeightsNotFound("[512] get them there"), 2), (DeviceLost("gone"), 1), (KeyboardInterrupt(), 130)]
+)
+def test_errors_become_exit_codes(error, code, monkeypatch, capsys):
+    def lipsync(*_, **__):
+        raise error
+
+    monkeypatch.setattr("latentsync_ray.local.lipsync", lipsync)
+    assert call("lipsync", "v", "a", "o.mp4") == code
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    assert str(error) in shown, "and not taken for markup"
+
+
+def test_bugs_keep_their_traceback(monkeypatch):
+    def lipsync(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("latentsync_ray.local.lipsync", lipsync)
+    with pytest.raises(ZeroDivisionError):
+        main(["lipsync", "v", "a", "o.mp4"])
+
+
+@pytest.mark.parametrize("exit_code", [0, 1])
+def test_run_loads_the_job_and_sums_up(exit_code, monkeypatch, capsys):
+    jobs: list[Job] = []
+    monkeypatch.setattr("latentsync_ray.run.run", lambda job, progress: jobs.append(job) or summary(exit_code=exit_code))
+    config = str(ROOT / "configs" / "demo.yaml")
+    assert call("run", config, "recipe.steps=3", "output=elsewhere") == exit_code
+    assert jobs == [load_job(config, "recipe.steps=3", "output=elsewhere")]
+    shown = capsys.readouterr().out
+    assert "11 of 12 clips done (3 before), 1 failed" in shown
+    assert "3600 frames in 0:05:12, 11.5 frames/s" in shown
+
+
+def test_models_says_how_to_get_each(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    assert call("models") == 0
+    shown = capsys.readouterr().out
+    for name in ("latentsync-1.6", "latentsync-1.5", "tiny-random"):
+        assert name in shown
+    assert "hf download ByteDance/LatentSync-1.6" in shown

@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import errno
+import http.server
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from latentsync_ray import storage
+from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory, monkeypatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("LATENTSYNC_RAY_CACHE", str(folder))
+    monkeypatch.setattr(storage._RETRYING, "sleep", lambda seconds: None)
+    return folder
+
+
+@pytest.fixture
+def memory():
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request, tmp_path) -> str:
+    """A folder on disk, and one in an object store."""
+    if request.param == "local":
+        return str(tmp_path)
+    request.getfixturevalue("memory")
+    return "memory://bucket/job"
+
+
+class _Site(http.server.ThreadingHTTPServer):
+    """Serves ``content``; ``replies`` holds the status codes of the next requests, then 200."""
+
+    content, replies, requests, cut = b"0123456789", [], 0, False
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: _Site
+
+    def do_HEAD(self) -> None:
+        self._reply(body=False)
+
+    def do_GET(self) -> None:
+        self._reply(body=True)
+
+    def _reply(self, *, body: bool) -> None:
+        site = self.server
+        site.requests += body
+        status = 404 if "missing" in self.path else site.replies.pop(0) if site.replies else 200
+        self.send_response(status)
+        content = site.content if status == 200 else b""
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content[:3] if site.cut else content)
+
+    def log_message(self, format: str, *args) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def site():
+    with _Site(("127.0.0.1", 0), _Handler) as server:
+        server.replies, server.requests = [], 0
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def url(site: _Site, path: str = "clip.mp4") -> str:
+    return f"http://127.0.0.1:{site.server_port}/{path}"
+
+
+def fail_times(monkeypatch, fs, method: str, times: int, error: BaseException) -> list[int]:
+    """Let the first calls of a filesystem's method fail; the list counts the calls."""
+    calls, original = [], getattr(type(fs), method)
+
+    def flaky(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(fs), method, flaky)
+    return calls
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("root", "joined"),
+    [
+        ("/a/b", "/a/b/x/y"),
+        ("/a/b/", "/a/b/x/y"),
+        ("/", "/x/y"),
+        ("gs://b", "gs://b/x/y"),
+        ("memory://", "memory://x/y"),
+    ],
+)
+def test_join(root, joined):
+    assert storage.join(root, "x", "y") == joined
+
+
+@pytest.mark.parametrize(
+    ("uri", "remote"),
+    [("/a/b", False), ("a", False), ("file:///a", False), ("s3://b/k", True), ("http://h/x", True), ("data:,x", True)],
+)
+def test_is_remote(uri, remote):
+    assert storage.is_remote(uri) is remote
+
+
+# Everywhere the same
+
+
+def test_write_read_list_delete(root):
+    uri = storage.join(root, "folder", "a.txt")
+    assert storage.list_files(storage.join(root, "folder")) == []
+    assert not storage.exists(uri)
+    storage.write_bytes(uri, b"one")
+    storage.write_bytes(uri, b"two")
+    storage.write_bytes(storage.join(root, "folder", "deeper", "b.txt"), b"")
+    assert storage.read_bytes(uri) == b"two"
+    assert storage.exists(uri)
+    assert storage.list_files(storage.join(root, "folder")) == [uri]
+    assert storage.list_files(uri) == []
+    storage.delete([uri, uri, storage.join(root, "never")])
+    assert storage.list_files(storage.join(root, "folder")) == []
+    with pytest.raises(InputNotFound, match=r"a\.txt"):
+        storage.read_bytes(uri)
+
+
+@pytest.mark.parametrize("name", ["a*b?.txt", "[x].txt", "a::b.txt", "ü 漢.txt", "a#b%20c.txt"])
+def test_odd_names(tmp_path, name):
+    other = storage.join(str(tmp_path), "aXbY.txt")
+    uri = storage.join(str(tmp_path), name)
+    storage.write_bytes(other, b"other")
+    storage.write_bytes(uri, b"this")
+    assert storage.list_files(str(tmp_path)) == sorted([other, uri])
+    assert storage.fetch(uri).read_bytes() == b"this"
+    storage.delete([uri])
+    assert storage.list_files(str(tmp_path)) == [other]
+
+
+def test_magic_characters_in_keys_touch_nothing_else(memory, tmp_path):
+    local = tmp_path / "x"
+    local.write_bytes(b"star")
+    storage.write_bytes("memory://b/abc", b"other")
+    storage.publish(local, "memory://b/a*")
+    assert storage.read_bytes("memory://b/a*") == b"star"
+    storage.delete(["memory://b/a*"])
+    assert storage.list_files("memory://b") == ["memory://b/abc"]
+
+
+def test_publish_replaces_and_leaves_nothing_else(root, tmp_path_factory):
+    local = tmp_path_factory.mktemp("source") / "x.mp4"
+    uri = storage.join(root, "clips", "x.mp4")
+    for content in (b"first", b"second one"):
+        local.write_bytes(content)
+        storage.publish(local, uri)
+        assert storage.read_bytes(uri) == content
+    assert storage.list_files(storage.join(root, "clips")) == [uri]
+    assert storage.list_files(storage.join(root, "clips", "_work")) == []
+    assert local.exists()
+
+
+def test_a_publish_that_breaks_off_shows_nothing_under_the_final_name(memory, monkeypatch, tmp_path):
+    local = tmp_path / "x.mp4"
+    local.write_bytes(b"content")
+    put = type(memory).put_file
+
+    def half(self, lpath, rpath, **kwargs):
+        put(self, lpath, rpath, **kwargs)
+        self.pipe_file(rpath, b"cont")
+
+    monkeypatch.setattr(type(memory), "put_file", half)
+    with pytest.raises(StorageUnavailable, match="4 of 7 bytes"):
+        storage.publish(local, "memory://b/clips/x.mp4")
+    assert not storage.exists("memory://b/clips/x.mp4")
+
+
+def test_a_local_write_that_breaks_off_keeps_the_old_file(monkeypatch, tmp_path):
+    uri = str(tmp_path / "x")
+    storage.write_bytes(uri, b"old")
+    monkeypatch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_bytes(uri, b"new")
+    assert storage.read_bytes(uri) == b"old"
+
+
+def test_empty_work_folders_go(tmp_path):
+    kept, gone = tmp_path / "_work" / "parts" / "b" / "0.mp4", tmp_path / "_work" / "parts" / "a" / "key" / "0.mp4"
+    storage.write_bytes(str(kept), b"")
+    storage.write_bytes(str(gone), b"")
+    storage.delete([str(gone)])
+    assert kept.exists()
+    assert not (tmp_path / "_work" / "parts" / "a").exists()
+    storage.delete([str(kept)])
+    assert (tmp_path / "_work").exists()
+    assert list((tmp_path / "_work").iterdir()) == []
+
+
+# Fetching
+
+
+def test_local_files_are_used_in_place(tmp_path, cache_folder):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    assert storage.fetch(str(tmp_path / "a.mp4")) == tmp_path / "a.mp4"
+    assert storage.fetch(f"file://{tmp_path}/a.mp4") == tmp_path / "a.mp4"
+    assert not list(cache_folder.iterdir())
+
+
+def test_local_files_that_cannot_be_used(tmp_path, monkeypatch):
+    for bad, why in [(tmp_path / "none.mp4", "does not exist"), (tmp_path, "folder"), (tmp_path / ("x" * 300), "too long")]:
+        with pytest.raises(InputNotFound, match=why) as caught:
+            storage.fetch(str(bad))
+        assert str(bad)[:200] in str(caught.value)
+    with pytest.raises(InputNotFound):
+        storage.fetch("a\0b")
+    (tmp_path / "locked").write_bytes(b"")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputNotFound, match="permissions"):
+        storage.fetch(str(tmp_path / "locked"))
+
+
+def test_remote_files_are_downloaded_once_and_again_when_they_change(memory, monkeypatch):
+    calls = fail_times(monkeypatch, memory, "get_file", 0, OSError())
+    memory.pipe_file("/in/a.mp4", b"one")
+    first = storage.fetch("memory://in/a.mp4")
+    assert (first.read_bytes(), first.suffix) == (b"one", ".mp4")
+    assert storage.fetch("memory://in/a.mp4") == first
+    assert len(calls) == 1
+    memory.pipe_file("/in/a.mp4", b"two")
+    assert storage.fetch("memory://in/a.mp4").read_bytes() == b"two"
+
+
+def test_two_that_want_the_same_file_share_one_download(memory, monkeypatch):
+    memory.pipe_file("/a", b"x" * 1000)
+    get_file, calls = type(memory).get_file, []
+
+    def slow(self, *args, **kwargs):
+        calls.append(1)
+        time.sleep(0.2)
+        return get_file(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(memory), "get_file", slow)
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(storage.fetch, ["memory://a"] * 4))
+    assert len(paths) == len(calls) == 1
+
+
+def test_data_uris():
+    assert storage.fetch("data:audio/wav;base64,aGVsbG8=").read_bytes() == b"hello"
+    for bad in ("data:audio/wav;base64,aGVsbG8", "data:nothing"):
+        with pytest.raises(InputNotFound):
+            storage.fetch(bad)
+    with pytest.raises(InputNotFound) as caught:
+        storage.fetch("data:no comma" + "A" * 10_000)
+    assert len(str(caught.value)) < 1000
+
+
+def test_http(site):
+    assert storage.fetch(url(site)).read_bytes() == site.content
+    storage.fetch(url(site))
+    assert site.requests == 1
+    with pytest.raises(InputNotFound, match=r"missing\.mp4"):
+        storage.fetch(url(site, "missing.mp4"))
+
+
+def test_http_recovers_from_passing_failures(site):
+    site.replies = [503, 503, 200, 429, 500]  # the look-up asks twice (HEAD, GET), then the download
+    assert storage.fetch(url(site)).read_bytes() == site.content
+
+
+def test_http_that_keeps_failing(site):
+    site.replies = [503] * 50
+    with pytest.raises(StorageUnavailable, match="5 times"):
+        storage.fetch(url(site))
+    assert len(site.replies) == 50 - 2 * 5
+
+
+def test_http_denied_is_not_retried(site):
+    site.replies = [403] * 50
+    with pytest.raises(InputNotFound, match="may not be read"):
+        storage.fetch(url(site))
+    assert len(site.replies) == 48
+
+
+def test_a_download_cut_short_is_not_kept(site, cache_folder):
+    site.cut = True
+    with pytest.raises(StorageUnavailable):
+        storage.fetch(url(site))
+    assert [path.name for path in cache_folder.iterdir()] == ["locks"]
+
+
+def test_nobody_listens():
+    with pytest.raises(StorageUnavailable, match=r"127\.0\.0\.1:9"):
+        storage.fetch("http://127.0.0.1:9/a.mp4")
+
+
+# Errors
+
+
+@pytest.mark.parametrize("error", [TimeoutError("slow"), ConnectionResetError(), OSError(errno.EBUSY, "slow down")])
+def test_passing_errors_are_retried(memory, monkeypatch, error):
+    memory.pipe_file("/a", b"x")
+    calls = fail_times(monkeypatch, memory, "cat_file", 3, error)
+    assert storage.read_bytes("memory://a") == b"x"
+    assert len(calls) == 4
+    calls = fail_times(monkeypatch, memory, "cat_file", 99, error)
+    with pytest.raises(StorageUnavailable, match="memory://a") as caught:
+        storage.read_bytes("memory://a")
+    assert len(calls) == 5
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [PermissionError("denied"), OSError("Forbidden: a"), OSError(errno.EINVAL, "bad bucket")])
+def test_lasting_errors_are_not_retried(memory, monkeypatch, error):
+    memory.pipe_file("/a", b"x")
+    for method in ("cat_file", "pipe_file", "ls"):
+        calls = fail_times(monkeypatch, memory, method, 99, error)
+        with pytest.raises(ConfigError if method == "pipe_file" else InputNotFound, match="memory://a"):
+            {
+                "cat_file": storage.read_bytes,
+                "pipe_file": lambda uri: storage.write_bytes(uri, b""),
+                "ls": storage.list_files,  # an empty list would make every clip look unfinished
+            }[method]("memory://a")
+        assert len(calls) == 1
+
+
+def test_other_errors_are_bugs_and_pass_through(memory, monkeypatch):
+    calls = fail_times(monkeypatch, memory, "cat_file", 99, AttributeError("bug"))
+    with pytest.raises(AttributeError, match="bug"):
+        storage.read_bytes("memory://a")
+    assert len(calls) == 1
+
+
+def test_connection_errors_of_cloud_libraries_are_passing():
+    botocore = type("EndpointConnectionError", (Exception,), {"__module__": "botocore.exceptions"})
+    gcs = type("HttpError", (Exception,), {"__module__": "gcsfs.retry", "code": 401})
+    assert storage._tell(botocore()) is StorageUnavailable
+    assert storage._tell(gcs()) is InputNotFound
+
+
+@pytest.mark.parametrize(("protocol", "extra"), [("gs", "gcs"), ("s3", "s3")])
+def test_a_missing_filesystem_names_its_extra(monkeypatch, protocol, extra):
+    def missing(uri, **options):
+        raise ImportError("not installed")
+
+    monkeypatch.setattr(storage, "url_to_fs", missing)
+    with pytest.raises(ConfigError, match=rf"pip install latentsync-ray\[{extra}\]"):
+        storage.fetch(f"{protocol}://bucket/a.mp4")
+
+
+def test_an_unknown_protocol():
+    with pytest.raises(InputNotFound, match="nosuch://x"):
+        storage.fetch("nosuch://x")
