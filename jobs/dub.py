@@ -30,5 +30,6 @@ def main(config: str, *overrides: str) -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
-        sys.exit(f"usage: {sys.argv[0]} CONFIG [key=value ...]")
+        print(f"usage: {sys.argv[0]} CONFIG [key=value ...]", file=sys.stderr)
+        sys.exit(2)
     sys.exit(main(*sys.argv[1:]))

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from latentsync_ray.local import lipsync as lipsync
     from latentsync_ray.pipeline import lipsync_dataset as lipsync_dataset
     from latentsync_ray.records import read_records as read_records
-    from latentsync_ray.run import Summary as Summary
-    from latentsync_ray.run import run as run
+    from latentsync_ray.driver import Summary as Summary
+    from latentsync_ray.driver import run as run
     from latentsync_ray.types import ClipRecord as ClipRecord
     from latentsync_ray.types import Pair as Pair
 
@@ -40,12 +40,12 @@ _HOME = {
     "ModelError": "errors",
     "Pair": "types",
     "Recipe": "config",
-    "Summary": "run",
+    "Summary": "driver",
     "lipsync": "local",
     "lipsync_dataset": "pipeline",
     "load_job": "config",
     "read_records": "records",
-    "run": "run",
+    "run": "driver",
 }
 
 __all__ = [  # noqa: PLE0604, RUF022 - the table is the list

@@ -119,7 +119,7 @@ class Job(_Strict):
     recipe: Recipe = Recipe()
     cluster: Cluster = Cluster()
     failure_budget: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of clips that may fail before the run counts as failed (exit code 1). All clips are tried either way."""
+    """Share of the manifest's clips that may fail before the job counts as failed (exit code 1). All are tried either way."""
     retry_failed: bool = False
     """Also redo clips that an earlier run recorded as failed for a reason in their data."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -40,23 +41,25 @@ _PENDING_JOINS = 8
 
 def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster) -> Dataset:
     """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error."""
-    retried = {"max_retries": 3}  # of a killed worker; an exception is a bug and fails the block instead
-    gpus = _sync_gpus(cluster)
-    return (
-        pairs.flat_map(_stage(partial(Plan, recipe, output), Pair, Span), num_cpus=0.25, **retried)  # waits on storage
-        .repartition(target_num_rows_per_block=1)  # one span a task: a block is what is retried, and what spreads over workers
-        .flat_map(_stage(partial(Crop, recipe, find_spec(recipe.model).resolution), Span, Crops), num_cpus=cluster.crop_cpus, **retried)
-        .map(
-            _SyncWorker,
-            fn_constructor_kwargs={"recipe": recipe, "device": cluster.device},
-            compute=ActorPoolStrategy(min_size=cluster.sync_workers[0], max_size=cluster.sync_workers[1]),
-            num_gpus=gpus,
-            num_cpus=cluster.sync_cpus,
-            max_restarts=3,  # a lost device ends the process; Ray starts a fresh one
-            max_task_retries=3,
+    crop = partial(Crop, recipe, find_spec(recipe.model).resolution)
+    # Ray Data retries a killed worker's task for ever unless told so, and has no other way to be told yet.
+    retried = {"max_retries": 3}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.*deprecated")
+        return (
+            pairs.flat_map(_stage(partial(Plan, recipe, output), Pair, Span), num_cpus=0.25, **retried)  # waits on storage
+            .repartition(target_num_rows_per_block=1)  # one span a task: a block is what is retried, and what spreads out
+            .flat_map(_stage(crop, Span, Crops), num_cpus=cluster.crop_cpus, **retried)
+            .map(
+                _SyncWorker,
+                fn_constructor_kwargs={"recipe": recipe, "device": cluster.device},
+                compute=ActorPoolStrategy(min_size=cluster.sync_workers[0], max_size=cluster.sync_workers[1]),
+                num_gpus=_sync_gpus(cluster),
+                num_cpus=cluster.sync_cpus,
+                max_task_retries=3,
+            )
+            .flat_map(_stage(partial(Paste, recipe, output), Faces, Part), num_cpus=cluster.paste_cpus, **retried)
         )
-        .flat_map(_stage(partial(Paste, recipe, output), Faces, Part), num_cpus=cluster.paste_cpus, **retried)
-    )
 
 
 def lipsync_dataset(
@@ -155,9 +158,9 @@ def _join(join: Join, parts: list[Part]) -> ClipRecord:
         return failed_record(Part.failed(parts[0], error), join.recipe)
 
 
-def _stage(make: Callable[[], Callable[[Any], Any]], takes: type[Row], gives: type[Row]) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
+def _stage(make: partial[Any], takes: type[Row], gives: type[Row]) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
     """A stage as Ray Data wants it: a dict in, dicts out. Rows that carry an error pass by; a ClipError becomes such a row."""
-    ready: list[Callable[[Any], Any]] = []
+    ready: list[Callable[[Any], Any]] = []  # made once per worker process, when it is first called
 
     def call(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         taken = takes.from_row(row)
@@ -173,7 +176,7 @@ def _stage(make: Callable[[], Callable[[Any], Any]], takes: type[Row], gives: ty
         except ClipError as error:
             yield gives.failed(taken, error).to_row()
 
-    call.__name__ = call.__qualname__ = make.func.__name__ if isinstance(make, partial) else "stage"
+    call.__name__ = call.__qualname__ = make.func.__name__  # what Ray's dashboard shows
     return call
 
 
@@ -199,14 +202,19 @@ class _SyncWorker:
 def connect(cluster: Cluster) -> None:
     """Join the cluster, or start Ray on this machine, unless that was done; then set what Ray Data needs to be dependable."""
     if not ray.is_initialized():
-        local = {"object_store_memory": int(cluster.object_store_gb * 2**30)} if cluster.object_store_gb else {}
-        ray.init(address=cluster.address or "local", log_to_driver=False, include_dashboard=False if not cluster.address else None, **({} if cluster.address else local))
+        if cluster.address:
+            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.WARNING)
+        else:
+            store = int(cluster.object_store_gb * 2**30) if cluster.object_store_gb else None
+            ray.init(
+                address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING, object_store_memory=store
+            )
     context = DataContext.get_current()
     context.target_max_block_size = 1 << 20  # a segment's crops are larger than this: one row, one block, one retry
     context.execution_no_progress_timeout_s = cluster.no_progress_seconds
     context.enable_progress_bars = False  # clips are counted by the driver
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _sync_gpus(cluster: Cluster) -> float:

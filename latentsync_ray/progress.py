@@ -134,7 +134,7 @@ class PlainProgress:
 
     def start(self, total: int, done: int) -> None:
         self._tally = _Tally(total, done, self._clock())
-        self._say(f"{total} clips" + (f", {done} of them done before" if done else ""))
+        self._say(f"{total} clip{'s' * (total != 1)}" + (f", {done} of them done before" if done else ""))
 
     def frames(self, count: int) -> None:
         self._tally.frames += count

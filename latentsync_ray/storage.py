@@ -27,13 +27,13 @@ from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, Storage
 
 __all__ = ["delete", "exists", "fetch", "is_remote", "join", "list_files", "publish", "read_bytes", "write_bytes"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _ATTEMPTS = 5
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 """Protocol -> the extra of this package that brings its filesystem."""
 _TRANSPORTS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests", "urllib3"}
-"""Libraries below the filesystems. An error of theirs without an HTTP status is a connection that failed."""
+"""Libraries below the filesystems. An error of theirs without an answer from the service is a connection that failed."""
 _PERMANENT = {errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSYS, errno.EROFS}
 _VERSION_KEYS = (
     "ETag",
@@ -165,7 +165,7 @@ def delete(uris: Iterable[str]) -> None:
             pass
 
 
-def _unless_missing(action: Callable[[str], T], path: str) -> T | None:
+def _unless_missing(action: Callable[[str], _T], path: str) -> _T | None:
     try:
         return action(path)
     except FileNotFoundError as error:
@@ -218,7 +218,7 @@ def _check_size(got: int, expected: int | None) -> None:
         raise ConnectionError(f"{got} of {expected} bytes arrived")
 
 
-def _attempt(uri: str, action: Callable[..., T], *args: Any, writing: bool = False) -> T:
+def _attempt(uri: str, action: Callable[..., _T], *args: Any, writing: bool = False) -> _T:
     """``action(*args)``, again while it fails for a passing reason; its errors told as ours."""
     try:
         return _RETRYING(action, *args)
@@ -247,7 +247,8 @@ def _tell(error: BaseException | None) -> type[ClipError] | None:
     if isinstance(error, OSError):
         refused = error.errno in _PERMANENT or str(error).startswith("Forbidden")  # the latter is all that gcsfs says
         return InputNotFound if refused else StorageUnavailable
-    return StorageUnavailable if type(error).__module__.partition(".")[0] in _TRANSPORTS else None
+    answered = getattr(error, "response", None) is not None  # botocore: the service spoke, and s3fs told what it said
+    return StorageUnavailable if type(error).__module__.partition(".")[0] in _TRANSPORTS and not answered else None
 
 
 def _give_up(state: RetryCallState) -> bool:

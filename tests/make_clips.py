@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
+from av.container import OutputContainer
 
-__all__ = ["damage", "moving", "rate_of", "speech_like", "write_clip", "write_speech"]
+__all__ = ["damage", "moving", "opened", "rate_of", "speech_like", "write_clip", "write_speech"]
 
 
 def moving(count: int, width: int = 96, height: int = 64) -> list[np.ndarray]:
@@ -49,15 +52,15 @@ def write_clip(
 ) -> Path:
     """Encode RGB ``frames``; the container follows from the suffix.
 
-    ``times`` are display times in milliseconds (variable frame rate), ``offset`` delays the pictures in seconds, ``rotation`` is
-    counter-clockwise in degrees, ``colour`` is (range, space, primaries, transfer), ``audio`` int16 (samples, channels).
+    ``times`` are display times in milliseconds (variable rate), ``offset`` delays the pictures in seconds, ``rotation`` is in
+    degrees, counter-clockwise, ``colour`` is (range, space, primaries, transfer), ``audio`` int16 (samples, channels).
     """
     rate = Fraction(fps)
     tick = Fraction(1, 1000) if times is not None else 1 / rate
     with av.open(str(path), "w") as container:
         iterator = iter(frames)
         first = next(iterator)
-        video = container.add_stream(codec, rate=rate, options={"g": str(gop), **(options or {})})
+        video: Any = container.add_stream(codec, rate=rate, options={"g": str(gop), **(options or {})})
         video.height, video.width = first.shape[:2]
         video.pix_fmt = pix_fmt
         video.codec_context.time_base = tick
@@ -89,21 +92,27 @@ def write_speech(path: Path, samples: np.ndarray, *, rate: int = 16_000, codec: 
 
 def damage(path: Path, ordinals: Iterable[int]) -> Path:
     """Overwrite the inside of the video packets ``ordinals`` (decoding order) of an MP4 with noise, sizes unchanged."""
-    with av.open(str(path)) as container:
+    with opened(path) as container:
         places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     data = bytearray(path.read_bytes())
     noise = np.random.default_rng(3)
     for ordinal in ordinals:
         position, size = places[ordinal]
-        assert position is not None
         data[position + 4 : position + size] = noise.bytes(size - 4)
     path.write_bytes(data)
     return path
 
 
+def opened(source: Path | bytes) -> Any:
+    """A container to read, untyped: tests know which times and streams are there, PyAV's types do not."""
+    return av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), "r")
+
+
 def rate_of(name: str) -> Fraction:
-    """"29.97" -> 30000/1001 and so on."""
-    return {"23.976": Fraction(24000, 1001), "29.97": Fraction(30000, 1001), "59.94": Fraction(60000, 1001)}.get(name) or Fraction(name)
+    """ "29.97" -> 30000/1001 and so on."""
+    return {"23.976": Fraction(24000, 1001), "29.97": Fraction(30000, 1001), "59.94": Fraction(60000, 1001)}.get(
+        name
+    ) or Fraction(name)
 
 
 def _frame(picture: np.ndarray, pix_fmt: str, colour: tuple[int, int, int, int] | None) -> av.VideoFrame:
@@ -115,16 +124,14 @@ def _frame(picture: np.ndarray, pix_fmt: str, colour: tuple[int, int, int, int] 
     return frame.reformat(format=pix_fmt, dst_colorspace=matrix, dst_color_range="JPEG" if value_range == 2 else "MPEG")
 
 
-def _add_sound(container: av.container.OutputContainer, codec: str, rate: int, channels: int) -> av.AudioStream:
+def _add_sound(container: OutputContainer, codec: str, rate: int, channels: int) -> av.AudioStream:
     stream = container.add_stream(codec, rate=rate)
     assert isinstance(stream, av.AudioStream)
     stream.layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[channels]
     return stream
 
 
-def _feed(
-    container: av.container.OutputContainer, stream: av.AudioStream, samples: np.ndarray, rate: int, *, offset: float = 0.0
-) -> None:
+def _feed(container: OutputContainer, stream: av.AudioStream, samples: np.ndarray, rate: int, *, offset: float = 0.0) -> None:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples).reshape(1, -1), "s16", stream.layout.name)
     frame.sample_rate, frame.pts, frame.time_base = rate, round(offset * rate), Fraction(1, rate)
     container.mux(stream.encode(frame))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 import latentsync_ray
+from latentsync_ray.assets import demo_video
 from latentsync_ray.cli import main
 from latentsync_ray.config import Job, Recipe, load_job
+from latentsync_ray.driver import Summary
 from latentsync_ray.errors import DeviceLost, WeightsNotFound
-from latentsync_ray.run import Summary
+from latentsync_ray.report import Failures, Report, SlowClip
 from latentsync_ray.types import ClipRecord, Part
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +56,16 @@ def lipsync_calls(monkeypatch) -> list[dict[str, Any]]:
 
 
 def summary(**changes: Any) -> Summary:
-    values = {"output": "o", "total": 12, "done_before": 3, "ok": 8, "failed": 1, "frames": 3600, "seconds": 312.0, "exit_code": 0}
+    values = {
+        "output": "o",
+        "total": 12,
+        "done_before": 3,
+        "ok": 8,
+        "failed": 1,
+        "frames": 3600,
+        "seconds": 312.0,
+        "exit_code": 0,
+    }
     return Summary(**{**values, **changes})
 
 
@@ -72,7 +84,8 @@ def test_version(capsys):
 
 
 def test_help_loads_nothing_heavy():
-    code = "import sys, latentsync_ray.cli; sys.exit(', '.join({'torch', 'ray', 'av', 'cv2', 'diffusers', 'pyarrow'} & set(sys.modules)))"
+    heavy = {"torch", "ray", "av", "cv2", "diffusers", "pyarrow"}
+    code = f"import sys, latentsync_ray.cli; sys.exit(', '.join({heavy} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.stderr.strip() == "", "these were imported, or it broke"
 
@@ -89,8 +102,12 @@ def test_lipsync_without_options_uses_the_recipe_defaults(lipsync_calls, capsys)
 
 
 def test_lipsync_hands_every_option_to_the_recipe(lipsync_calls):
-    options = "--model m --steps 7 --guidance-scale 1.5 --seed 3 --loop-mode loop --fps source --detector insightface --paste crop"
-    assert call("lipsync", "v", "a", "o.mp4", *options.split(), "--device", "cpu", "--set", "crf=14", "--set", "preset=fast") == 0
+    options = (
+        "--model m --steps 7 --guidance-scale 1.5 --seed 3 --loop-mode loop --fps source --detector insightface --paste crop"
+    )
+    assert (
+        call("lipsync", "v", "a", "o.mp4", *options.split(), "--device", "cpu", "--set", "crf=14", "--set", "preset=fast") == 0
+    )
     assert lipsync_calls[0]["device"] == "cpu"
     assert lipsync_calls[0]["recipe"] == Recipe(
         model="m",
@@ -169,13 +186,79 @@ def test_bugs_keep_their_traceback(monkeypatch):
 @pytest.mark.parametrize("exit_code", [0, 1])
 def test_run_loads_the_job_and_sums_up(exit_code, monkeypatch, capsys):
     jobs: list[Job] = []
-    monkeypatch.setattr("latentsync_ray.run.run", lambda job, progress: jobs.append(job) or summary(exit_code=exit_code))
+    monkeypatch.setattr("latentsync_ray.driver.run", lambda job, progress: jobs.append(job) or summary(exit_code=exit_code))
     config = str(ROOT / "configs" / "demo.yaml")
     assert call("run", config, "recipe.steps=3", "output=elsewhere") == exit_code
     assert jobs == [load_job(config, "recipe.steps=3", "output=elsewhere")]
     shown = capsys.readouterr().out
     assert "11 of 12 clips done (3 before), 1 failed" in shown
     assert "3600 frames in 0:05:12, 11.5 frames/s" in shown
+
+
+def test_demo_runs_the_shipped_pair_and_lists_what_it_wrote(monkeypatch, tmp_path, capsys):
+    jobs: list[Job] = []
+
+    def run(job, progress):
+        jobs.append(job)
+        for name in ("clips/demo.mp4", "metadata/part.parquet"):
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).write_bytes(bytes(2_000_000))
+        return summary(total=1, done_before=0, ok=1, failed=0)
+
+    monkeypatch.setattr("latentsync_ray.driver.run", run)
+    monkeypatch.setattr("latentsync_ray.report.contact_sheet", lambda output, png: png.write_bytes(bytes(3000)))
+    assert call("demo", "--output", str(tmp_path), "recipe.seed=7") == 0
+    assert (jobs[0].recipe.model, jobs[0].recipe.seed, jobs[0].output) == ("tiny-random", 7, str(tmp_path))
+    assert demo_video().is_relative_to(jobs[0].manifest)
+    shown = capsys.readouterr().out
+    assert "random weights" in shown
+    assert "latentsync-ray models" in shown
+    for name, kilobytes in (("clips/demo.mp4", "2.0 MB"), ("metadata", "2.0 MB"), ("before-after.png", "3 kB")):
+        assert re.search(rf"{re.escape(str(tmp_path / name))} +{kilobytes}", shown)
+
+
+def test_demo_that_fails_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr("latentsync_ray.driver.run", lambda job, progress: summary(exit_code=1))
+    assert call("demo", "--output", str(tmp_path)) == 1
+
+
+REPORT = Report(
+    output="o",
+    clips=12,
+    ok=10,
+    failed=2,
+    failures=[Failures(code="no_face", count=2, transient=False, clip_id="[1]", message="nobody")],
+    frames=3600,
+    frames_without_face=4,
+    output_seconds=144,
+    bytes=12_300_000,
+    stage_seconds={"plan": 0, "sync": 360},
+    slowest=[SlowClip(clip_id="[2]", seconds=61, frames=300)],
+)
+
+
+def test_report_shows_the_numbers_and_draws_the_sheet(monkeypatch, tmp_path, capsys):
+    drawn = []
+    monkeypatch.setattr("latentsync_ray.report.summarise", lambda output: REPORT)
+    monkeypatch.setattr("latentsync_ray.report.contact_sheet", lambda *arguments, **options: drawn.append((arguments, options)))
+    assert call("report", "o", "--sheet", str(tmp_path / "s.png"), "--rows", "3") == 0
+    assert drawn == [(("o", tmp_path / "s.png"), {"rows": 3})]
+    shown = capsys.readouterr().out
+    for expected in (
+        "10 of 12 clips ok, 2 failed  o",
+        "3600 frames, 0:02:24 of video, 12.3 MB",
+        "4 frames without a usable face",
+        r"no_face +2 +with retry_failed=true +\[1\]: nobody",
+        r"plan +0.0 +-",
+        r"sync +360.0 +10.0",
+        r"\[2\] +0:01:01 +300",
+    ):
+        assert re.search(expected, shown), expected
+
+
+def test_report_of_nothing_says_what_to_do(tmp_path, capsys):
+    assert call("report", str(tmp_path)) == 2
+    assert "has no records: run a job with this output first" in capsys.readouterr().err
 
 
 def test_models_says_how_to_get_each(monkeypatch, tmp_path, capsys):

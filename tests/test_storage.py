@@ -347,11 +347,19 @@ def test_other_errors_are_bugs_and_pass_through(memory, monkeypatch):
     assert len(calls) == 1
 
 
-def test_connection_errors_of_cloud_libraries_are_passing():
-    botocore = type("EndpointConnectionError", (Exception,), {"__module__": "botocore.exceptions"})
-    gcs = type("HttpError", (Exception,), {"__module__": "gcsfs.retry", "code": 401})
-    assert storage._tell(botocore()) is StorageUnavailable
-    assert storage._tell(gcs()) is InputNotFound
+def test_errors_of_cloud_libraries():
+    """Look-alikes, so that it is also tested where these are not installed."""
+    unreachable = type("EndpointConnectionError", (Exception,), {"__module__": "botocore.exceptions"})
+    answer = type(
+        "ClientError", (Exception,), {"__module__": "botocore.exceptions", "response": {"Error": {"Code": "NoSuchKey"}}}
+    )
+    gcs = type("HttpError", (Exception,), {"__module__": "gcsfs.retry"})
+    missing, busy = FileNotFoundError("no such key"), OSError(errno.EBUSY, "slow down")
+    missing.__cause__ = busy.__cause__ = answer()  # as s3fs raises them
+    denied, unavailable = gcs(), gcs()
+    denied.code, unavailable.code = 401, 503  # pyright: ignore[reportAttributeAccessIssue]
+    told = {error: storage._tell(error) for error in (unreachable(), missing, busy, denied, unavailable)}
+    assert list(told.values()) == [StorageUnavailable, InputNotFound, StorageUnavailable, InputNotFound, StorageUnavailable]
 
 
 @pytest.mark.parametrize(("protocol", "extra"), [("gs", "gcs"), ("s3", "s3")])

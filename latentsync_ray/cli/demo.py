@@ -9,23 +9,19 @@ import typer
 from rich.markup import escape
 
 from latentsync_ray.cli.dub import print_summary
-from latentsync_ray.cli.terminal import OUT, table
+from latentsync_ray.cli.terminal import OUT, size, table
 from latentsync_ray.config import build_job
 from latentsync_ray.progress import make_progress
 
 __all__ = ["demo"]
 
-_JOB = {"recipe": {"model": "tiny-random", "steps": 4}}
-"""Random weights look the same after 4 steps as after 20."""
+_JOB = {"recipe": {"model": "tiny-random", "steps": 2}}
+"""Noise after 2 steps looks like noise after 20."""
 _INTRODUCTION = """\
-Lip-syncing the shipped portrait to other speech, on this machine's CPUs, with a tiny model of [bold]random weights[/]:
-every stage is the real one, but the mouth comes out as noise. Models that can speak: [bold]latentsync-ray models[/]
+Lip-syncing the shipped portrait with a tiny model of [bold]random weights[/]:
+every stage is the real one, but the mouth comes out as noise.
+Models that can speak: [bold]latentsync-ray models[/]
 """
-_WHAT = {
-    ".mp4": "the portrait, lip-synced to other speech",
-    ".png": "frames before and after",
-    ".parquet": "the table of clips: one row each",
-}
 
 
 def demo(
@@ -36,19 +32,24 @@ def demo(
 ) -> None:
     """Lip-sync the clip that ships with the package: no GPU, no download, about a minute."""
     from latentsync_ray import assets
+    from latentsync_ray.driver import run as run_job
     from latentsync_ray.report import contact_sheet
-    from latentsync_ray.run import run as run_job
 
     OUT.print(_INTRODUCTION)
     tree = {"manifest": str(assets.demo_video().parent), "output": str(output), **_JOB}
-    summary = run_job(build_job(tree, *(overrides or ()), source="demo"), progress=make_progress())
+    job = build_job(tree, *(overrides or ()), source="demo")
+    summary = run_job(job, progress=make_progress())
     print_summary(summary)
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)
-    contact_sheet(str(output), output / "before-after.png")
 
+    folder = Path(job.output)
+    contact_sheet(job.output, folder / "before-after.png")
     written = table("written", "size", "what it is")
-    for path in sorted(path for path in output.rglob("*") if path.suffix in _WHAT):
-        written.add_row(escape(str(path)), f"{path.stat().st_size / 1e3:.0f} kB", _WHAT[path.suffix])
+    rows = [(path, "the portrait, lip-synced") for path in sorted((folder / "clips").glob("*.mp4"))]
+    rows += [(folder / "metadata", "one row per clip"), (folder / "before-after.png", "frames before and after")]
+    for path, what in rows:
+        files = path.glob("*") if path.is_dir() else [path]
+        written.add_row(escape(str(path)), size(sum(file.stat().st_size for file in files)), what)
     OUT.print()
     OUT.print(written)

@@ -13,7 +13,7 @@ from latentsync_ray.progress import make_progress
 from latentsync_ray.registry import DETECTORS
 
 if TYPE_CHECKING:
-    from latentsync_ray.run import Summary
+    from latentsync_ray.driver import Summary
 
 __all__ = ["lipsync", "print_summary", "run"]
 
@@ -92,7 +92,7 @@ def run(
     """
     job = load_job(config, *(overrides or ()))
 
-    from latentsync_ray.run import run as run_job
+    from latentsync_ray.driver import run as run_job
 
     summary = run_job(job, progress=make_progress())
     print_summary(summary)

@@ -2,24 +2,74 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 from rich.markup import escape
 
-from latentsync_ray.cli.terminal import OUT, table
+from latentsync_ray.cli.terminal import OUT, duration, size, table
 
-__all__ = ["models"]
+if TYPE_CHECKING:
+    from latentsync_ray.report import Report
+
+__all__ = ["models", "report"]
 
 
 def models() -> None:
-    """List the models by name: which are on this machine, and how to get the others."""
+    """List the models: which are on this machine, and how to get the others."""
     from latentsync_ray.model.source import describe_models
 
     rows = describe_models()
     listing = table("model", "face", "on this machine", "licence")
     for row in rows:
-        found = f"[green]{escape(row.found)}[/]" if row.found else f"no; {row.megabytes / 1000:.1f} GB to download"
+        found = f"[green]{escape(row.found)}[/]" if row.found else f"no; {size(row.megabytes * 1_000_000)} to download"
         listing.add_row(f"[bold]{row.name}[/]", f"{row.resolution} px", found, escape(row.licence))
     OUT.print(listing)
     for row in rows:
         if not row.found:
             OUT.print(f"\n[bold]{row.name}[/] is downloaded on first use. By hand, or for a machine without network:")
             OUT.print(row.how_to_get, markup=False, soft_wrap=True)
+
+
+def report(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a run: a folder or URI.")],
+    sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Also draw clips before and after, into this file.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Most clips on the sheet.")] = 12,
+) -> None:
+    """Sum up what a run made: counts, errors, speed, the slowest clips; optionally a contact sheet."""
+    from latentsync_ray.report import contact_sheet, summarise
+
+    _print_report(summarise(output))
+    if sheet:
+        contact_sheet(output, sheet, rows=rows)
+        OUT.print(f"\nwrote [bold]{escape(str(sheet))}[/]", soft_wrap=True)
+
+
+def _print_report(numbers: Report) -> None:
+    failed = f", [red]{numbers.failed} failed[/]" if numbers.failed else ""
+    OUT.print(f"[bold]{numbers.ok} of {numbers.clips} clips ok[/]{failed}  {escape(numbers.output)}", soft_wrap=True)
+    OUT.print(f"{numbers.frames} frames, {duration(numbers.output_seconds)} of video, {size(numbers.bytes)}")
+    if numbers.frames_without_face:
+        OUT.print(f"{numbers.frames_without_face} frames without a usable face, left as they were")
+
+    if numbers.failures:
+        failures = table("error", "clips", "try again?", "for example")
+        for each in numbers.failures:
+            again = "by itself in the next run" if each.transient else "with retry_failed=true"
+            failures.add_row(f"[red]{each.code}[/]", str(each.count), again, escape(f"{each.clip_id}: {each.message}"))
+        OUT.print()
+        OUT.print(failures)
+
+    stages = table("stage", "seconds of one worker", "frames/s of one worker")
+    for stage, seconds in numbers.stage_seconds.items():
+        rate = numbers.frames_per_second.get(stage)
+        stages.add_row(stage, f"{seconds:.1f}", f"{rate:.1f}" if rate else "-")
+    OUT.print()
+    OUT.print(stages)
+
+    slowest = table("slowest clips", "work", "frames")
+    for clip in numbers.slowest:
+        slowest.add_row(escape(clip.clip_id), duration(clip.seconds), str(clip.frames))
+    OUT.print()
+    OUT.print(slowest)

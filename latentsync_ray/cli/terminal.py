@@ -7,7 +7,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["ERR", "OUT", "duration", "table"]
+__all__ = ["ERR", "OUT", "duration", "size", "table"]
 
 OUT = Console(highlight=False)
 ERR = Console(stderr=True, highlight=False)
@@ -24,3 +24,11 @@ def table(*columns: str, title: str | None = None) -> Table:
 def duration(seconds: float) -> str:
     """``0:01:05`` from a minute on, ``12.3 s`` below."""
     return str(timedelta(seconds=round(seconds))) if seconds >= 60 else f"{seconds:.1f} s"
+
+
+def size(count: int) -> str:
+    """Bytes in the largest unit that leaves a whole number before the point: ``5.5 GB``, ``268 kB``."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"

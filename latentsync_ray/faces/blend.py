@@ -124,7 +124,7 @@ def _resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize a uint8 or float32 (h, w, 3) picture to (width, height): bicubic with antialiasing, as torchvision does it."""
     import torch
 
-    planes = torch.tensor(picture).permute(2, 0, 1)[None]
+    planes = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(planes, size[::-1], mode="bicubic", align_corners=False, antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 

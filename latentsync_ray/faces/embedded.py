@@ -20,6 +20,8 @@ _SHORT_SIDE = 300
 """Whole frames are searched at this size: 0.1 s a frame; at 240 px faces start to be missed."""
 _FACE = 90
 """Around a known place the picture is scaled so that the face is about this wide: 8 ms, and half the noise of 70 px."""
+_AGREEING = 4
+"""Overlapping boxes that make a face: with 3 a space suit becomes one, with 7 faces are missed."""
 _BOX_PER_CROP = 1.11
 """Width of the cascade's box over the geometric mean of the crop's sides."""
 
@@ -76,7 +78,7 @@ class EmbeddedDetector:
             step_ratio=stride,
             min_size=(least, least),
             max_size=(most, most),
-            min_neighbor_number=3,
+            min_neighbor_number=_AGREEING,
         )
         boxes = [((f["c"] + f["width"] / 2) / scale, (f["r"] + f["height"] / 2) / scale, f["width"] / scale) for f in found]
         return sorted(boxes, key=lambda box: -box[2])

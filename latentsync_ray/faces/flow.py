@@ -120,4 +120,5 @@ def _correlation(before: np.ndarray, after: np.ndarray, fit: np.ndarray, triple:
     patches = [cv2.warpAffine(p, m[:2], (32, 16)).ravel().astype(np.float64) for p, m in ((before, upright), (after, undone))]
     if min(patch.std() for patch in patches) < 1:
         return 0.0
-    return float(np.corrcoef(patches)[0, 1])
+    first, second = ((patch - patch.mean()) / patch.std() for patch in patches)
+    return float((first * second).mean())

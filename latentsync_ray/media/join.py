@@ -121,14 +121,23 @@ def _copied(container: InputContainer, stream: av.AudioStream, out: OutputContai
     for packet in container.demux(stream):
         if not packet.size or packet.time_base is None:
             continue
-        if position is None:  # below 0 stand the samples that only prime the decoder and are not played
-            position = min(0, round((packet.pts or 0) * packet.time_base * rate))
+        if position is None:
+            position = -_priming(packet, rate)
         own = (packet.duration or 0) * packet.time_base * rate
         packet.pts = packet.dts = position
         packet.duration = int(own) if 0 < own < step and own.denominator == 1 else step  # the last one may end early
         packet.time_base, packet.stream = Fraction(1, rate), track
         position += step
         yield packet
+
+
+def _priming(first: av.Packet, rate: int) -> int:
+    """How many samples at the start only prime the decoder and are not played."""
+    if first.time_base.denominator % rate == 0:  # MP4: they stand at negative times
+        return max(0, round(-(first.pts or 0) * first.time_base * rate))
+    if first.has_sidedata("skip_samples"):  # Matroska counts in milliseconds, but says how many to skip (u32, little-endian)
+        return int.from_bytes(bytes(first.get_sidedata("skip_samples"))[:4], "little")
+    return 0
 
 
 def _encoded(container: InputContainer, stream: av.AudioStream, out: OutputContainer) -> Iterator[av.Packet]:

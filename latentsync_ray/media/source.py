@@ -140,16 +140,18 @@ def probe_video(path: Path, *, max_pixels: int, max_seconds: float) -> VideoInde
         durations, dts, is_key = zip(*(table[each] for each in pts), strict=True)
         keys = [row for row, key in enumerate(is_key) if key]
         start = Fraction(container.start_time or 0, av.time_base)
+        reached = max(end * tick for tick, end in ends.items()) - start
         if stream.duration and not _is_avi(container):
             own_start = pts[0] if stream.start_time is None else stream.start_time
             reached, declared = (pts[-1] + durations[-1] - own_start) * time_base, stream.duration * time_base
-        else:  # Matroska declares the whole; the duration that FFmpeg reports for AVI is guessed from the file's size
-            reached = max(end * tick for tick, end in ends.items()) - start
-            declared = stream.frames * time_base if _is_avi(container) else Fraction(container.duration or 0, av.time_base)
+        elif _is_avi(container):  # its duration is a guess from the file's size, but its header counts frames
+            declared = stream.frames * time_base
+        else:  # Matroska and others declare the whole
+            declared = Fraction(container.duration or 0, av.time_base)
         # Headers round, and the last frame's duration is often unknown: half a second and 1 % may be missing.
         if reached < declared * Fraction(99, 100) - Fraction(1, 2):
             raise UnreadableVideo(
-                f"{path.name} is cut off: it declares {float(declared):.2f} s and ends after {float(reached):.2f} s; fetch it again"
+                f"{path.name} is cut off: it declares {float(declared):.2f} s and ends at {float(reached):.2f} s; get it again"
             )
         turns, flip = _orientation(first)
         aspect = stream.codec_context.sample_aspect_ratio or Fraction(1)
@@ -189,7 +191,7 @@ def _allowance(max_pixels: int) -> str:
 def _check_pixels(name: str, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise TooLarge(
-            f"{name} has frames of {width}x{height} px, more than max_pixels = {max_pixels}; raise recipe.max_pixels to accept it"
+            f"{name} has frames of {width}x{height} px, more than max_pixels = {max_pixels}; raise recipe.max_pixels"
         )
 
 

@@ -42,9 +42,10 @@ class ModelFiles:
 
     unet: Path
     whisper: Path
-    whisper_config: Path | None
     vae: Path
     vae_config: Path
+    whisper_config: Path | None = None
+    """For transformers' layout; OpenAI's file says it itself."""
 
     def digest(self) -> str:
         """64 hex digits of the content of all files, wherever they lie."""
@@ -149,12 +150,15 @@ def _gather(candidates: _Candidates, reasons: list[str] | None = None) -> dict[s
     """The files of the first place that has all of its roles. With ``reasons``, which it fills, the hub is asked as well."""
     for online in (False,) if reasons is None else (False, True):
         for place, roles in candidates:
+            if online and not place.startswith(_HUB):
+                continue
             names = [name for alternatives in roles.values() for name in alternatives]
             try:
                 files = _files(place, names, online=online)
             except (OSError, ValueError, ClipError) as error:
                 if reasons is not None and (online or not place.startswith(_HUB)):
-                    reasons.append(f"{place}: {str(error).strip().partition(chr(10))[0]}")
+                    reason = f"{place}: {str(error).strip().partition(chr(10))[0]}"
+                    reasons += [reason] if reason not in reasons else []
                 continue
             chosen = {role: next((files[name] for name in names if name in files), "") for role, names in roles.items()}
             if all(chosen.values()):
@@ -168,9 +172,9 @@ def _files(place: str, names: Sequence[str], *, online: bool) -> dict[str, str]:
         from huggingface_hub import snapshot_download
 
         repository, _, revision = place.removeprefix(_HUB).partition("@")
-        place = snapshot_download(
-            repository, revision=revision or None, allow_patterns=list(names), local_files_only=not online
-        )
+        # A model's own VAE comes with its weights: were it left for later, a usual one on disk would be taken in its place.
+        patterns = [*names, *(f"vae/{name}" for name in _first_names(_VAE) if _UNET[0] in names)]
+        place = snapshot_download(repository, revision=revision or None, allow_patterns=patterns, local_files_only=not online)
     paths = {name: storage.join(place, name) for name in names}
     return {name: path for name, path in paths.items() if storage.exists(path)}
 
@@ -181,9 +185,9 @@ def _how_to_get(spec: ModelSpec, *, model: bool, vae: bool) -> str:
     folder = models_folder() / spec.name if named else spec.source
     wanted = []
     if model:
-        wanted.append((spec.source, [_MODEL[0]["unet"][0], _MODEL[0]["whisper"][0]], folder))
+        wanted.append((spec.source, _first_names(_MODEL[0]), folder))
     if vae:
-        wanted.append((spec.vae, [names[0] for names in _VAE.values()], f"{folder}/vae"))
+        wanted.append((spec.vae, _first_names(_VAE), f"{folder}/vae"))
     lines = []
     for place, files, into in wanted:
         repository, _, revision = place.removeprefix(_HUB).partition("@")
@@ -194,3 +198,7 @@ def _how_to_get(spec: ModelSpec, *, model: bool, vae: bool) -> str:
         else:
             lines.append(f"put {', '.join(files)} into {into}")
     return "\n".join(lines)
+
+
+def _first_names(roles: _Roles) -> list[str]:
+    return [names[0] for names in roles.values()]

@@ -33,11 +33,15 @@ class Join:
         clip = parts[0]
         if [part.index for part in parts] != list(range(clip.segment_count)):
             raise ValueError(f"clip {clip.clip_id!r}: joining {[part.index for part in parts]} of {clip.segment_count} parts")
-        self._check(parts)
         fps = Fraction(clip.fps_num, clip.fps_den)
         with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
             finished = Path(folder) / f"{clip.clip_id}.mp4"
-            joined = join_parts([storage.fetch(part.uri) for part in parts], storage.fetch(clip.audio), finished, fps=fps)
+            try:
+                self._check(parts)
+                joined = join_parts([storage.fetch(part.uri) for part in parts], storage.fetch(clip.audio), finished, fps=fps)
+            except (MixedParts, NoFace):
+                drop_parts(parts)  # they will not become a clip; another run has to make others
+                raise
             verify(finished, clip.frame_count)
             published = self.sink.publish(finished, clip.clip_id)
         record = ClipRecord.of(
@@ -64,11 +68,9 @@ class Join:
 
     def _check(self, parts: Sequence[Part]) -> None:
         if sum(part.missing for part in parts) == parts[0].frame_count:
-            drop_parts(parts)
             raise NoFace(f"no frame of {parts[0].video} shows a face that the {self.recipe.detector!r} detector finds")
         made_by = {part.checkpoint for part in parts if part.missing < part.stop - part.start}
         if len(made_by) > 1:
-            drop_parts(parts)
             raise MixedParts(
                 f"the parts were made by different checkpoints ({', '.join(sorted(made_by))}): the weights behind "
                 f"{self.recipe.model!r} changed during the job; run it again"

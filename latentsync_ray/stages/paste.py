@@ -60,6 +60,7 @@ class Paste:
             colour=index.colour,
             crf=recipe.crf,
             preset=recipe.preset,
+            pixel_aspect=index.pixel_aspect,
         )
         part = Part.of(
             faces,

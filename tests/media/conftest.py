@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from latentsync_ray.media.source import probe_video
 from latentsync_ray.media.index import VideoIndex
+from latentsync_ray.media.source import probe_video
 
 
 @pytest.fixture

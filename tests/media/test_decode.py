@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-from make_clips import damage, moving, speech_like, write_clip
+from make_clips import damage, moving, opened, speech_like, write_clip
 
 from latentsync_ray.errors import UnreadableVideo
 from latentsync_ray.media.decode import Picture, read_frames
@@ -96,7 +95,7 @@ def test_pictures_stand_upright(tmp_path, probe, rotation: int, hflip: bool) -> 
 
 
 def display_matrix(path: Path) -> np.ndarray:
-    with av.open(str(path)) as container:
+    with opened(path) as container:
         side_data = {entry.type.name: bytes(entry) for entry in next(container.decode(video=0)).side_data}  # type: ignore[misc]
     if "DISPLAYMATRIX" not in side_data:
         return np.eye(2, dtype=int)
@@ -133,7 +132,7 @@ def test_odd_sizes_are_padded_in_planes_only(tmp_path, probe, codec: str, pix_fm
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le", "yuv422p", "yuv444p"])
 def test_planes_are_writable_and_those_of_8_bit_420_are_untouched(tmp_path, probe, pix_fmt: str) -> None:
     path = write_clip(tmp_path / "a.mp4", moving(2), pix_fmt=pix_fmt, colour=(1, 1, 1, 1))
-    with av.open(str(path)) as container:
+    with opened(path) as container:
         frame = next(container.decode(video=0))
     picture = read_all(path, probe(path))[0]
     before, planes = picture.rgb().copy(), picture.planes()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from make_clips import moving
+from make_clips import moving, opened
 
 from latentsync_ray.media.colour import BT709, Colour
 from latentsync_ray.media.decode import Planes
@@ -42,7 +41,7 @@ def test_the_same_frames_give_the_same_bytes(size: tuple[int, int], preset: str)
 @pytest.mark.parametrize("count", [1, 2, 3, 60])
 def test_every_frame_comes_out_close_to_what_went_in(count: int) -> None:
     frames = planes(count)
-    with av.open(io.BytesIO(encode(frames, crf=10))) as container:
+    with opened(encode(frames, crf=10)) as container:
         decoded = list(container.decode(video=0))
     assert len(decoded) == count
     assert [frame.time for frame in decoded] == pytest.approx([k / 25 for k in range(count)])
@@ -53,7 +52,7 @@ def test_every_frame_comes_out_close_to_what_went_in(count: int) -> None:
 
 def test_headers_do_not_depend_on_the_content() -> None:
     def header(data: bytes) -> bytes | None:
-        with av.open(io.BytesIO(data)) as container:
+        with opened(data) as container:
             return container.streams.video[0].codec_context.extradata
 
     still = [Planes(np.full((64, 96), 80, np.uint8), *(np.full((32, 48), 128, np.uint8) for _ in range(2)))] * 70
@@ -64,7 +63,7 @@ def test_headers_do_not_depend_on_the_content() -> None:
 
 @pytest.mark.parametrize("colour", [Colour(), BT709, Colour(2, 5, 6, 6), Colour(1, 9, 9, 16)])
 def test_colour_tags_and_pixel_shape_are_kept(colour: Colour) -> None:
-    with av.open(io.BytesIO(encode(planes(3), colour=colour, pixel_aspect=Fraction(4, 3)))) as container:
+    with opened(encode(planes(3), colour=colour, pixel_aspect=Fraction(4, 3))) as container:
         frame = next(container.decode(video=0))
         assert container.streams.video[0].codec_context.sample_aspect_ratio == Fraction(4, 3)
     tags = Colour(int(frame.color_range), int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc))
@@ -74,13 +73,13 @@ def test_colour_tags_and_pixel_shape_are_kept(colour: Colour) -> None:
 
 @pytest.mark.parametrize("fps", [Fraction(24000, 1001), Fraction(30), Fraction(60), Fraction(1823, 86)])
 def test_any_rate(fps: Fraction) -> None:
-    with av.open(io.BytesIO(encode(planes(20), fps=fps))) as container:
+    with opened(encode(planes(20), fps=fps)) as container:
         times = sorted(packet.pts * packet.time_base for packet in container.demux(video=0) if packet.pts is not None)
     assert [round(time * fps) for time in times] == list(range(20))
 
 
 def test_groups_are_closed_and_two_seconds_long() -> None:
-    with av.open(io.BytesIO(encode([*planes(60), *planes(60)][:120]))) as container:
+    with opened(encode([*planes(60), *planes(60)][:120])) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
     assert keys[0] == 0

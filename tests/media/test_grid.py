@@ -10,7 +10,7 @@ import av
 import av.filter
 import numpy as np
 import pytest
-from make_clips import moving, rate_of, speech_like, write_clip
+from make_clips import moving, opened, rate_of, speech_like, write_clip
 
 from latentsync_ray.media.colour import Colour
 from latentsync_ray.media.grid import frame_grid, repeat
@@ -43,7 +43,7 @@ def steady(count: int, rate: Fraction) -> VideoIndex:
 
 def through_fps_filter(path: Path, fps: Fraction) -> list[int]:
     """Which source frame each output frame of FFmpeg's fps filter is, told by the pictures themselves."""
-    with av.open(str(path)) as container:
+    with opened(path) as container:
         stream = container.streams.video[0]
         frames = list(container.decode(stream))
         pictures = [frame.to_ndarray(format="gray").tobytes() for frame in frames]
@@ -60,7 +60,7 @@ def through_fps_filter(path: Path, fps: Fraction) -> list[int]:
             while True:
                 try:
                     shown = graph.pull()
-                except (av.error.BlockingIOError, av.error.EOFError):
+                except (BlockingIOError, EOFError):
                     break
                 assert isinstance(shown, av.VideoFrame)
                 out.append(pictures.index(shown.to_ndarray(format="gray").tobytes()))

@@ -8,10 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 from av.stream import Disposition
-from make_clips import moving, speech_like, write_clip, write_speech
+from make_clips import moving, opened, speech_like, write_clip, write_speech
 
 from latentsync_ray.errors import InputNotFound, TooLarge, UnreadableAudio, UnreadableVideo
 from latentsync_ray.media.colour import BT709, Colour
@@ -22,7 +21,7 @@ def test_packet_table_is_what_decoding_gives(tmp_path, probe) -> None:
     for name in ("a.mp4", "a.mkv", "a.ts", "a.flv", "a.mov"):
         path = write_clip(tmp_path / name, moving(30), fps=30, options={"bf": "3"})
         index = probe(path)
-        with av.open(str(path)) as container:
+        with opened(path) as container:
             decoded = list(container.decode(video=0))
         assert index.pts.tolist() == [frame.pts for frame in decoded]
         assert [index.pts.tolist().index(pts) for pts in index.key_pts] == [r for r, f in enumerate(decoded) if f.key_frame]
@@ -104,7 +103,7 @@ def test_cut_off_files(tmp_path, probe, name: str, share: float) -> None:
     path = write_clip(tmp_path / name, moving(100), gop=25, audio=speech_like(4, 44_100))
     if name == "header-first.mp4":
         plain = path.rename(tmp_path / "plain.mp4")
-        with av.open(str(plain)) as source, av.open(str(path), "w", options={"movflags": "+faststart"}) as out:
+        with opened(plain) as source, av.open(str(path), "w", options={"movflags": "+faststart"}) as out:
             tracks = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
             for packet in source.demux():
                 if packet.size:
@@ -120,7 +119,7 @@ def test_cut_off_files(tmp_path, probe, name: str, share: float) -> None:
 def test_limits(tmp_path) -> None:
     path = write_clip(tmp_path / "a.mp4", moving(50))
     assert len(probe_video(path, max_pixels=96 * 64, max_seconds=2)) == 50
-    with pytest.raises(TooLarge, match="96x64.*max_pixels"):
+    with pytest.raises(TooLarge, match=r"96x64 px, more than max_pixels = 6143"):
         probe_video(path, max_pixels=96 * 64 - 1, max_seconds=2)
     with pytest.raises(TooLarge, match="max_seconds"):
         probe_video(path, max_pixels=96 * 64, max_seconds=1.9)
@@ -153,10 +152,10 @@ def test_files_that_point_elsewhere_are_not_followed(tmp_path, probe, trick: str
         server.setblocking(False)
         port = server.getsockname()[1]
         text = {
-            "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXTINF:1,\nhttp://127.0.0.1:{port}/a.ts\n#EXT-X-ENDLIST\n",
+            "m3u8": f"#EXTM3U\n#EXTINF:1,\n{secret}\n#EXTINF:1,\nhttp://127.0.0.1:{port}/a.ts\n#EXT-X-ENDLIST\n",
             "concat": f"ffconcat version 1.0\nfile '{secret}'\n",
             "ffconcat-http": f"ffconcat version 1.0\nfile 'http://127.0.0.1:{port}/a.ts'\n",
-            "sdp": f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+            "sdp": f"v=0\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\n",
         }[trick]
         for name in ("a.mp4", f"a.{trick.partition('-')[0]}"):
             path = tmp_path / name

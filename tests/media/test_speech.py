@@ -101,12 +101,13 @@ def test_sound_track_of_a_video(tmp_path) -> None:
 def test_a_late_sound_track_is_heard_from_its_first_sample(tmp_path) -> None:
     clip = write_clip(tmp_path / "a.mp4", moving(30), audio=speech_like(0.5, 44_100), audio_offset=0.6)
     samples = decode(clip)
-    assert len(samples) / SAMPLE_RATE == pytest.approx(0.5, abs=0.03)
+    assert len(samples) / SAMPLE_RATE == pytest.approx(0.5, abs=0.05)  # up to two AAC packets of padding
 
 
 def test_refusals_leave_no_file(tmp_path) -> None:
     good = write_speech(tmp_path / "good.wav", speech_like(2))
-    silent = write_speech(tmp_path / "silent.wav", speech_like(0))
+    silent = tmp_path / "silent.wav"
+    write_wav(silent, np.zeros(0, np.int16))
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF" + bytes(100))
     mute = write_clip(tmp_path / "mute.mp4", moving(3))

@@ -3,16 +3,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Speech
 from safetensors.numpy import load_file
 from transformers.audio_utils import mel_filter_bank
 
 from latentsync_ray.model import mel
 from latentsync_ray.model.mel import audio_step_count, log_mel_peak, mel_window
+
+Speech = Callable[[Path], np.ndarray]
 
 
 def spectrogram(samples: np.ndarray) -> np.ndarray:
@@ -55,7 +57,7 @@ def test_loudest_moment_is_the_reference_of_every_window(tmp_path: Path) -> None
     loud_late[:1600] = 30 * np.sin(np.arange(1600))
     loud_late[-1600:] = 30_000 * np.sin(np.arange(1600))
     peak = log_mel_peak(loud_late)
-    assert peak == log_mel_peak(loud_late[::-1].copy()) or peak > log_mel_peak(loud_late[:1600]) + 5
+    assert peak > log_mel_peak(loud_late[:1600]) + 5
     first = mel_window(loud_late, 0, peak)
     assert first.max() < (peak - 5 + 4) / 4
     np.testing.assert_allclose(first.min(), (peak - 8 + 4) / 4, rtol=1e-6)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Speech
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import WhisperConfig, WhisperModel
@@ -19,6 +19,8 @@ from latentsync_ray.model.mel import audio_step_count, log_mel_peak, mel_window
 from latentsync_ray.model.whisper import load_encoder, speech_features
 
 CPU = torch.device("cpu")
+
+Speech = Callable[[Path], np.ndarray]
 
 
 def whisper_positions(width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Makes the files of this folder: excerpts of the official golden data, and outputs of this package once it matched all of them."""
+"""Makes the files of this folder: excerpts of the official golden data, and outputs of this package once it matched them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "model"))
+sys.path.insert(0, str(HERE.parents[1]))
 
 from whole_unet import VARIANTS, run_variant  # noqa: E402
 
 REFERENCE = HERE.parents[3] / "shared" / "reference"
 CASE = "b2_f5_8x8_tvec"
-LAYERS = ("conv_in", "time_embedding", "down_blocks.0.resnets.0", "down_blocks.0.attentions.0", "down_blocks.0.motion_modules.0")
+LAYERS = (
+    "conv_in",
+    "time_embedding",
+    "down_blocks.0.resnets.0",
+    "down_blocks.0.attentions.0",
+    "down_blocks.0.motion_modules.0",
+)
 FRAMES = [0, 4]
 
 

@@ -37,7 +37,7 @@ class Summary:
     frames: int
     seconds: float
     exit_code: int
-    """0, or 1 when more of the run's clips failed than the job's budget allows."""
+    """0, or 1 when more of the manifest's clips have failed, in this run or before, than the job's budget allows."""
 
 
 def run(job: Job, *, progress: Progress | None = None) -> Summary:
@@ -74,7 +74,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
         failed=failed,
         frames=frames,
         seconds=time.perf_counter() - began,
-        exit_code=int(failed > job.failure_budget * (ok + failed)),
+        exit_code=int(sum(map(bool, records.done.values())) > job.failure_budget * len(table)),
     )
 
 

@@ -1,0 +1,101 @@
+"""An output folder in numbers: plain data for whoever shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from latentsync_ray.errors import CLIP_ERRORS, ConfigError
+from latentsync_ray.records import RECORD_SCHEMA, read_records
+
+__all__ = ["Failures", "Report", "SlowClip", "summarise"]
+
+_STAGES = [name.removesuffix("_seconds") for name in RECORD_SCHEMA.names if name.endswith("_seconds")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """The clips that failed with one error code."""
+
+    code: str
+    count: int
+    transient: bool
+    """Running again tries them again by itself."""
+    clip_id: str
+    """One of them, and what it was told."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowClip:
+    """One clip and the seconds that all stages together worked on it."""
+
+    clip_id: str
+    seconds: float
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """An output folder in numbers. Seconds of stages are those of single workers, added up."""
+
+    output: str
+    clips: int
+    ok: int
+    failed: int
+    failures: list[Failures]
+    """Most frequent first."""
+    frames: int
+    frames_without_face: int
+    output_seconds: float
+    """Length of all finished videos together."""
+    bytes: int
+    stage_seconds: dict[str, float]
+    """Stage -> seconds, in pipeline order."""
+    slowest: list[SlowClip]
+    """Slowest first."""
+
+    @property
+    def frames_per_second(self) -> dict[str, float]:
+        """Stage -> output frames per second of one worker; stages that took no time are left out."""
+        return {stage: self.frames / seconds for stage, seconds in self.stage_seconds.items() if seconds > 0}
+
+
+def summarise(output: str, *, slowest: int = 5) -> Report:
+    """Count what the records of ``output`` say. Raises ConfigError when there are none."""
+    numbers = ["frames", "frames_without_face", "duration", "bytes", *(f"{stage}_seconds" for stage in _STAGES)]
+    table = read_records(output, columns=["clip_id", "status", "error_code", "error", *numbers])
+    if len(table) == 0:
+        raise ConfigError(f"{output} has no records: run a job with this output first")
+    column = {name: table[name].to_numpy() for name in numbers}
+    seconds = np.sum([column[f"{stage}_seconds"] for stage in _STAGES], axis=0)
+    failed = table.filter(np.not_equal(table["status"].to_numpy(), "ok")).select(["clip_id", "error_code", "error"]).to_pylist()
+    by_code: dict[str, list[dict[str, str]]] = {}
+    for row in failed:
+        by_code.setdefault(row["error_code"], []).append(row)
+    return Report(
+        output=output,
+        clips=len(table),
+        ok=len(table) - len(failed),
+        failed=len(failed),
+        failures=[
+            Failures(
+                code=code,
+                count=len(rows),
+                transient=code in CLIP_ERRORS and CLIP_ERRORS[code].transient,
+                clip_id=rows[0]["clip_id"],
+                message=rows[0]["error"],
+            )
+            for code, rows in sorted(by_code.items(), key=lambda item: -len(item[1]))
+        ],
+        frames=int(column["frames"].sum()),
+        frames_without_face=int(column["frames_without_face"].sum()),
+        output_seconds=float(column["duration"].sum()),
+        bytes=int(column["bytes"].sum()),
+        stage_seconds={stage: float(column[f"{stage}_seconds"].sum()) for stage in _STAGES},
+        slowest=[
+            SlowClip(clip_id=table["clip_id"][row].as_py(), seconds=float(seconds[row]), frames=int(column["frames"][row]))
+            for row in np.argsort(-seconds, kind="stable")[:slowest].tolist()
+        ],
+    )

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from latentsync_ray.faces.align import OUTSIDE, OfficialBias, affine, crop_box, crop_face, crop_size, template
+
+Reader = Callable[[Path], np.ndarray]
+
+
+@pytest.mark.parametrize("resolution", [128, 256, 512])
+def test_template_matrices_and_bias_are_the_official_ones(official: Path, resolution: int) -> None:
+    wanted = load_file(official / "matrices.safetensors")
+    assert crop_size(resolution) == tuple(wanted[f"face_size_wh_{resolution}"])
+    np.testing.assert_allclose(template(resolution), wanted[f"template_{resolution}"], atol=1e-5)
+    bias = OfficialBias()
+    for row, triple in enumerate(wanted["triples_mean"]):
+        matrix = bias(triple, resolution)
+        assert matrix.dtype == np.float32
+        np.testing.assert_allclose(matrix, wanted[f"matrices_smooth_{resolution}"][row], atol=2e-3)
+        np.testing.assert_allclose(np.asarray(bias.bias), wanted[f"bias_state_{resolution}"][row], atol=1e-5)
+    for triple, matrix in zip(wanted["triples_rounded"], wanted[f"matrices_nosmooth_{resolution}"], strict=True):
+        np.testing.assert_allclose(affine(triple, resolution), matrix, atol=2e-3)
+    for triple, matrix in zip(wanted["mirrored_triples"], wanted[f"matrices_mirrored_nosmooth_{resolution}"], strict=True):
+        found = affine(triple, resolution)
+        np.testing.assert_allclose(found, matrix, atol=2e-3)
+        assert np.linalg.det(found[:, :2]) > 0
+
+
+def test_crop_is_cut_to_the_official_size_where_the_product_is_just_under_a_whole_number() -> None:
+    assert crop_size(192) == (157, 209)
+
+
+@pytest.mark.parametrize("triple", [np.ones((3, 2)), np.full((3, 2), np.nan)])
+def test_points_that_span_nothing_are_refused(triple: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="three distinct, finite points"):
+        affine(triple, 256)
+
+
+def test_crops_are_the_official_ones(official: Path, rgb: Reader) -> None:
+    cases = np.load(official / "warp_restore.npz")
+    names = [path.name.removesuffix(".resized.png") for path in sorted(official.glob("*.resized.png"))]
+    assert {"frame0.r256", "edge.r256"} <= set(names)
+    for name in names:
+        frame, wanted = rgb(official / f"{name.split('.')[0]}.png"), rgb(official / f"{name}.resized.png")
+        off = np.abs(crop_face(frame, cases[f"{name}.matrix"], len(wanted)).astype(int) - wanted)
+        assert off.max() <= 2, name
+        assert (off == 0).mean() >= 0.98, name
+
+
+def test_the_small_pipelines_faces_are_the_official_ones(reference: Path, rgb: Reader) -> None:
+    wanted = load_file(reference / "pipeline_small" / "golden.safetensors")
+    strip = rgb(reference / "pipeline_small" / "faces_strip.png").reshape(-1, 128, 128, 3)
+    bias = OfficialBias()
+    for row, face in enumerate(strip):
+        matrix = bias(wanted["triples_rounded"][row], 128)
+        np.testing.assert_allclose(matrix, wanted["matrices"][row], atol=2e-3)
+        frame = rgb(reference / "pipeline_small" / "frames" / f"{row:03d}.png")
+        off = np.abs(crop_face(frame, matrix, 128).astype(int) - face)
+        assert off.max() <= 2
+        assert (off == 0).mean() >= 0.98
+
+
+def test_a_region_of_the_frame_gives_the_same_crop(golden: Path, rgb: Reader) -> None:
+    frame, matrix = rgb(golden / "faces" / "edge.png"), np.load(golden / "faces" / "warp_restore.npz")["edge.r256.matrix"]
+    x0, y0, x1, y1 = crop_box(matrix, 256)
+    left, top = max(x0, 0), max(y0, 0)
+    assert (left, top) != (x0, y0) or x1 > frame.shape[1] or y1 > frame.shape[0]  # part of it is outside
+    region = frame[top : max(y1, 0), left : max(x1, 0)]
+    assert np.array_equal(crop_face(region, matrix, 256, origin=(left, top)), crop_face(frame, matrix, 256))
+
+
+def test_a_crop_outside_the_frame_is_grey() -> None:
+    matrix = affine(np.array([[-900, -900], [-800, -900], [-850, -840]]), 128)
+    assert (crop_face(np.zeros((50, 60, 3), np.uint8), matrix, 128) == OUTSIDE).all()
+
+
+def test_crop_box_holds_every_sample_and_grows_with_its_part() -> None:
+    matrix = affine(np.array([[300.2, 200.0], [380.0, 230.5], [330.0, 260.0]]), 256)
+    box, wide = crop_box(matrix, 256), crop_box(matrix, 256, part=(-0.5, -0.5, 1.5, 1.5))
+    width, height = crop_size(256)
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    samples = cv2.transform(np.dstack([x, y]).astype(np.float64), cv2.invertAffineTransform(matrix.astype(np.float64)))
+    assert samples[..., 0].min() >= box[0]
+    assert samples[..., 0].max() <= box[2] - 1
+    assert samples[..., 1].min() >= box[1]
+    assert samples[..., 1].max() <= box[3] - 1
+    assert wide[2] - wide[0] == pytest.approx(2 * (box[2] - box[0]), abs=8)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from latentsync_ray.errors import ConfigError
+from latentsync_ray.faces.align import affine, crop_box
+from latentsync_ray.faces.embedded import EmbeddedDetector
+from latentsync_ray.faces.insightface import InsightFaceDetector, triple_of_landmarks
+from latentsync_ray.registry import DETECTORS, lookup
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.5])
+def test_embedded_detector_finds_the_portrait_at_any_size(portrait: np.ndarray, scale: float) -> None:
+    detector = EmbeddedDetector()
+    picture = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    faces = detector(picture)
+    assert faces.shape == (1, 3, 2)
+    assert faces.dtype == np.float32
+    assert np.abs(faces[0] / scale - [[202, 95], [245, 95], [223, 121]]).max() < 6
+    near = detector(picture, crop_box(affine(faces[0], 256), 256))
+    np.testing.assert_allclose(near[0], faces[0], atol=4 * scale)
+
+
+def test_embedded_detector_finds_nothing_where_nothing_is(portrait: np.ndarray) -> None:
+    detector = EmbeddedDetector()
+    assert detector(portrait[260:]).shape == (0, 3, 2)
+    assert detector(np.zeros((40, 30, 3), np.uint8)).shape == (0, 3, 2)
+    assert len(detector(portrait, (400, 300, 500, 430))) == 0
+    assert len(detector(portrait, (-900, -900, -800, -770))) == 0
+
+
+def test_embedded_detector_hardly_depends_on_where_the_face_is_expected(portrait: np.ndarray) -> None:
+    detector = EmbeddedDetector()
+    found = [detector(portrait, (180.0 + dx, 70.0 + dx, 265.0 + dx, 185.0 + dx)) for dx in np.linspace(0, 2, 9)]
+    assert len({faces.tobytes() for faces in found}) <= 2
+
+
+def test_points_are_the_official_means_of_landmarks(golden: Path) -> None:
+    wanted = load_file(golden / "faces" / "matrices.safetensors")
+    for landmarks, triple in zip(wanted["landmarks_106"], wanted["triples_mean"], strict=True):
+        np.testing.assert_allclose(triple_of_landmarks(landmarks + 0.3), triple, atol=1e-9)
+
+
+def face(x: float, width: float, height: float, score: float = 0.9) -> SimpleNamespace:
+    return SimpleNamespace(bbox=np.array([x, 0, x + width, height]), det_score=score, landmark_2d_106=np.full((106, 2), x))
+
+
+def test_insightface_faces_that_the_official_code_ignores_are_ignored() -> None:
+    seen = []
+    faces = [
+        face(1, 100, 120),
+        face(2, 200, 240),
+        face(3, 49, 120),
+        face(4, 60, 79),
+        face(5, 200, 120),
+        face(6, 50, 300),
+        face(7, 100, 120, 0.4),
+    ]
+    detector = InsightFaceDetector(SimpleNamespace(get=lambda picture: seen.append(picture) or faces))
+    frame = np.zeros((10, 10, 3), np.uint8)
+    frame[..., 0] = 255
+    assert detector.interval == 1
+    assert detector(frame)[:, 0, 0].tolist() == [2, 1]
+    assert (seen[0][0, 0] == (0, 0, 255)).all()
+
+
+def test_insightface_without_faces_gives_an_empty_array() -> None:
+    assert InsightFaceDetector(SimpleNamespace(get=lambda picture: []))(np.zeros((10, 10, 3), np.uint8)).shape == (0, 3, 2)
+
+
+def test_missing_insightface_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "insightface", None)
+    monkeypatch.setitem(sys.modules, "insightface.app", None)
+    with pytest.raises(ConfigError, match=r'pip install "latentsync-ray\[insightface\]".*non-commercial'):
+        InsightFaceDetector()
+
+
+def test_detectors_are_in_the_registry() -> None:
+    assert {name: lookup(DETECTORS, name, "detector") for name in DETECTORS} == {
+        "embedded": EmbeddedDetector,
+        "insightface": InsightFaceDetector,
+    }

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from latentsync_ray.errors import CheckpointMismatch, DeviceLost, ModelError
+from latentsync_ray.model.latentsync import LatentSync, load_model
+from latentsync_ray.model.vae import PictureCodec
+
+SIDE = 128
+
+
+@pytest.fixture(scope="module")
+def tiny() -> LatentSync:
+    return load_model("tiny-random", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def keep() -> np.ndarray:
+    mask = np.ones((SIDE, SIDE), np.float32)
+    mask[64:112, 32:96] = 0
+    return mask
+
+
+def call(model: LatentSync, keep: np.ndarray, *, windows: int = 1, frames: int = 2, **changes: Any) -> np.ndarray:
+    random = np.random.RandomState(3)
+    faces = random.randint(0, 256, (windows, frames, SIDE, SIDE, 3)).astype(np.uint8)
+    audio = torch.from_numpy(random.standard_normal((windows, frames, 30, 64)).astype(np.float32))
+    options = {"steps": 2, "guidance_scale": 1.0, "seed": 1} | changes
+    return model.generate(options.pop("faces", faces), options.pop("audio", audio), keep, **options)
+
+
+def test_tiny_random_dubs(tiny: LatentSync, keep: np.ndarray) -> None:
+    faces = np.random.RandomState(0).randint(0, 256, (1, 2, SIDE, SIDE, 3)).astype(np.uint8)
+    got = call(tiny, keep, faces=faces)
+    assert got.shape == faces.shape
+    assert got.dtype == np.float32
+    kept = keep.astype(bool)
+    np.testing.assert_allclose(got[:, :, kept], faces[:, :, kept] / 127.5 - 1, atol=1e-6)
+    assert 0.05 < got[:, :, ~kept].std() < 3
+
+
+def test_what_changes_the_result_and_what_does_not(tiny: LatentSync, keep: np.ndarray) -> None:
+    first = call(tiny, keep)
+    assert np.array_equal(first, call(tiny, keep))
+    assert not np.array_equal(first, call(tiny, keep, seed=2))
+    assert not np.array_equal(first, call(tiny, keep, guidance_scale=1.5))
+    assert not np.array_equal(first, call(tiny, keep, steps=3))
+    assert not np.array_equal(first, call(tiny, keep, audio=torch.zeros(1, 2, 30, 64)))
+
+
+def test_inputs_may_be_read_only(tiny: LatentSync, keep: np.ndarray) -> None:
+    faces = np.zeros((1, 1, SIDE, SIDE, 3), np.uint8)
+    mel = np.zeros((1, 80, 3000), np.float32)
+    for array in (faces, mel, keep):
+        array.flags.writeable = False
+    features = tiny.features(mel)
+    audio = tiny.audio_tokens(features, 0, np.arange(10, dtype=np.int32)[None])
+    call(tiny, keep, faces=faces, audio=audio[None])
+
+
+def test_windows_of_a_batch_are_independent(tiny: LatentSync, keep: np.ndarray) -> None:
+    both = call(tiny, keep, windows=2)
+    random = np.random.RandomState(3)
+    faces = random.randint(0, 256, (2, 2, SIDE, SIDE, 3)).astype(np.uint8)
+    audio = torch.from_numpy(random.standard_normal((2, 2, 30, 64)).astype(np.float32))
+    alone = call(tiny, keep, faces=faces[1:], audio=audio[1:])
+    np.testing.assert_allclose(both[1:], alone, atol=1e-4)
+
+
+def test_tiny_random_is_the_same_everywhere(tiny: LatentSync) -> None:
+    assert load_model("tiny-random", device="cpu").checkpoint == tiny.checkpoint
+    assert len(tiny.checkpoint) == 64
+    weight = tiny.unet.state_dict()["conv_in.weight"].flatten()[:3]
+    torch.testing.assert_close(weight, torch.tensor([0.0234981, 0.0024342, -0.0159204]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_stays_close(tiny: LatentSync, keep: np.ndarray, dtype: Any) -> None:
+    half = load_model("tiny-random", device="cpu", dtype=dtype)
+    assert half.unet.dtype == half.codec.vae.dtype == getattr(torch, dtype)
+    assert half.whisper.dtype == torch.float32
+    assert np.abs(call(half, keep, frames=1) - call(tiny, keep, frames=1)).mean() < 0.02
+
+
+def test_wrong_sizes_are_named(tiny: LatentSync, keep: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"faces \(1, 2, 64, 64, 3\).*at 128 px"):
+        call(tiny, keep, faces=np.zeros((1, 2, 64, 64, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"audio \(1, 3, 30, 64\)"):
+        call(tiny, keep, audio=torch.zeros(1, 3, 30, 64))
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
+            ModelError,
+            "128 px with 1 windows.*micro_batch",
+        ),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), ModelError, "micro_batch"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered\nmore"), DeviceLost, "illegal memory access"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), DeviceLost, "CUDNN_STATUS"),
+        (RuntimeError("shapes do not match"), RuntimeError, "shapes do not match"),
+    ],
+)
+def test_failures_of_the_device(
+    tiny: LatentSync, keep: np.ndarray, monkeypatch: pytest.MonkeyPatch, error: Exception, becomes: type, message: str
+) -> None:
+    def fail(latents: Tensor) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(tiny.codec, "decode", fail)
+    with pytest.raises(becomes, match=message):
+        call(tiny, keep, frames=1)
+
+
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="needs torch 2.8")
+def test_a_lost_accelerator(tiny: LatentSync, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Tensor:
+        raise torch.AcceleratorError("device gone")
+
+    monkeypatch.setattr("latentsync_ray.model.latentsync.speech_features", fail)
+    with pytest.raises(DeviceLost, match="device gone"):
+        tiny.features(np.zeros((1, 80, 3000), np.float32))
+
+
+def test_numbers_that_are_not_finite_are_no_picture(
+    tiny: LatentSync, keep: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny.codec, "decode", lambda latents: torch.full((len(latents), 3, SIDE, SIDE), torch.inf))
+    with pytest.raises(ModelError, match=r"not finite in torch\.float32: set recipe\.dtype"):
+        call(tiny, keep, frames=1)
+
+
+def test_speech_encoder_and_unet_must_fit(tiny: LatentSync) -> None:
+    other = load_model("tiny-random", device="cpu")
+    other.unet.options = type(other.unet.options)(audio_width=384)
+    with pytest.raises(CheckpointMismatch, match="speech of width 384, Whisper gives 64"):
+        LatentSync(tiny.spec, unet=other.unet, whisper=tiny.whisper, vae=tiny.codec.vae, checkpoint="")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(ModelError, match="no cuda device here"):
+        load_model("tiny-random", device="cuda")
+
+
+def test_codec_slices_do_not_matter(tiny: LatentSync) -> None:
+    pictures = torch.rand(5, 3, 64, 64) * 2 - 1
+    small, large = PictureCodec(tiny.codec.vae, 1024), PictureCodec(tiny.codec.vae, 64)
+    with torch.inference_mode():
+        latents = large.encode(pictures)
+        assert latents.shape == (5, 4, 8, 8)
+        torch.testing.assert_close(small.encode(pictures), latents, atol=1e-5, rtol=0)
+        torch.testing.assert_close(small.decode(latents), large.decode(latents), atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_official_conditions(small_model: LatentSync, whole: dict[str, Tensor], faces_21: np.ndarray) -> None:
+    # What the model sees of 16 aligned faces. The stored strip differs from the official faces by a grey level in 0.2 %.
+    pictures = torch.tensor(faces_21[:16]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    got = small_model._conditions(pictures, whole["pixel_mask"][0]).transpose(0, 1)[None]
+    assert torch.equal(got[0, :1, :1], whole["mask_latent"][0])
+    torch.testing.assert_close(got[:, 1:5], whole["g1.0.chunk0.masked_image_latents"], atol=1e-3, rtol=0)
+    torch.testing.assert_close(got[:, 5:], whole["g1.0.chunk0.ref_latents"], atol=1e-3, rtol=0)
+
+
+def test_official_speech(tokens_21: Tensor, whole: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(tokens_21, whole["whisper_chunks"], atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_official_faces(
+    small_model: LatentSync,
+    dub_21: Callable[[float], np.ndarray],
+    whole: dict[str, Tensor],
+    faces_21: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    guidance: float,
+) -> None:
+    """21 frames, as 16 and 5: latents, what the decoder makes of them, and the faces."""
+    run, decode = f"g{guidance}", small_model.codec.decode
+    latents: list[Tensor] = []
+    decoded: list[Tensor] = []
+
+    def watched(final: Tensor) -> Tensor:
+        latents.append(final)
+        decoded.append(decode(final))
+        return decoded[-1]
+
+    monkeypatch.setattr(small_model.codec, "decode", watched)
+    faces = torch.from_numpy(dub_21(guidance)).permute(0, 3, 1, 2)
+    for chunk, final in enumerate(latents):
+        torch.testing.assert_close(final, whole[f"{run}.chunk{chunk}.final_latents"][0].transpose(0, 1), atol=1e-2, rtol=0)
+    assert [len(final) for final in latents] == [16, 5]
+    everything = torch.cat(decoded)
+    moments = torch.stack([everything.mean((1, 2, 3)), everything.std((1, 2, 3))], dim=1)
+    torch.testing.assert_close(moments, whole[f"{run}.decoded_frame_mean_std"].float(), atol=1e-3, rtol=0)
+    stored = {int(name.rpartition(".")[2]): tensor for name, tensor in whole.items() if name.startswith(f"{run}.decoded.")}
+    assert stored
+    for frame, tensor in stored.items():
+        torch.testing.assert_close(everything[frame], tensor, atol=5e-3, rtol=0)
+
+    mask, originals = whole["pixel_mask"], torch.tensor(faces_21).permute(0, 3, 1, 2) / 127.5 - 1
+    torch.testing.assert_close(faces, everything * (1 - mask) + originals * mask, atol=1e-5, rtol=0)
+    if guidance == 1.0:
+        torch.testing.assert_close(faces[0], whole["g1.0.pasted.0"], atol=5e-3, rtol=0)
+
+
+def test_checkpoint_is_the_content_of_the_files(small_model_folder: Path, small_model: LatentSync, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    copy.mkdir()
+    for name in ("whisper", "vae", "latentsync_unet.pt", "latentsync.json"):
+        (copy / name).symlink_to(small_model_folder / name)
+    assert load_model(str(copy), device="cpu").checkpoint == small_model.checkpoint

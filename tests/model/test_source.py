@@ -1,0 +1,186 @@
+"""Finding a model's files, without network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from latentsync_ray.errors import ConfigError, ModelError, WeightsNotFound
+from latentsync_ray.model.options import UNetConfig
+from latentsync_ray.model.source import ModelFiles, describe_models, find_spec, locate
+from latentsync_ray.model.specs import MODELS
+
+MODEL = ("latentsync_unet.pt", "whisper/tiny.pt")
+VAE = ("diffusion_pytorch_model.safetensors", "config.json")
+
+
+class Hub:
+    """Hugging Face with these repositories: on this machine, or to be downloaded."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.cached, self.online, self.asked = root, set[str](), set[str](), list[tuple]()
+
+    def add(self, repository: str, *files: str, cached: bool) -> None:
+        fill(self.root / repository, *files)
+        (self.cached if cached else self.online).add(repository)
+
+    def snapshot_download(
+        self, repository: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool
+    ) -> str:
+        self.asked.append((repository, revision, local_files_only))
+        if repository in self.cached or (repository in self.online and not local_files_only):
+            return str(self.root / repository)
+        raise LocalEntryNotFoundError("no network here\nand more lines")
+
+
+def fill(folder: Path, *files: str) -> Path:
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    hub = Hub(tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path / "models"))
+    return hub
+
+
+def test_named_model_from_the_models_folder(tmp_path: Path, hub: Hub) -> None:
+    folder = fill(tmp_path / "models/latentsync-1.5", *MODEL, *(f"vae/{name}" for name in VAE))
+    files = locate(find_spec("latentsync-1.5"))
+    assert files == ModelFiles(folder / MODEL[0], folder / MODEL[1], folder / "vae" / VAE[0], folder / "vae" / VAE[1])
+    assert hub.asked == []
+
+
+def test_what_is_on_disk_is_not_asked_of_the_network(tmp_path: Path, hub: Hub) -> None:
+    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=True)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=True)
+    assert locate(find_spec("latentsync-1.6")).unet == tmp_path / "hub/ByteDance/LatentSync-1.6/latentsync_unet.pt"
+    assert all(offline for *_, offline in hub.asked)
+
+
+def test_the_rest_is_downloaded(hub: Hub) -> None:
+    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=False)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=True)
+    assert locate(find_spec("latentsync-1.6")).whisper.read_text() == "whisper/tiny.pt"
+
+
+def test_nothing_found_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(WeightsNotFound) as caught:
+        locate(find_spec("latentsync-1.6"))
+    folder = tmp_path / "models/latentsync-1.6"
+    assert str(caught.value).splitlines() == [
+        "no weights of latentsync-1.6 on this machine",
+        "hf://ByteDance/LatentSync-1.6: no network here",
+        "hf://stabilityai/sd-vae-ft-mse: no network here",
+        f"hf download ByteDance/LatentSync-1.6 latentsync_unet.pt whisper/tiny.pt --local-dir {folder}",
+        f"hf download stabilityai/sd-vae-ft-mse diffusion_pytorch_model.safetensors config.json --local-dir {folder}/vae",
+    ]
+
+
+def test_only_the_vae_missing(tmp_path: Path) -> None:
+    fill(tmp_path / "models/latentsync-1.6", *MODEL)
+    with pytest.raises(WeightsNotFound) as caught:
+        locate(find_spec("latentsync-1.6"))
+    assert "LatentSync-1.6 latentsync_unet.pt" not in str(caught.value)
+    assert "hf download stabilityai/sd-vae-ft-mse" in str(caught.value)
+
+
+def test_folder_in_transformers_layout(tmp_path: Path, hub: Hub) -> None:
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=True)
+    folder = fill(tmp_path / "mine", "unet.safetensors", "whisper/model.safetensors", "whisper/config.json")
+    (folder / "latentsync.json").write_text('{"resolution": 256}')
+    spec = find_spec(str(folder))
+    assert (spec.resolution, spec.unet) == (256, UNetConfig())
+    files = locate(spec)
+    assert (files.unet.name, files.whisper.name) == ("unet.safetensors", "model.safetensors")
+    assert files.whisper_config == folder / "whisper/config.json"
+    assert files.vae == tmp_path / "hub/stabilityai/sd-vae-ft-mse" / VAE[0]
+
+
+def test_folder_with_its_own_unet_options(tmp_path: Path) -> None:
+    (tmp_path / "latentsync.json").write_text(json.dumps({"resolution": 128, "unet": {"cross_attention_dim": 64}}))
+    spec = find_spec(str(tmp_path))
+    assert (spec.resolution, spec.unet.audio_width, spec.unet.motion) == (128, 64, "none")
+
+
+def test_folder_named_like_a_known_model(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "LatentSync-1.5", *MODEL)
+    assert find_spec(f"{folder}/").resolution == 256
+    with pytest.raises(WeightsNotFound, match="no network here"):  # its VAE
+        locate(find_spec(str(folder)))
+
+
+def test_any_filesystem(hub: Hub) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=True)
+    for name in MODEL:
+        memory.pipe(f"/models/a/{name}", name.encode())
+    memory.pipe("/models/a/latentsync.json", b'{"resolution": 512}')
+    files = locate(find_spec("memory://models/a"))
+    assert files.unet.read_text() == "latentsync_unet.pt"
+    memory.rm("/models", recursive=True)
+
+
+def test_a_repository_at_a_revision(tmp_path: Path, hub: Hub) -> None:
+    hub.add("me/own", "latentsync.json", *MODEL, *(f"vae/{name}" for name in VAE), cached=False)
+    (tmp_path / "hub/me/own/latentsync.json").write_text('{"resolution": 256}')
+    assert locate(find_spec("hf://me/own@v2")).unet == tmp_path / "hub/me/own/latentsync_unet.pt"
+    assert {revision for _, revision, _ in hub.asked} == {"v2"}
+    assert find_spec("hf://ByteDance/LatentSync-1.5@abc").resolution == 256
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ConfigError, match=r"no model 'latentsync-9': neither a folder nor one of latentsync-1\.6"):
+        find_spec("latentsync-9")
+
+
+def test_a_folder_must_say_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match='put a latentsync.json beside its weights, {"resolution": 512}'):
+        find_spec(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"resolution": "big"}'])
+def test_a_broken_description(tmp_path: Path, text: str) -> None:
+    (tmp_path / "latentsync.json").write_text(text)
+    with pytest.raises(ModelError, match=r"must be of the form"):
+        find_spec(str(tmp_path))
+
+
+def test_an_unknown_key_in_a_description(tmp_path: Path) -> None:
+    (tmp_path / "latentsync.json").write_text('{"resolution": 256, "unets": {}}')
+    with pytest.raises(ModelError, match="unknown keys unets; known: resolution, unet"):
+        find_spec(str(tmp_path))
+
+
+def test_listing_asks_no_network(tmp_path: Path, hub: Hub) -> None:
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=False)
+    hub.add("ByteDance/LatentSync-1.5", *MODEL, *(f"vae/{name}" for name in VAE), cached=True)
+    rows = {row.name: row for row in describe_models()}
+    assert list(rows) == list(MODELS)
+    assert rows["latentsync-1.5"].found == str(tmp_path / "hub/ByteDance/LatentSync-1.5")
+    assert rows["latentsync-1.5"].how_to_get == ""
+    assert rows["latentsync-1.6"].found == ""
+    assert rows["latentsync-1.6"].how_to_get.count("hf download") == 2
+    assert rows["tiny-random"].found == "needs no files"
+    assert all(offline for *_, offline in hub.asked)
+
+
+def test_digest_is_content_not_place(tmp_path: Path) -> None:
+    def files(folder: str) -> ModelFiles:
+        root = fill(tmp_path / folder, "a", "b", "c", "d")
+        return ModelFiles(root / "a", root / "b", root / "c", root / "d")
+
+    assert files("x").digest() == files("y").digest()
+    changed = files("z")
+    changed.unet.write_text("other")
+    assert changed.digest() != files("x").digest()

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from latentsync_ray.errors import ConfigError
+from latentsync_ray.records import Records
+from latentsync_ray.report import summarise
+from latentsync_ray.types import ClipRecord
+
+
+def record(clip_id: str, **known) -> ClipRecord:
+    return ClipRecord.from_row({"clip_id": clip_id, "video": "v", "audio": "a", "status": "ok", **known})
+
+
+@pytest.fixture
+def output(tmp_path) -> str:
+    with Records(str(tmp_path)) as table:
+        table.add(record("short", frames=25, duration=1.0, bytes=10, sync_seconds=5.0, join_seconds=1.0))
+        table.add(record("long", frames=75, duration=3.0, bytes=30, sync_seconds=15.0, frames_without_face=4))
+        for clip_id, code in [("f1", "no_face"), ("f2", "worker_died"), ("f3", "no_face")]:
+            table.add(record(clip_id, status="failed", error_code=code, error=f"about {clip_id}", crop_seconds=2.0))
+    return str(tmp_path)
+
+
+def test_counts_and_sums(output):
+    report = summarise(output)
+    assert (report.clips, report.ok, report.failed) == (5, 2, 3)
+    assert (report.frames, report.frames_without_face, report.output_seconds, report.bytes) == (100, 4, 4.0, 40)
+    assert report.stage_seconds == {"plan": 0.0, "crop": 6.0, "sync": 20.0, "paste": 0.0, "join": 1.0}
+    assert report.frames_per_second["sync"] == 5.0
+    assert "plan" not in report.frames_per_second
+
+
+def test_failures_by_code_with_an_example(output):
+    most, least = summarise(output).failures
+    assert (most.code, most.count, most.transient, most.clip_id, most.message) == ("no_face", 2, False, "f1", "about f1")
+    assert (least.code, least.count, least.transient, least.clip_id) == ("worker_died", 1, True, "f2")
+
+
+def test_slowest(output):
+    slow = summarise(output, slowest=2).slowest
+    assert [(clip.clip_id, clip.seconds, clip.frames) for clip in slow] == [("long", 15.0, 75), ("short", 6.0, 25)]
+
+
+def test_nothing_yet(tmp_path):
+    with pytest.raises(ConfigError, match="has no records"):
+        summarise(str(tmp_path))

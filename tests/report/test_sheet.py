@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentsync_ray.errors import ConfigError
+from latentsync_ray.records import Records
+from latentsync_ray.report import contact_sheet
+from latentsync_ray.report.sheet import _INNER, _MOST_MOMENTS, _PICTURE_HEIGHT, _layout, _spread
+from latentsync_ray.types import ClipRecord
+
+
+def film(path: Path, levels: list[int], *, size: tuple[int, int] = (96, 96), fps: int = 25) -> str:
+    """A video of plain grey frames."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for number, level in enumerate(levels):
+            frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), level, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return str(path)
+
+
+def draw(folder: Path, *records: dict, rows: int = 12) -> np.ndarray:
+    with Records(str(folder)) as table:
+        for number, known in enumerate(records):
+            row = {"clip_id": f"clip{number}", "audio": "a", "status": "ok", "fps": 25.0, "loop_mode": "pingpong", **known}
+            table.add(ClipRecord.from_row(row))
+    contact_sheet(str(folder), folder / "new" / "sheet.png", rows=rows)
+    return np.asarray(Image.open(folder / "new" / "sheet.png"))
+
+
+def card_heights(sheet: np.ndarray) -> list[int]:
+    """Heights of the cards, told from the background by a column left of all content."""
+    edges = np.flatnonzero(np.diff((sheet[:, 36] != sheet[0, 0]).any(axis=-1).astype(int)))
+    return (edges[1::2] - edges[::2]).tolist()
+
+
+def test_before_and_after_show_the_same_moments(tmp_path):
+    """The source runs at 50 fps and is played forwards and back; the result shows what the source shows then."""
+    source = list(range(20, 220, 5))  # 40 frames = 20 frames at 25 fps
+    there = source[::2]
+    result = [*there, *reversed(there)]
+    sheet = draw(
+        tmp_path,
+        {
+            "video": film(tmp_path / "source.mp4", source, fps=50),
+            "output": film(tmp_path / "result.mp4", result),
+            "frames": len(result),
+        },
+    )
+    count, (width, height) = _layout(96, 96)
+    line = sheet[sheet.shape[0] - 24 - 50 - height // 2, :, 0].astype(int)  # through the middle of the pictures
+    left = 2 * 24
+    for frame in _spread(len(result), count).tolist():
+        before, after = line[left + width // 2], line[left + width + 2 + width // 2]
+        assert abs(before - result[frame]) <= 6
+        assert abs(after - result[frame]) <= 6
+        left += 2 * width + 2 + 2 * 14
+
+
+def test_failed_clips_show_their_source_and_their_error(tmp_path):
+    seen = {"video": film(tmp_path / "a.mp4", [100] * 10), "status": "failed", "error_code": "no_face", "error": "nobody " * 60}
+    unseen = {"video": str(tmp_path / "none.mp4"), "status": "failed", "error_code": "input_not_found", "error": "not there"}
+    sheet = draw(tmp_path, seen, unseen)
+    with_pictures, text_only = card_heights(sheet)
+    assert with_pictures > _layout(96, 96)[1][1] > text_only
+    assert (sheet == np.array([255, 138, 128])).all(axis=-1).sum() > 500, "errors are written in red"
+
+
+def test_an_ok_clip_whose_files_are_gone_says_so(tmp_path):
+    (height,) = card_heights(draw(tmp_path, {"video": "/none.mp4", "output": "/none.mp4", "frames": 5}))
+    assert height < 150
+
+
+def test_a_clip_of_one_frame(tmp_path):
+    uri = film(tmp_path / "a.mp4", [90])
+    assert len(card_heights(draw(tmp_path, {"video": uri, "output": uri, "frames": 1}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("ok", "failed", "rows", "shown"), [(9, 9, 6, 6), (1, 9, 6, 6), (2, 1, 6, 3), (9, 0, 4, 4), (0, 2, 1, 1)]
+)
+def test_how_many_rows(tmp_path, ok, failed, rows, shown):
+    records = [{"video": "/none"}] * ok + [{"video": "/none", "status": "failed", "error_code": "no_face"}] * failed
+    assert len(card_heights(draw(tmp_path, *records, rows=rows))) == shown
+
+
+def test_nothing_yet(tmp_path):
+    with pytest.raises(ConfigError, match="has no records"):
+        contact_sheet(str(tmp_path), tmp_path / "sheet.png")
+
+
+@pytest.mark.parametrize(("height", "width"), [(1080, 1920), (1920, 1080), (512, 512), (100, 2000), (4000, 100)])
+def test_pictures_fill_the_row_and_keep_their_shape(height, width):
+    count, (across, down) = _layout(height, width)
+    assert 1 <= count <= _MOST_MOMENTS
+    assert count * (2 * across + 2) + (count - 1) * 28 <= _INNER
+    assert down <= _PICTURE_HEIGHT
+    assert abs(across * height / width - down) <= max(1, height / width), "to the nearest pixel"

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from latentsync_ray.config import WINDOW, Cluster, Job, Recipe, build_job, load_job
+from latentsync_ray.errors import ConfigError
+
+MINIMAL = "manifest: pairs.csv\noutput: out\n"
+
+
+def job(tmp_path: Path, text: str = MINIMAL, *overrides: str) -> Job:
+    (tmp_path / "job.yaml").write_text(text)
+    return load_job(tmp_path / "job.yaml", *overrides)
+
+
+def test_defaults(tmp_path):
+    read = job(tmp_path)
+    assert (read.manifest, read.output, read.sink, read.failure_budget) == ("pairs.csv", "out", "mp4", 0)
+    assert read.recipe == Recipe()
+    assert read.cluster == Cluster()
+
+
+def test_values_and_overrides(tmp_path):
+    text = MINIMAL + "recipe:\n  steps: 30\n  fps: source\ncluster: {sync_workers: [1, 4]}\n"
+    read = job(tmp_path, text, "recipe.steps=10", "recipe.loop_mode=loop", "cluster.sync_gpus=0.5", "output=gs://b/out")
+    assert (read.recipe.steps, read.recipe.fps, read.recipe.loop_mode) == (10, "source", "loop")
+    assert (read.cluster.sync_workers, read.cluster.sync_gpus, read.output) == ((1, 4), 0.5, "gs://b/out")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("manifest: m\noutput: o\nbogus: 1", "unknown key bogus; known here: manifest, output, sink, recipe"),
+        (MINIMAL + "recipe: {stpes: 1}", r"unknown key recipe\.stpes; known here: model, steps"),
+        (MINIMAL + "cluster: {gpus: 1}", r"unknown key cluster\.gpus; known here: runner, address"),
+        ("output: o", "manifest: field required"),
+        ("manifest: ' '\noutput: o", "manifest: value error, must not be empty"),
+        (MINIMAL + "recipe: {steps: 0}", r"recipe\.steps: input should be greater than or equal to 1"),
+        (MINIMAL + "recipe: {guidance_scale: 7}", r"recipe\.guidance_scale: input should be less than or equal to 2"),
+        (MINIMAL + "recipe: {segment_frames: 100}", r"recipe\.segment_frames: .*multiple of 16"),
+        (MINIMAL + "recipe: {loop_mode: bounce}", r"recipe\.loop_mode: input should be 'pingpong' or 'loop'"),
+        (MINIMAL + "recipe: {fps: 0}", r"recipe\.fps"),
+        (MINIMAL + "failure_budget: 2", "failure_budget"),
+        ("- a list", "must hold a mapping with the keys manifest, output"),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_mistakes_name_their_place(tmp_path, text, why):
+    with pytest.raises(ConfigError, match=why) as caught:
+        job(tmp_path, text)
+    assert "job.yaml" in str(caught.value)
+
+
+def test_all_mistakes_at_once(tmp_path):
+    with pytest.raises(ConfigError, match=r"recipe\.steps.*cluster\.passes"):
+        job(tmp_path, MINIMAL + "recipe: {steps: 0}\ncluster: {passes: 0}")
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("recipe.steps", "not of the form key=value"),
+        ("=5", "not of the form key=value"),
+        ("recipe.step=5", r"unknown key recipe\.step"),
+        ("manifest.x=5", "manifest is a value, not a section"),
+        ("recipe.steps=[", "not valid YAML"),
+    ],
+)
+def test_wrong_overrides(tmp_path, override, why):
+    with pytest.raises(ConfigError, match=why):
+        job(tmp_path, MINIMAL, override)
+
+
+def test_a_job_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read the job file .*none\.yaml: No such file"):
+        load_job(tmp_path / "none.yaml")
+
+
+def test_building_from_a_mapping_leaves_it_as_it_is():
+    tree = {"manifest": "m", "output": "o", "recipe": {"steps": 3}}
+    assert build_job(tree, "recipe.steps=4", "cluster.passes=2", source="here").recipe.steps == 4
+    assert tree == {"manifest": "m", "output": "o", "recipe": {"steps": 3}}
+    with pytest.raises(ConfigError, match=r"^here: "):
+        build_job({}, source="here")
+
+
+OTHER = {
+    "model": "latentsync-1.5",
+    "steps": 21,
+    "guidance_scale": 1.5,
+    "seed": 1,
+    "dtype": "float32",
+    "micro_batch": 2,
+    "cpu_threads": 4,
+    "detector": "insightface",
+    "paste": "crop",
+    "parity": True,
+    "loop_mode": "loop",
+    "fps": 30,
+    "fps_rule": "cli",
+    "segment_frames": 64,
+    "span_seconds": 60,
+    "crf": 20,
+    "preset": "fast",
+    "max_pixels": 100,
+    "max_seconds": 5,
+}
+
+
+@pytest.mark.parametrize("name", Recipe.model_fields)
+def test_every_field_of_the_recipe_changes_its_fingerprint(name):
+    changed = Recipe.model_validate({name: OTHER[name]})
+    assert changed.fingerprint() != Recipe().fingerprint()
+    assert changed.fingerprint() == Recipe.model_validate({name: OTHER[name]}).fingerprint()
+    assert len(changed.fingerprint()) == 16
+
+
+def test_recipes_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Recipe().steps = 5  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("model", [Recipe, Cluster, Job])
+def test_every_field_is_explained(model):
+    self_evident = {"sink", "recipe", "cluster"}
+    assert {name for name, field in model.model_fields.items() if not field.description} <= self_evident
+
+
+def test_frame_rate():
+    assert Recipe().frame_rate(Fraction(30000, 1001)) == 25
+    assert Recipe(fps="source").frame_rate(Fraction(30000, 1001)) == Fraction(30000, 1001)
+    assert Recipe().segment_frames % WINDOW == 0

@@ -1,0 +1,177 @@
+"""The main job on real input: eight pairs in, eight records out, the same bytes whoever runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from latentsync_ray import Cluster, Job, Recipe, Summary, read_records, run
+from conftest import SHARED
+from eight_pairs import GAP, SECONDS, decoded, write_dataset
+
+RECIPE = Recipe(model="tiny-random", steps=1, segment_frames=48, preset="ultrafast")
+FAILING = {"nobody": "no_face", "cut_off": "unreadable_video", "text": "unreadable_video"}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    footage = SHARED / "clips" / "demo1_video.mp4"
+    return write_dataset(tmp_path_factory.mktemp("pairs"), footage if footage.is_file() else None)
+
+
+def job(manifest: Path, output: Path, **cluster: object) -> Job:
+    return Job(manifest=str(manifest), output=str(output), recipe=RECIPE, cluster=Cluster.model_validate(cluster), failure_budget=0.5)
+
+
+@pytest.fixture(scope="module")
+def local(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    output = tmp_path_factory.mktemp("local")
+    return output, run(job(manifest, output, runner="local"))
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=600 << 20)
+    yield
+    ray.shutdown()
+
+
+def rows(output: Path) -> dict[str, dict]:
+    table = read_records(str(output)).to_pylist()
+    assert len({row["clip_id"] for row in table}) == len(table)
+    return {row["clip_id"]: row for row in table}
+
+
+def hashes(output: Path) -> dict[str, str]:
+    return {clip_id: row["sha256"] or row["error_code"] for clip_id, row in rows(output).items()}
+
+
+def test_every_pair_gets_a_record_and_bad_ones_fail_as_rows(manifest: Path, local: tuple[Path, Summary]) -> None:
+    output, summary = local
+    asked = [json.loads(line)["clip_id"] for line in manifest.read_text().splitlines()]
+    records = rows(output)
+    assert sorted(records) == sorted(asked)
+    assert {clip_id: row["error_code"] for clip_id, row in records.items() if row["status"] != "ok"} == FAILING
+    assert all(row["error"] for row in records.values() if row["status"] != "ok")
+    assert (summary.ok, summary.failed, summary.total) == (len(asked) - 3, 3, len(asked))
+    assert {path.stem for path in (output / "clips").iterdir()} == set(asked) - set(FAILING)
+    assert all(row["note"] == f"row of {clip_id}" for clip_id, row in records.items())
+    assert not list((output / "_work").rglob("*.mp4"))
+    assert not list((output / "_work").rglob("*.json"))
+
+
+def test_exit_code_follows_the_failure_budget(local: tuple[Path, Summary], manifest: Path) -> None:
+    output, summary = local
+    assert summary.exit_code == 0
+    strict = job(manifest, output, runner="local").model_copy(update={"failure_budget": 0.1})
+    again = run(strict)
+    assert (again.ok, again.failed, again.exit_code) == (0, 0, 1)
+
+
+def test_streams_start_at_zero_and_last_as_long_as_the_speech(local: tuple[Path, Summary]) -> None:
+    output, _ = local
+    for clip_id, row in rows(output).items():
+        if row["status"] != "ok":
+            continue
+        seconds = SECONDS * (2 if clip_id in ("pingpong", "loop", "gap") else 1)
+        with av.open(row["output"]) as container:
+            video, audio = container.streams.video[0], container.streams.audio[0]
+            assert (video.codec_context.name, audio.codec_context.name) == ("h264", "aac")
+            assert video.start_time == audio.start_time == 0
+            assert video.average_rate == 25
+            assert abs(float(video.duration * video.time_base) - seconds) <= 0.04
+            assert abs(float(audio.duration * audio.time_base) - seconds) <= 0.04
+            assert (video.width, video.height) == (row["width"], row["height"])
+        assert len(decoded(Path(row["output"]))) == row["frames"] == round(seconds * 25)
+        assert row["bytes"] == Path(row["output"]).stat().st_size
+
+
+def test_the_turned_clip_stands_upright_and_is_padded_to_even(local: tuple[Path, Summary], manifest: Path) -> None:
+    row = rows(local[0])["turned"]
+    assert (row["width"], row["height"]) == (244, 256)
+    result, source = decoded(Path(row["output"])), decoded(manifest.parent / "turned.mp4")
+    assert source.shape[1:] == (256, 243, 3)
+    assert np.abs(result[0][:80, :243].astype(int) - source[0][:80]).mean() < 4
+
+
+def test_loops_turn_back_or_start_again(local: tuple[Path, Summary], manifest: Path) -> None:
+    source = decoded(manifest.parent / "brief.mp4")[:, :80].astype(int)
+    for loop_mode, frame, shows in (("pingpong", 30, 19), ("loop", 30, 5), ("pingpong", 55, 5), ("loop", 55, 5)):
+        result = decoded(Path(rows(local[0])[loop_mode]["output"]))[frame, :80]
+        assert np.abs(source - result).mean(axis=(1, 2, 3)).argmin() == shows
+
+
+def test_frames_without_a_face_pass_and_the_rest_is_dubbed(local: tuple[Path, Summary], manifest: Path) -> None:
+    row = rows(local[0])["gap"]
+    assert row["frames_without_face"] == len(GAP)
+    source, result = decoded(manifest.parent / "gap.mp4"), decoded(Path(row["output"]))
+    change = np.abs(result[: len(source)].astype(int) - source).mean(axis=(1, 2, 3))
+    gap = np.isin(np.arange(len(source)), GAP)
+    assert change[gap].max() < 1.5
+    assert change[~gap].min() > 3
+
+
+def test_a_second_run_finds_nothing_to_do(local: tuple[Path, Summary], manifest: Path) -> None:
+    output, _ = local
+    before = {path: path.stat().st_mtime_ns for path in (output / "clips").iterdir()}
+    again = run(job(manifest, output, runner="local"))
+    assert (again.ok, again.failed, again.done_before) == (0, 0, again.total)
+    assert before == {path: path.stat().st_mtime_ns for path in (output / "clips").iterdir()}
+
+
+@pytest.mark.timeout(600)
+def test_ray_gives_the_same_files_and_so_does_another_cluster_and_order(
+    manifest: Path, local: tuple[Path, Summary], ray_cluster: None, tmp_path: Path
+) -> None:
+    expected = hashes(local[0])
+    run(job(manifest, tmp_path / "a", sync_workers=(1, 1)))
+    assert hashes(tmp_path / "a") == expected
+    lines = manifest.read_text().splitlines(keepends=True)
+    random.Random(5).shuffle(lines)
+    shuffled = manifest.with_name("shuffled.jsonl")
+    shuffled.write_text("".join(lines))
+    run(job(shuffled, tmp_path / "b", sync_workers=(2, 2), sync_cpus=0.25, crop_cpus=0.25, paste_cpus=0.25, shard_clips=4))
+    assert hashes(tmp_path / "b") == expected
+    assert all(row["note"] == f"row of {clip_id}" for clip_id, row in rows(tmp_path / "b").items())
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_killed_in_the_middle_and_run_again(runner: str, manifest: Path, local: tuple[Path, Summary], tmp_path: Path) -> None:
+    output, config = tmp_path / "out", tmp_path / "job.yaml"
+    config.write_text(
+        json.dumps({"manifest": str(manifest), "output": str(output), "failure_budget": 0.5, "recipe": RECIPE.model_dump(mode="json"), "cluster": {"runner": runner}})
+    )
+    command = [sys.executable, "-m", "latentsync_ray", "run", str(config)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    clips = output / "clips"
+    deadline = time.monotonic() + 240
+    while not (clips.is_dir() and any(clips.glob("*.mp4"))):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline, "no clip after four minutes"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    first = {path.name: path.stat().st_mtime_ns for path in clips.iterdir()}
+    assert all(name.endswith(".mp4") for name in first)
+    for path in clips.iterdir():
+        decoded(path)
+    finished = set(rows(output)) | {path.stem for path in (output / "_work" / "records").glob("*.json")}
+    subprocess.run(command, check=True, capture_output=True)
+    assert hashes(output) == hashes(local[0])
+    redone = {name for name, time_ns in first.items() if (clips / name).stat().st_mtime_ns != time_ns}
+    assert not {Path(name).stem for name in redone} & finished
+    assert not list((output / "_work").rglob("*.mp4"))

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import dataclasses as dc
+import pickle
+
+import numpy as np
+import pytest
+
+from latentsync_ray.errors import NoFace, StorageUnavailable
+from latentsync_ray.types import Clip, ClipRecord, Crops, Faces, Pair, Part, Row, Segment, Span
+
+NOUNS = [Pair, Clip, Span, Segment, Crops, Faces, Part, ClipRecord]
+PAIR = Pair(clip_id="anna", video="v.mp4", audio="a.wav", seed=7)
+
+
+def crops(frames: int = 3, side: int = 8, **changed) -> Crops:
+    return Crops.of(
+        PAIR,
+        **{
+            "index": 2,
+            "source_frames": np.arange(frames, dtype=np.int32),
+            "faces": np.zeros((frames, side, side, 3), np.uint8),
+            "affines": np.zeros((frames, 2, 3), np.float32),
+            "found": np.ones(frames, np.bool_),
+            "mel": np.zeros((1, 80, 3000), np.float32),
+        }
+        | changed,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"faces": np.zeros((3, 8, 8, 3), np.float32)},
+            r"faces of clip 'anna' is float32\(3, 8, 8, 3\), expected uint8 with axes F S S 3",
+        ),
+        ({"faces": np.zeros((3, 8, 8), np.uint8)}, r"uint8\(3, 8, 8\), expected uint8 with axes F S S 3"),
+        ({"faces": np.zeros((3, 8, 8, 4), np.uint8)}, r"faces of clip 'anna' is \(3, 8, 8, 4\)"),
+        ({"faces": np.zeros((3, 8, 9, 3), np.uint8)}, r"expected axes F S S 3 with .*'S': 8"),
+        ({"affines": np.zeros((4, 2, 3), np.float32)}, r"affines .* is \(4, 2, 3\), expected axes F 2 3 with .*'F': 3"),
+        ({"found": [True]}, r"found of clip 'anna' is list, expected bool with axes F"),
+        ({"mel": None}, r"mel of clip 'anna' is NoneType"),
+    ],
+)
+def test_arrays_are_checked(changed, message):
+    with pytest.raises(ValueError, match=message):
+        crops(**changed)
+
+
+def test_printing_shows_shapes_and_never_pixels():
+    text = repr(crops())
+    assert "faces=uint8(3, 8, 8, 3)" in text
+    assert "clip_id='anna'" in text
+    assert len(text) < 1000
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_there_and_back(noun):
+    row = noun.of(PAIR).to_row()
+    assert list(row) == [field.name for field in dc.fields(noun)]
+    again = noun.from_row({**row, "another column": 1})
+    assert repr(again) == repr(noun.from_row(row)) == repr(pickle.loads(pickle.dumps(again)))
+
+
+def test_numpy_scalars_become_plain():
+    record = ClipRecord.of(PAIR, frames=np.int64(5), fps=np.float32(25), seed=np.int64(7))
+    assert [type(value) for value in (record.frames, record.fps, record.seed)] == [int, float, int]
+
+
+def test_each_noun_keeps_what_it_shares_with_the_one_before():
+    part = Part.of(Faces.of(crops(), checkpoint="abc"), uri="x", bytes=5)
+    assert (part.clip_id, part.seed, part.index, part.checkpoint, part.uri) == ("anna", 7, 2, "abc", "x")
+    record = ClipRecord.of(part, status="ok")
+    assert (record.video, record.checkpoint, record.bytes, record.status) == ("v.mp4", "abc", 5, "ok")
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_failed_rows_have_the_columns_of_good_ones(noun):
+    row = noun.failed(crops(), NoFace("nobody there"))
+    good = noun.of(PAIR)
+    assert (row.error_code, row.error, row.clip_id, row.transient) == ("no_face", "nobody there", "anna", False)
+    for field in dc.fields(noun):
+        value, fine = getattr(row, field.name), getattr(good, field.name)
+        if isinstance(fine, np.ndarray):
+            assert (value.dtype, value.ndim, value.size) == (fine.dtype, fine.ndim, 0)
+
+
+def test_the_first_error_stays():
+    row = Faces.failed(Crops.failed(PAIR, NoFace("first")), StorageUnavailable("second"))
+    assert (row.error_code, row.error) == ("no_face", "first")
+    assert Pair.failed(PAIR, StorageUnavailable("second")).transient
+    assert not Row(clip_id="x").transient
+    assert not Row(clip_id="x", error_code="of_another_version").transient
