@@ -46,7 +46,7 @@ class Recipe(_Strict):
     cpu_threads: Annotated[int, Field(ge=1)] = 1
     """Threads of the model on a CPU; their number changes last bits. More than there are idle cores makes it many times slower."""
     detector: str = "embedded"
-    """Face detector; see ``latentsync_ray.registry.DETECTORS``."""
+    """Face detector: embedded, insightface, or "module:Class" of your own."""
     paste: Literal["mask", "crop"] = "mask"
     """Blend only what the model generated (feathered), or the whole crop as the official code does."""
     parity: bool = False

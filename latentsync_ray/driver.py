@@ -18,7 +18,7 @@ from latentsync_ray.types import ClipRecord, Pair, Part
 
 __all__ = ["Summary", "run"]
 
-Runner = Callable[[Iterable[Pair], Job], Iterator[Part | ClipRecord]]
+_Runner = Callable[[Iterable[Pair], Job], Iterator[Part | ClipRecord]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _dub(rows: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
         yield from _runner(job)(pairs, job)
 
 
-def _runner(job: Job) -> Runner:
+def _runner(job: Job) -> _Runner:
     if job.cluster.runner == "local":
         from latentsync_ray.local import dub
     else:

@@ -27,11 +27,14 @@ SINKS: dict[str, str] = {
 
 
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
-    """The object that ``table`` holds under ``name``, imported now.
+    """The object that ``table`` holds under ``name``, imported now; ``name`` may also be a ``"module:attribute"`` of your own.
 
-    Raises ConfigError, naming the known entries, when there is none or when its optional dependency is missing.
+    Raises ConfigError, naming the known entries, when there is no such thing.
     """
-    if name not in table:
-        raise ConfigError(f"unknown {kind} {name!r}; known: {', '.join(sorted(table))}")
-    module, attribute = table[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    module, colon, attribute = table.get(name, name).partition(":")
+    if not colon:
+        raise ConfigError(f'unknown {kind} {name!r}; known: {", ".join(sorted(table))}, or "module:attribute" of your own')
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{kind} {name!r} cannot be imported: {error}") from error

@@ -24,7 +24,7 @@ _MISSES = 4
 _FALSE_ALARM = 2
 """Looks in a row after which a face that was only ever seen once has been foliage."""
 _NEIGHBOURS = 3
-"""Looks on either side that a look's median is taken over: seven in all. With fewer the crop wanders with single bad looks."""
+"""Looks on either side that a look's median is taken over: seven in all. With five the first second was further off."""
 REACH = _NEIGHBOURS + 1
 """Detection intervals within which looks matter to a frame: the next look, and that look's neighbours."""
 _MARGIN = 0.3

@@ -101,7 +101,9 @@ class _Aligned:
         self.row = -1
         self.face: np.ndarray | None = None
         first, last = min(int(rows.min()) for rows in wanted), max(int(rows.max()) for rows in wanted)
-        self.pass_over = self._follow(np.arange(max(0, first - self.follower.warm_up), last + 1, dtype=np.int32))
+        # The pass begins and may end beyond the frames that are shown, so that a face is followed alike wherever a clip is cut.
+        begin, end = first - self.follower.warm_up, last + 1 + self.follower.warm_up
+        self.pass_over = self._follow(np.arange(max(0, begin), min(end, len(self.index)), dtype=np.int32))
 
     def crops(self, segment: Segment, rows: np.ndarray) -> Crops:
         """The segment that shows the source frames ``rows``, with its faces, affines and what was found."""

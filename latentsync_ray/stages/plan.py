@@ -24,7 +24,7 @@ from latentsync_ray.model.mel import audio_step_count, log_mel_peak
 from latentsync_ray.stages.parts import finished_parts
 from latentsync_ray.types import Clip, Pair, Span
 
-__all__ = ["Plan", "segment_stops"]
+__all__ = ["Plan", "part_key", "segment_stops", "settle"]
 
 
 class Plan:

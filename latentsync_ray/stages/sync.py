@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from latentsync_ray.model.latentsync import LatentSync
 
-__all__ = ["Sync", "fill_gaps", "window_frames"]
+__all__ = ["Sync", "fill_gaps", "to_uint8", "window_frames"]
 
 _REMEMBERED_WINDOWS = 4
 """Whisper windows kept: neighbouring segments share their 30 s window, and a segment seldom touches more than two."""

@@ -1,0 +1,99 @@
+"""Paste and join: only the face changes, parts are found again, and nothing half-made becomes visible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentsync_ray import assets
+from latentsync_ray.config import Recipe
+from latentsync_ray.errors import MixedParts, NoFace, StorageUnavailable
+from latentsync_ray.sinks.mp4 import Mp4Sink
+from latentsync_ray.stages.crop import Crop
+from latentsync_ray.stages.join import Join
+from latentsync_ray.stages.parts import finished_parts, load_part
+from latentsync_ray.stages.paste import Paste
+from latentsync_ray.stages.plan import Plan
+from latentsync_ray.types import Crops, Faces, Pair, Part
+from eight_pairs import decoded
+
+RECIPE = Recipe(segment_frames=80, crf=0, preset="ultrafast")
+
+
+@pytest.fixture
+def segments(tmp_path: Path) -> list[Crops]:
+    pair = Pair(clip_id="a", video=str(assets.demo_video()), audio=str(assets.demo_audio()))
+    (span,) = Plan(RECIPE, str(tmp_path))(pair)
+    return list(Crop(RECIPE, 128)(span))
+
+
+def pasted(segments: list[Crops], output: Path, checkpoints: str = "ab") -> list[Part]:
+    """Parts whose faces are plain grey."""
+    paste = Paste(RECIPE, str(output))
+    grey = [np.full_like(crops.faces, 128) for crops in segments]
+    return [paste(Faces.of(crops, faces=new, checkpoint=made_by)) for crops, new, made_by in zip(segments, grey, checkpoints, strict=True)]
+
+
+def test_only_the_mouth_region_changes_and_a_frame_without_face_not_at_all(segments: list[Crops], tmp_path: Path) -> None:
+    first = segments[0]
+    found = first.found.copy()
+    found[7] = False
+    part = Paste(RECIPE, str(tmp_path))(Faces.of(first, faces=np.full_like(first.faces, 128), found=found))
+    assert part.missing == 1
+    result, source = decoded(Path(part.uri)).astype(int), decoded(assets.demo_video())[: len(first.faces)].astype(int)
+    changed = np.abs(result - source).max(axis=-1) > 6
+    assert not changed[7].any()
+    assert changed[8].mean() > 0.02
+    rows, columns = np.nonzero(changed[8])
+    across = np.linalg.norm(first.affines[8][:, :2], axis=0).mean()
+    assert rows.max() - rows.min() < 140 / across
+    assert not changed[8][: rows.min()].any()
+    assert columns.max() - columns.min() < 105 / across
+
+
+def test_join_publishes_commits_and_cleans_up(segments: list[Crops], tmp_path: Path) -> None:
+    parts = pasted(segments, tmp_path, "aa")
+    assert finished_parts(str(tmp_path), parts[0]).tolist() == [0, 1]
+    assert load_part(str(tmp_path), segments[1]).to_row() == parts[1].to_row()
+    record = Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))(parts[::-1])
+    assert (record.status, record.frames, record.checkpoint) == ("ok", parts[0].frame_count, "a")
+    assert Path(record.output).stat().st_size == record.bytes
+    assert finished_parts(str(tmp_path), parts[0]).tolist() == []
+    assert [path.name for path in (tmp_path / "_work" / "records").iterdir()] == ["a.json"]
+    joined = decoded(Path(record.output))
+    assert len(joined) == record.frames
+
+
+def test_parts_of_different_checkpoints_are_refused_and_dropped(segments: list[Crops], tmp_path: Path) -> None:
+    parts = pasted(segments, tmp_path)
+    with pytest.raises(MixedParts, match="a, b"):
+        Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))(parts)
+    assert finished_parts(str(tmp_path), parts[0]).tolist() == []
+    assert not (tmp_path / "clips").exists()
+
+
+def test_a_part_without_its_declaration_is_not_finished(segments: list[Crops], tmp_path: Path) -> None:
+    part = pasted(segments, tmp_path)[0]
+    Path(part.uri).with_suffix(".json").unlink()
+    assert finished_parts(str(tmp_path), part).tolist() == [1]
+
+
+def test_no_face_in_any_part_is_no_face(segments: list[Crops], tmp_path: Path) -> None:
+    paste = Paste(RECIPE, str(tmp_path))
+    parts = [paste(Faces.of(crops, found=np.zeros_like(crops.found))) for crops in segments]
+    with pytest.raises(NoFace):
+        Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))(parts)
+
+
+def test_nothing_is_recorded_when_publishing_fails(segments: list[Crops], tmp_path: Path) -> None:
+    class Broken(Mp4Sink):
+        def publish(self, local_mp4: Path, clip_id: str):  # noqa: ANN202
+            raise StorageUnavailable("the bucket is away")
+
+    parts = pasted(segments, tmp_path, "aa")
+    with pytest.raises(StorageUnavailable):
+        Join(RECIPE, str(tmp_path), Broken(str(tmp_path)))(parts)
+    assert finished_parts(str(tmp_path), parts[0]).tolist() == [0, 1], "the parts are kept for the next try"
+    assert not (tmp_path / "_work" / "records").exists()

@@ -1,0 +1,105 @@
+"""The Ray runner when things go wrong: workers that die, bugs, models that are not there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from eight_pairs import portrait
+from make_clips import speech_like, write_clip, write_speech
+
+from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset
+from latentsync_ray.pipeline import dub
+from latentsync_ray.types import ClipRecord, Part
+
+RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # workers find the faulty detectors
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=400 << 20)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
+    folder = tmp_path_factory.mktemp("pairs")
+    write_speech(folder / "speech.wav", speech_like(0.8))
+    write_clip(folder / "talk.mp4", portrait(20))
+    write_clip(folder / "red.mp4", np.full((20, 96, 96, 3), (230, 20, 20), np.uint8))
+    names = ["talk", "talk", "red", "talk"]
+    return [
+        Pair(clip_id=f"{name}{number}", video=str(folder / f"{name}.mp4"), audio=str(folder / "speech.wav"))
+        for number, name in enumerate(names)
+    ]
+
+
+def job(output: Path, **recipe: object) -> Job:
+    return Job(
+        manifest="none", output=str(output), recipe=RECIPE.model_copy(update=recipe), cluster=Cluster(passes=2, no_progress_seconds=90)
+    )
+
+
+def records(results: Iterator[Part | ClipRecord]) -> dict[str, str]:
+    found = [result for result in results if isinstance(result, ClipRecord)]
+    assert len({record.clip_id for record in found}) == len(found), "one record per clip"
+    return {record.clip_id: record.error_code or record.status for record in found}
+
+
+def sync_worker_pids() -> list[int]:
+    names = {int(path.name): path / "cmdline" for path in Path("/proc").iterdir() if path.name.isdigit()}
+    return [pid for pid, path in names.items() if path.exists() and b"_SyncWorker" in path.read_bytes()]
+
+
+def test_a_killed_model_worker_costs_nothing_but_time(pairs: list[Pair], tmp_path: Path) -> None:
+    results, killed = [], False
+    for result in dub(pairs, job(tmp_path)):
+        if not killed:
+            for pid in sync_worker_pids():
+                os.kill(pid, signal.SIGKILL)
+                killed = True
+        results.append(result)
+    assert killed
+    assert records(iter(results)) == {"talk0": "ok", "talk1": "ok", "red2": "no_face", "talk3": "ok"}
+
+
+def test_a_clip_that_kills_its_worker_is_recorded_and_the_others_finish(pairs: list[Pair], tmp_path: Path) -> None:
+    ended = records(dub(pairs, job(tmp_path, detector="faulty:Deadly")))
+    assert ended == {"talk0": "ok", "talk1": "ok", "red2": "worker_died", "talk3": "ok"}
+
+
+def test_a_bug_raises_after_the_others_have_finished(pairs: list[Pair], tmp_path: Path) -> None:
+    results = []
+    with pytest.raises(ray.exceptions.RayTaskError, match=r"(?s)clip 'red2'.*a bug in a detector|a bug in a detector.*clip 'red2'"):
+        results.extend(dub(pairs, job(tmp_path, detector="faulty:Buggy")))
+    assert len(list((tmp_path / "clips").iterdir())) == 3
+
+
+def test_a_model_that_is_not_there_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no model 'latentsync-9'"):
+        records(dub(pairs, job(tmp_path, model="latentsync-9")))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "latentsync.json").write_text('{"resolution": 128}')
+    with pytest.raises(ModelError, match="no weights"):
+        records(dub(pairs, job(tmp_path, model=str(tmp_path / "model"))))
+
+
+def test_a_dataset_of_pairs_becomes_a_dataset_of_records(pairs: list[Pair], tmp_path: Path) -> None:
+    rows = [{"clip_id": pair.clip_id, "video": pair.video, "audio": pair.audio, "language": "en"} for pair in pairs]
+    made = lipsync_dataset(ray.data.from_items(rows), str(tmp_path), recipe=RECIPE).take_all()
+    assert {row["clip_id"]: row["error_code"] or row["status"] for row in made} == {
+        "talk0": "ok",
+        "talk1": "ok",
+        "red2": "no_face",
+        "talk3": "ok",
+    }
+    assert {row["language"] for row in made} == {"en"}
+    assert all(Path(row["output"]).is_file() for row in made if row["status"] == "ok")
