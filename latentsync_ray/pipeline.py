@@ -13,7 +13,8 @@ import gc
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -47,9 +48,9 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*deprecated")
         return (
-            pairs.flat_map(_stage(partial(Plan, recipe, output), Pair, Span), num_cpus=0.25, **retried)  # waits on storage
+            pairs.flat_map(_task(partial(Plan, recipe, output), Pair, Span), num_cpus=0.25, **retried)  # waits on storage
             .repartition(target_num_rows_per_block=1)  # one span a task: a block is what is retried, and what spreads out
-            .flat_map(_stage(crop, Span, Crops), num_cpus=cluster.crop_cpus, **retried)
+            .flat_map(_task(crop, Span, Crops), num_cpus=cluster.crop_cpus, **retried)
             .map(
                 _SyncWorker,
                 fn_constructor_kwargs={"recipe": recipe, "device": cluster.device},
@@ -58,7 +59,7 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
                 num_cpus=cluster.sync_cpus,
                 max_task_retries=3,
             )
-            .flat_map(_stage(partial(Paste, recipe, output), Faces, Part), num_cpus=cluster.paste_cpus, **retried)
+            .flat_map(_task(partial(Paste, recipe, output), Faces, Part), num_cpus=cluster.paste_cpus, **retried)
         )
 
 
@@ -74,8 +75,9 @@ def lipsync_dataset(
     join = Join(recipe, output, lookup(SINKS, sink, "sink")(output))
 
     def join_group(group: dict[str, Any]) -> dict[str, list[Any]]:
-        parts = [Part.from_row({name: column[i] for name, column in group.items()}) for i in range(len(group["clip_id"]))]
-        return {name: [value] for name, value in _join(join, parts).to_row().items()}
+        rows = [{name: column[number] for name, column in group.items()} for number in range(len(group["clip_id"]))]
+        record = _join(join, [Part.from_row(row) for row in rows])
+        return {name: [value] for name, value in {**_foreign(rows[0], Part), **record.to_row()}.items()}
 
     parts = parts_dataset(pairs, output, recipe, cluster)
     return parts.groupby("clip_id").map_groups(join_group, batch_format="numpy", num_cpus=0.25)
@@ -158,23 +160,14 @@ def _join(join: Join, parts: list[Part]) -> ClipRecord:
         return failed_record(Part.failed(parts[0], error), join.recipe)
 
 
-def _stage(make: partial[Any], takes: type[Row], gives: type[Row]) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
-    """A stage as Ray Data wants it: a dict in, dicts out. Rows that carry an error pass by; a ClipError becomes such a row."""
-    ready: list[Callable[[Any], Any]] = []  # made once per worker process, when it is first called
+def _task(make: partial[Any], takes: type[Row], gives: type[Row]) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
+    """A light stage as a Ray Data task: made once per worker process, when it is first called."""
+    ready: list[Callable[[Any], Any]] = []
 
     def call(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        taken = takes.from_row(row)
-        if taken.error_code:
-            yield gives.failed(taken).to_row()
-            return
         if not ready:
             ready.append(make())
-        try:
-            results = ready[0](taken)
-            for result in [results] if isinstance(results, Row) else results:
-                yield result.to_row()
-        except ClipError as error:
-            yield gives.failed(taken, error).to_row()
+        yield from _apply(ready[0], row, takes, gives)
 
     call.__name__ = call.__qualname__ = make.func.__name__  # what Ray's dashboard shows
     return call
@@ -187,16 +180,50 @@ class _SyncWorker:
         self.sync = Sync(recipe, device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        crops = Crops.from_row(row)
-        if crops.error_code:
-            return Faces.failed(crops).to_row()
         try:
-            return self.sync(crops).to_row()
-        except ClipError as error:
-            return Faces.failed(crops, error).to_row()
+            return next(_apply(self.sync, row, Crops, Faces))
         except DeviceLost:
-            log.critical("device lost at clip %s, segment %d: ending this worker", crops.clip_id, crops.index, exc_info=True)
+            log.critical("device lost at clip %s, segment %d: ending this worker", row["clip_id"], row["index"], exc_info=True)
             os._exit(1)
+
+
+def _apply(
+    stage: Callable[[Any], Any], row: dict[str, Any], takes: type[Row], gives: type[Row]
+) -> Iterator[dict[str, Any]]:
+    """Call a stage on a row of a block, and give rows of the next.
+
+    Rows that carry an error pass by; a ClipError becomes such a row; columns that are not ours are carried along.
+    """
+    taken, foreign = takes.from_row(row), _foreign(row, takes)
+    if taken.error_code:
+        yield {**foreign, **gives.failed(taken).to_row()}
+        return
+    with _Naming(taken):
+        try:
+            results = stage(taken)
+            for result in [results] if isinstance(results, Row) else results:
+                yield {**foreign, **result.to_row()}
+        except ClipError as error:
+            yield {**foreign, **gives.failed(taken, error).to_row()}
+
+
+class _Naming:
+    """Says, in the traceback of a bug, which clip showed it."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            error.add_note(f"while working on clip {self.row.clip_id!r}")
+
+
+def _foreign(row: Mapping[str, Any], known: type[Row]) -> dict[str, Any]:
+    """Columns of ``row`` that are the user's."""
+    names = {field.name for field in fields(known)}
+    return {name: value for name, value in row.items() if name not in names}
 
 
 def connect(cluster: Cluster) -> None:

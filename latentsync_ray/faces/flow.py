@@ -20,7 +20,7 @@ _RESIDUAL = 3.0
 _ALIKE = 0.4
 """Least correlation of the upper face before and after. Fast nods in real footage went down to 0.66."""
 _CUT = 24.0
-"""Mean change of a picture (levels, 16 x 16 cells) that is taken for a cut. Lively talk stayed under 8; alike shots may, too."""
+"""Mean change of a picture (levels, 16 x 16 cells) that is taken for a cut. Lively talk stayed under 8."""
 
 
 def move(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

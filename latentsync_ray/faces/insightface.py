@@ -1,6 +1,7 @@
 """The official detector: InsightFace's 106 landmarks, for parity with LatentSync's own alignment.
 
-Needs the extra ``latentsync-ray[insightface]`` and, on first use, a download of the model pack ``buffalo_l`` (into InsightFace's own folder). The licence of InsightFace's models allows non-commercial research only.
+Needs the extra ``latentsync-ray[insightface]`` and, on first use, a download of the model pack ``buffalo_l`` into InsightFace's
+own folder. The licence of InsightFace's models allows non-commercial research only.
 """
 
 from __future__ import annotations

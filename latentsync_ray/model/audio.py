@@ -14,7 +14,7 @@ from latentsync_ray.model.mel import STEPS_PER_WINDOW
 
 __all__ = ["STEPS_PER_FRAME", "chunk_count", "step_indices", "touched_windows"]
 
-STEPS_PER_SECOND = 50
+_STEPS_PER_SECOND = 50
 STEPS_PER_FRAME = 10
 """Each frame sees 0.2 s of speech: the step at its time, 4 before and 5 after (LatentSync, ``audio_feat_length: [2, 2]``)."""
 
@@ -27,7 +27,7 @@ def step_indices(start: int, stop: int, fps: Fraction, step_count: int) -> NDArr
     Steps before the first and after the last of the recording's ``step_count`` repeat that one.
     """
     frames = np.arange(start, stop, dtype=np.int64)
-    centres = frames * STEPS_PER_SECOND * fps.denominator // fps.numerator
+    centres = frames * _STEPS_PER_SECOND * fps.denominator // fps.numerator
     around = centres[:, None] + np.arange(-_BEFORE, STEPS_PER_FRAME - _BEFORE)
     return np.clip(around, 0, step_count - 1).astype(np.int32)
 
@@ -40,5 +40,5 @@ def touched_windows(start: int, stop: int, fps: Fraction, step_count: int) -> ra
 
 def chunk_count(step_count: int, fps: Fraction) -> int:
     """Output frames that the official script makes of a recording: up to the first one centred past its end, plus one."""
-    first_past = (step_count + 1) * fps / STEPS_PER_SECOND
+    first_past = (step_count + 1) * fps / _STEPS_PER_SECOND
     return 1 + -(-first_past.numerator // first_past.denominator)

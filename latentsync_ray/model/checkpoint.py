@@ -24,7 +24,7 @@ from latentsync_ray.model.unet import LatentSyncUNet, sinusoid
 
 __all__ = ["fill", "load_unet", "official_name", "read_checkpoint"]
 
-Module = TypeVar("Module", bound=nn.Module)
+_Module = TypeVar("_Module", bound=nn.Module)
 
 _LISTED = 10
 """Keys named in an error before the rest is only counted."""
@@ -76,14 +76,14 @@ def load_unet(path: Path, options: UNetConfig, *, device: torch.device, dtype: t
 
 
 def fill(
-    module: Module,
+    module: _Module,
     weights: Mapping[str, Tensor],
     *,
     path: Path,
     device: torch.device,
     dtype: torch.dtype,
     name_in_file: Callable[[str], str] = str,
-) -> Module:
+) -> _Module:
     """Give ``module`` (built on the meta device) the ``weights``, converted to ``dtype``, ready for inference.
 
     ``name_in_file`` says what the file calls the module's key. Raises CheckpointMismatch, naming the keys as the file does,

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from latentsync_ray.errors import CheckpointMismatch, DeviceLost, ModelError
 from latentsync_ray.model.latentsync import LatentSync, load_model
-from latentsync_ray.model.vae import PictureCodec
 
 SIDE = 128
 
@@ -150,16 +149,6 @@ def test_speech_encoder_and_unet_must_fit(tiny: LatentSync) -> None:
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(ModelError, match="no cuda device here"):
         load_model("tiny-random", device="cuda")
-
-
-def test_codec_slices_do_not_matter(tiny: LatentSync) -> None:
-    pictures = torch.rand(5, 3, 64, 64) * 2 - 1
-    small, large = PictureCodec(tiny.codec.vae, 1024), PictureCodec(tiny.codec.vae, 64)
-    with torch.inference_mode():
-        latents = large.encode(pictures)
-        assert latents.shape == (5, 4, 8, 8)
-        torch.testing.assert_close(small.encode(pictures), latents, atol=1e-5, rtol=0)
-        torch.testing.assert_close(small.decode(latents), large.decode(latents), atol=1e-5, rtol=0)
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -32,8 +33,15 @@ class Hub:
         self, repository: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool
     ) -> str:
         self.asked.append((repository, revision, local_files_only))
-        if repository in self.cached or (repository in self.online and not local_files_only):
-            return str(self.root / repository)
+        published, here = self.root / repository, self.root / "cache" / repository
+        if repository in self.cached:
+            return str(published)
+        if repository in self.online and not local_files_only:
+            for name in (name for name in allow_patterns if (published / name).exists()):
+                fill(here, name)
+                shutil.copy(published / name, here / name)
+        if here.exists():
+            return str(here)
         raise LocalEntryNotFoundError("no network here\nand more lines")
 
 
@@ -134,9 +142,15 @@ def test_any_filesystem(hub: Hub) -> None:
 def test_a_repository_at_a_revision(tmp_path: Path, hub: Hub) -> None:
     hub.add("me/own", "latentsync.json", *MODEL, *(f"vae/{name}" for name in VAE), cached=False)
     (tmp_path / "hub/me/own/latentsync.json").write_text('{"resolution": 256}')
-    assert locate(find_spec("hf://me/own@v2")).unet == tmp_path / "hub/me/own/latentsync_unet.pt"
-    assert {revision for _, revision, _ in hub.asked} == {"v2"}
+    assert locate(find_spec("hf://me/own@v2")).unet == tmp_path / "hub/cache/me/own/latentsync_unet.pt"
+    assert {revision for repository, revision, _ in hub.asked if repository == "me/own"} == {"v2"}
     assert find_spec("hf://ByteDance/LatentSync-1.5@abc").resolution == 256
+
+
+def test_a_repositorys_own_vae_goes_before_the_usual_one(tmp_path: Path, hub: Hub) -> None:
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=True)
+    hub.add("me/LatentSync-1.5", *MODEL, *(f"vae/{name}" for name in VAE), cached=False)
+    assert locate(find_spec("hf://me/LatentSync-1.5")).vae.is_relative_to(tmp_path / "hub/cache/me")
 
 
 def test_unknown_name() -> None:
@@ -145,7 +159,7 @@ def test_unknown_name() -> None:
 
 
 def test_a_folder_must_say_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match='put a latentsync.json beside its weights, {"resolution": 512}'):
+    with pytest.raises(ModelError, match=r'put a latentsync\.json beside its weights, {"resolution": 512}'):
         find_spec(str(tmp_path))
 
 

@@ -16,8 +16,8 @@ from latentsync_ray.model.checkpoint import load_unet, official_name
 from latentsync_ray.model.options import Motion, UNetConfig
 from latentsync_ray.model.unet import LatentSyncUNet, sinusoid
 
-CASES = ["b1_f16_16x16", "b2_f16_16x16", "b1_f5_16x16", "b1_f4_16x24", "b1_f3_32x32", "b1_f2_12x20", "b1_f1_8x8", "b2_f5_8x8_tvec",
-         "b1_f24_16x16"]  # fmt: skip
+CASES = ["b1_f16_16x16", "b2_f16_16x16", "b1_f5_16x16", "b1_f4_16x24", "b1_f3_32x32", "b1_f2_12x20", "b1_f1_8x8",
+         "b2_f5_8x8_tvec", "b1_f24_16x16"]  # fmt: skip
 
 
 def watch(unet: LatentSyncUNet, names: list[str]) -> dict[str, Tensor]:
