@@ -3,8 +3,8 @@
     python jobs/bench.py                # everything: memory, stages, one full-size window
     python jobs/bench.py stages         # one part of it
 
-Clips are the shipped portrait, repeated; the model is ``tiny-random`` except where a full-size one is named (random weights: the
-arithmetic costs the same). Each measurement of memory is a process of its own.
+Clips are the shipped portrait, repeated; the model is ``tiny-random`` except where a full-size one is named (random weights:
+the arithmetic costs the same). Each measurement of memory is a process of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from fractions import Fraction
 from functools import wraps
@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from rich.console import Console
 from rich.table import Table
 
@@ -81,9 +81,16 @@ def memory() -> bool:
             video, audio = make_clip(folder, seconds)
             began = time.perf_counter()
             command = [sys.executable, __file__, "child", str(video), str(audio), str(folder / "out.mp4")]
-            measured = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+            measured = json.loads(
+                subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+            )
             peaks.append(measured["peak"])
-            table.add_row(f"{seconds} s", str(measured["frames"]), f"{measured['peak'] / 1e6:.0f} MB", f"{time.perf_counter() - began:.0f}")
+            table.add_row(
+                f"{seconds} s",
+                str(measured["frames"]),
+                f"{measured['peak'] / 1e6:.0f} MB",
+                f"{time.perf_counter() - began:.0f}",
+            )
     out.print(table)
     ratio = peaks[1] / peaks[0]
     out.print(f"{LONG} s takes {ratio:.2f} times the memory of {SHORT} s (limit {LIMIT})\n")
@@ -94,7 +101,7 @@ class Clock:
     """Adds up the seconds spent in functions, by name."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def watch(self, owner: Any, attribute: str, name: str) -> None:
         """Time every call of ``owner.attribute`` under ``name``."""
@@ -142,12 +149,13 @@ def full_size() -> None:
     """One 16-frame window of the full-size 256 px model, one step, random weights."""
     began = time.perf_counter()
     spec = MODELS["latentsync-1.5"]
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-    )
+    stable_diffusion: dict[str, Any] = {  # the autoencoder of the official models
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+    }
+    vae = AutoencoderKL(**stable_diffusion)
     unet, whisper = LatentSyncUNet(spec.unet).eval(), build_encoder(spec.whisper).eval()
     model = LatentSync(spec, unet=unet, whisper=whisper, vae=vae.eval(), checkpoint="")
     parameters = sum(parameter.numel() for parameter in unet.parameters())
@@ -159,7 +167,9 @@ def full_size() -> None:
     features = model.features(random.standard_normal((1, 80, 3000)).astype(np.float32))
     tokens = model.audio_tokens(features, 0, np.arange(160, dtype=np.int32).reshape(16, 10))
     model.generate(faces, tokens[None], keep_mask(256), steps=1, guidance_scale=1.0, seed=1)
-    _print_seconds(f"{model.spec.name} (random weights), one window of 16 frames, 1 step, guidance 1, {model.device}", clock.seconds, 16)
+    _print_seconds(
+        f"{model.spec.name} (random weights), one window of 16 frames, 1 step, guidance 1, {model.device}", clock.seconds, 16
+    )
     out.print("20 steps cost 20 times the UNet's row; guidance above 1 doubles it.\n")
 
 

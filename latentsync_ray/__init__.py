@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from latentsync_ray.config import Job as Job
     from latentsync_ray.config import Recipe as Recipe
     from latentsync_ray.config import load_job as load_job
+    from latentsync_ray.driver import Summary as Summary
+    from latentsync_ray.driver import run as run
     from latentsync_ray.errors import ClipError as ClipError
     from latentsync_ray.errors import ConfigError as ConfigError
     from latentsync_ray.errors import ModelError as ModelError
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from latentsync_ray.local import lipsync as lipsync
     from latentsync_ray.pipeline import lipsync_dataset as lipsync_dataset
     from latentsync_ray.records import read_records as read_records
-    from latentsync_ray.driver import Summary as Summary
-    from latentsync_ray.driver import run as run
     from latentsync_ray.types import ClipRecord as ClipRecord
     from latentsync_ray.types import Pair as Pair
 
@@ -48,9 +48,23 @@ _HOME = {
     "run": "driver",
 }
 
-__all__ = [  # noqa: PLE0604, RUF022 - the table is the list
+__all__ = [
+    "ClipError",
+    "ClipRecord",
+    "Cluster",
+    "ConfigError",
+    "Job",
+    "LipSync",
+    "ModelError",
+    "Pair",
+    "Recipe",
+    "Summary",
     "__version__",
-    *_HOME,
+    "lipsync",
+    "lipsync_dataset",
+    "load_job",
+    "read_records",
+    "run",
 ]
 
 

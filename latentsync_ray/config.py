@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from latentsync_ray.errors import ConfigError
-from latentsync_ray.types import LoopMode
+from latentsync_ray.types import Device, LoopMode
 
 __all__ = ["WINDOW", "Cluster", "Job", "Recipe", "build_job", "load_job"]
 
@@ -44,7 +44,7 @@ class Recipe(_Strict):
     micro_batch: Annotated[int, Field(ge=1, le=64)] = 1
     """Temporal windows per forward pass. One fixed shape, padded, because the batch shape changes last bits."""
     cpu_threads: Annotated[int, Field(ge=1)] = 1
-    """Threads of the model on a CPU; their number changes last bits. More than there are idle cores makes it many times slower."""
+    """Threads of the model on a CPU. Their number changes last bits; more than there are idle cores is much slower."""
     detector: str = "embedded"
     """Face detector: embedded, insightface, or "module:Class" of your own."""
     paste: Literal["mask", "crop"] = "mask"
@@ -86,7 +86,7 @@ class Cluster(_Strict):
     """Ray Data over a cluster or this machine, or all five stages in this process."""
     address: str | None = None
     """Ray cluster to join, e.g. "auto" or "ray://head:10001"; by default a new one on this machine."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
     """Where the model runs."""
     sync_gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs per model worker; by default 1 when the cluster has GPUs, else 0."""

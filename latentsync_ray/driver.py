@@ -43,8 +43,8 @@ class Summary:
 def run(job: Job, *, progress: Progress | None = None) -> Summary:
     """Dub every pair of the manifest that has no record yet, and record it.
 
-    Killed at any moment and run again, it goes on where it was: finished clips are not redone, finished parts of the clip in work
-    are reused, and the table holds one row per clip. Raises ConfigError or ModelError before anything is started.
+    Killed at any moment and run again, it goes on where it was: finished clips are not redone, finished parts of the clip in
+    work are reused, and the table holds one row per clip. Raises ConfigError or ModelError before anything is started.
     """
     began, progress = time.perf_counter(), progress or Silent()
     table = read_manifest(job.manifest)

@@ -1,4 +1,4 @@
-"""The five stages in one process: for one clip, notebooks and services, and the oracle that the Ray runner is tested against."""
+"""The five stages in one process: for one clip, notebooks and services, and what the Ray runner is tested against."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from latentsync_ray.stages.join import Join, failed_record
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.sync import Sync
-from latentsync_ray.types import ClipRecord, Pair, Part
+from latentsync_ray.types import ClipRecord, Device, Pair, Part
 
 __all__ = ["LipSync", "dub", "lipsync"]
 
@@ -24,11 +24,11 @@ __all__ = ["LipSync", "dub", "lipsync"]
 class LipSync:
     """A warm model that dubs pair after pair.
 
-    ``LipSync(output, recipe=recipe)(pair)`` writes ``{output}/clips/{clip_id}.mp4`` and returns the clip's record; an error in the
-    clip's data is in the record, any other error is raised. Memory does not grow with the length of a clip.
+    ``LipSync(output, recipe=recipe)(pair)`` writes ``{output}/clips/{clip_id}.mp4`` and returns the clip's record; an error
+    in the clip's data is in the record, any other error is raised. Memory does not grow with the length of a clip.
     """
 
-    def __init__(self, output: str, *, recipe: Recipe | None = None, device: str = "auto", sink: Sink | None = None) -> None:
+    def __init__(self, output: str, *, recipe: Recipe | None = None, device: Device = "auto", sink: Sink | None = None) -> None:
         self.recipe = recipe = recipe or Recipe()
         self.plan = Plan(recipe, output)
         self.sync = Sync(recipe, device)
@@ -60,7 +60,7 @@ def lipsync(
     output: str | Path,
     *,
     recipe: Recipe | None = None,
-    device: str = "auto",
+    device: Device = "auto",
     on_part: Callable[[Part], None] | None = None,
 ) -> ClipRecord:
     """Lip-sync one video to one speech and write the MP4 at ``output`` (a path or URI). Ray is not needed.

@@ -2,9 +2,9 @@
 
     pairs -plan-> spans -crop-> crops -sync-> faces -paste-> parts -join-> records
 
-Parts stream back to the driver, which counts them per clip and starts a clip's join the moment its last part is there: no barrier,
-and a slow clip holds nobody up. An error in a clip's data travels as a row; a worker that dies costs the clips it was working on
-one more pass, in which finished parts are found in storage and not made again.
+Parts stream back to the driver, which counts them per clip and starts a clip's join the moment its last part is there: no
+barrier, and a slow clip holds nobody up. An error in a clip's data travels as a row; a worker that dies costs the clips it
+was working on one more pass, in which finished parts are found in storage and not made again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 
+from latentsync_ray import errors
 from latentsync_ray.config import Cluster, Job, Recipe
 from latentsync_ray.errors import ClipError, DeviceLost, WorkerDied
 from latentsync_ray.model.source import find_spec
@@ -30,7 +32,7 @@ from latentsync_ray.stages.join import Join, failed_record
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.sync import Sync
-from latentsync_ray.types import ClipRecord, Crops, Faces, Pair, Part, Row, Span
+from latentsync_ray.types import ClipRecord, Crops, Device, Faces, Pair, Part, Row, Span
 
 __all__ = ["connect", "dub", "lipsync_dataset", "parts_dataset"]
 
@@ -44,7 +46,7 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
     """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error."""
     crop = partial(Crop, recipe, find_spec(recipe.model).resolution)
     # Ray Data retries a killed worker's task for ever unless told so, and has no other way to be told yet.
-    retried = {"max_retries": 3}
+    retried: dict[str, Any] = {"max_retries": 3}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*deprecated")
         return (
@@ -52,7 +54,7 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
             .repartition(target_num_rows_per_block=1)  # one span a task: a block is what is retried, and what spreads out
             .flat_map(_task(crop, Span, Crops), num_cpus=cluster.crop_cpus, **retried)
             .map(
-                _SyncWorker,
+                cast("Callable[[dict[str, Any]], dict[str, Any]]", _SyncWorker),
                 fn_constructor_kwargs={"recipe": recipe, "device": cluster.device},
                 compute=ActorPoolStrategy(min_size=cluster.sync_workers[0], max_size=cluster.sync_workers[1]),
                 num_gpus=_sync_gpus(cluster),
@@ -66,15 +68,17 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
 def lipsync_dataset(
     pairs: Dataset, output: str, *, recipe: Recipe | None = None, cluster: Cluster | None = None, sink: str = "mp4"
 ) -> Dataset:
-    """Lip-sync every row of ``pairs`` (columns ``clip_id``, ``video``, ``audio``, optional settings): a Dataset of clip records.
+    """Lip-sync every row of ``pairs``: a Dataset of clip records, which carries the other columns of ``pairs`` along.
 
-    Lazy like any Dataset. The records are grouped by clip, which waits for the last part; use ``run`` to have clips published one
-    by one, with resume and a metadata table.
+    ``pairs`` has the columns ``clip_id``, ``video``, ``audio`` and, if you like, ``guidance_scale``, ``seed``, ``loop_mode``.
+
+    Lazy like any Dataset. The records are grouped by clip, which waits for the last part; use ``run`` to have clips published
+    one by one, with resume and a metadata table.
     """
     recipe, cluster = recipe or Recipe(), cluster or Cluster()
     join = Join(recipe, output, lookup(SINKS, sink, "sink")(output))
 
-    def join_group(group: dict[str, Any]) -> dict[str, list[Any]]:
+    def join_group(group: Any) -> Any:
         rows = [{name: column[number] for name, column in group.items()} for number in range(len(group["clip_id"]))]
         record = _join(join, [Part.from_row(row) for row in rows])
         return {name: [value] for name, value in {**_foreign(rows[0], Part), **record.to_row()}.items()}
@@ -105,14 +109,16 @@ def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
 
 
 def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
-    """One run of the dataset over ``pairs``. A pass that breaks off ends quietly: what it did not yield is left for the next."""
+    """One run of the dataset over ``pairs``. A pass that breaks off just ends: what it did not yield is left for the next."""
     join = ray.remote(num_cpus=0, max_retries=3)(_join)
     stage = Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output))
     arrived: dict[str, dict[int, Part]] = {}
     settled: set[str] = set()
     pending: dict[Any, Part] = {}
     rows = [pair.to_row() for pair in pairs]
-    dataset = parts_dataset(ray.data.from_items(rows, override_num_blocks=min(len(rows), 200)), job.output, job.recipe, job.cluster)
+    dataset = parts_dataset(
+        ray.data.from_items(rows, override_num_blocks=min(len(rows), 200)), job.output, job.recipe, job.cluster
+    )
     try:
         for row in dataset.iter_rows():
             part = Part.from_row(row)
@@ -129,9 +135,11 @@ def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
                 settled.add(part.clip_id)
                 pending[join.remote(stage, list(arrived.pop(part.clip_id).values()))] = part
             yield from _joined(pending, at_most=_PENDING_JOINS)
-    except ray.exceptions.RayTaskError:
-        raise  # an exception of ours inside a worker: a model that cannot be loaded, or a bug
-    except ray.exceptions.RayError as error:
+    except RayTaskError:
+        raise  # a bug in a stage; its traceback names the clip
+    except RayError as error:
+        if getattr(error, "actor_init_failed", False):
+            raise _own_error(error) from error
         log.warning("the pass broke off: %s", str(error).strip().splitlines()[-1])
     finally:
         del dataset
@@ -148,7 +156,7 @@ def _joined(pending: dict[Any, Part], *, at_most: int) -> Iterator[ClipRecord]:
         part = pending.pop(done[0])
         try:
             yield ray.get(done[0])
-        except ray.exceptions.WorkerCrashedError:
+        except WorkerCrashedError:
             log.warning("the join of clip %s died; it is tried again in the next pass", part.clip_id)
 
 
@@ -176,7 +184,7 @@ def _task(make: partial[Any], takes: type[Row], gives: type[Row]) -> Callable[[d
 class _SyncWorker:
     """The GPU stage in its actor: the model is loaded once; a lost device ends the process, so that Ray starts a fresh one."""
 
-    def __init__(self, recipe: Recipe, device: str) -> None:
+    def __init__(self, recipe: Recipe, device: Device) -> None:
         self.sync = Sync(recipe, device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -187,9 +195,7 @@ class _SyncWorker:
             os._exit(1)
 
 
-def _apply(
-    stage: Callable[[Any], Any], row: dict[str, Any], takes: type[Row], gives: type[Row]
-) -> Iterator[dict[str, Any]]:
+def _apply(stage: Callable[[Any], Any], row: dict[str, Any], takes: type[Row], gives: type[Row]) -> Iterator[dict[str, Any]]:
     """Call a stage on a row of a block, and give rows of the next.
 
     Rows that carry an error pass by; a ClipError becomes such a row; columns that are not ours are carried along.
@@ -228,20 +234,27 @@ def _foreign(row: Mapping[str, Any], known: type[Row]) -> dict[str, Any]:
 
 def connect(cluster: Cluster) -> None:
     """Join the cluster, or start Ray on this machine, unless that was done; then set what Ray Data needs to be dependable."""
+    logging.getLogger("ray").setLevel(logging.ERROR)  # how it starts interests nobody; what fails is raised
     if not ray.is_initialized():
         if cluster.address:
-            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             store = int(cluster.object_store_gb * 2**30) if cluster.object_store_gb else None
             ray.init(
-                address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING, object_store_memory=store
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=store,
             )
     context = DataContext.get_current()
     context.target_max_block_size = 1 << 20  # a segment's crops are larger than this: one row, one block, one retry
     context.execution_no_progress_timeout_s = cluster.no_progress_seconds
     context.enable_progress_bars = False  # clips are counted by the driver
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # the console; its log files keep everything
+            handler.setLevel(logging.CRITICAL)
 
 
 def _sync_gpus(cluster: Cluster) -> float:
@@ -249,3 +262,9 @@ def _sync_gpus(cluster: Cluster) -> float:
         return cluster.sync_gpus
     return 1.0 if cluster.device in ("auto", "cuda") and ray.cluster_resources().get("GPU") else 0.0
 
+
+def _own_error(error: RayError) -> Exception:
+    """Our error behind a model worker that could not start (weights missing, wrong checkpoint): Ray hands it over as text."""
+    name, _, text = str(error).rpartition("latentsync_ray.errors.")[2].partition(": ")
+    kind = getattr(errors, name, None)
+    return kind(text) if isinstance(kind, type) and issubclass(kind, errors.LatentSyncError) else error

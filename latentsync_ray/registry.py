@@ -1,7 +1,8 @@
 """The tables of what can be exchanged, and the one function that looks into them.
 
-Each entry is ``"module:attribute"`` and is imported on first use, so that a detector's or sink's dependencies cost nothing until
-it is chosen. To add one, write its file and add its line here. Model versions stand in ``latentsync_ray.model.specs.MODELS``.
+Each entry is ``"module:attribute"`` and is imported on first use, so that a detector's or sink's dependencies cost nothing
+until it is chosen. To add one, write its file and add its line here. Model versions stand in
+``latentsync_ray.model.specs.MODELS``.
 """
 
 from __future__ import annotations

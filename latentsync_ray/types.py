@@ -21,14 +21,19 @@ import numpy as np
 
 from latentsync_ray.errors import CLIP_ERRORS, ClipError
 
-__all__ = ["Clip", "ClipRecord", "Crops", "Faces", "LoopMode", "Pair", "Part", "Row", "Segment", "Span", "array"]
+__all__ = ["Clip", "ClipRecord", "Crops", "Device", "Faces", "LoopMode", "Pair", "Part", "Row", "Segment", "Span", "array"]
+
+Device = Literal["auto", "cuda", "mps", "cpu"]
+"""Where a model runs; auto is the best that the machine has."""
 
 LoopMode = Literal["pingpong", "loop"]
 """How the video repeats when the audio is longer: forward-backward-forward, or from the start again."""
 
 
 def array(axes: str, dtype: type[np.generic]) -> Any:
-    """Declare an array column: letters are sizes shared across the row, digits are fixed, e.g. ``array("F S S 3", np.uint8)``."""
+    """Declare an array column: letters are sizes shared across the row, digits are fixed, e.g. ``array("F S S 3",
+    np.uint8)``.
+    """
     shape = axes.split()
     empty = np.zeros([int(axis) if axis.isdigit() else 0 for axis in shape], dtype)
     return dc.field(metadata={"axes": shape, "dtype": empty.dtype}, default_factory=lambda: empty)

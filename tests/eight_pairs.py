@@ -7,12 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from make_clips import write_clip
 
 from latentsync_ray import assets
 from latentsync_ray.media.decode import read_frames
 from latentsync_ray.media.source import probe_video
 from latentsync_ray.media.speech import decode_speech, read_speech, write_wav
-from make_clips import write_clip
 
 __all__ = ["GAP", "SECONDS", "decoded", "portrait", "write_dataset"]
 

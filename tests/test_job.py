@@ -15,10 +15,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-
-from latentsync_ray import Cluster, Job, Recipe, Summary, read_records, run
 from conftest import SHARED
 from eight_pairs import GAP, SECONDS, decoded, write_dataset
+
+from latentsync_ray import Cluster, Job, Recipe, Summary, read_records, run
 
 RECIPE = Recipe(model="tiny-random", steps=1, segment_frames=48, preset="ultrafast")
 FAILING = {"nobody": "no_face", "cut_off": "unreadable_video", "text": "unreadable_video"}
@@ -31,7 +31,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job(manifest: Path, output: Path, **cluster: object) -> Job:
-    return Job(manifest=str(manifest), output=str(output), recipe=RECIPE, cluster=Cluster.model_validate(cluster), failure_budget=0.5)
+    return Job(
+        manifest=str(manifest), output=str(output), recipe=RECIPE, cluster=Cluster.model_validate(cluster), failure_budget=0.5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +94,10 @@ def test_streams_start_at_zero_and_last_as_long_as_the_speech(local: tuple[Path,
             assert (video.codec_context.name, audio.codec_context.name) == ("h264", "aac")
             assert video.start_time == audio.start_time == 0
             assert video.average_rate == 25
-            assert abs(float(video.duration * video.time_base) - seconds) <= 0.04
-            assert abs(float(audio.duration * audio.time_base) - seconds) <= 0.04
+            for stream in (video, audio):
+                assert stream.duration is not None
+                assert stream.time_base is not None
+                assert abs(float(stream.duration * stream.time_base) - seconds) <= 0.04
             assert (video.width, video.height) == (row["width"], row["height"])
         assert len(decoded(Path(row["output"]))) == row["frames"] == round(seconds * 25)
         assert row["bytes"] == Path(row["output"]).stat().st_size
@@ -153,7 +157,15 @@ def test_ray_gives_the_same_files_and_so_does_another_cluster_and_order(
 def test_killed_in_the_middle_and_run_again(runner: str, manifest: Path, local: tuple[Path, Summary], tmp_path: Path) -> None:
     output, config = tmp_path / "out", tmp_path / "job.yaml"
     config.write_text(
-        json.dumps({"manifest": str(manifest), "output": str(output), "failure_budget": 0.5, "recipe": RECIPE.model_dump(mode="json"), "cluster": {"runner": runner}})
+        json.dumps(
+            {
+                "manifest": str(manifest),
+                "output": str(output),
+                "failure_budget": 0.5,
+                "recipe": RECIPE.model_dump(mode="json"),
+                "cluster": {"runner": runner},
+            }
+        )
     )
     command = [sys.executable, "-m", "latentsync_ray", "run", str(config)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)

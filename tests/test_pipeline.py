@@ -12,6 +12,7 @@ import pytest
 import ray
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
+from ray.exceptions import RayTaskError
 
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset
 from latentsync_ray.pipeline import dub
@@ -44,7 +45,10 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
 
 def job(output: Path, **recipe: object) -> Job:
     return Job(
-        manifest="none", output=str(output), recipe=RECIPE.model_copy(update=recipe), cluster=Cluster(passes=2, no_progress_seconds=90)
+        manifest="none",
+        output=str(output),
+        recipe=RECIPE.model_copy(update=recipe),
+        cluster=Cluster(passes=2, no_progress_seconds=90),
     )
 
 
@@ -78,7 +82,7 @@ def test_a_clip_that_kills_its_worker_is_recorded_and_the_others_finish(pairs: l
 
 def test_a_bug_raises_after_the_others_have_finished(pairs: list[Pair], tmp_path: Path) -> None:
     results = []
-    with pytest.raises(ray.exceptions.RayTaskError, match=r"(?s)clip 'red2'.*a bug in a detector|a bug in a detector.*clip 'red2'"):
+    with pytest.raises(RayTaskError, match=r"(?s)clip 'red2'.*a bug in a detector|a bug in a detector.*clip 'red2'"):
         results.extend(dub(pairs, job(tmp_path, detector="faulty:Buggy")))
     assert len(list((tmp_path / "clips").iterdir())) == 3
 

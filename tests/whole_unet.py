@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses as dc
+import functools
 import zlib
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from latentsync_ray.model.checkpoint import fill
 from latentsync_ray.model.options import UNetConfig
 from latentsync_ray.model.unet import LatentSyncUNet
 
@@ -21,15 +24,18 @@ VARIANTS: dict[str, UNetConfig] = {
 }
 
 
+@functools.cache
 def drawn_unet(options: UNetConfig) -> LatentSyncUNet:
-    """Every tensor random, norms and biases too; a tensor that two forms share is the same in both."""
-    unet = LatentSyncUNet(options).eval().requires_grad_(False)
+    """Every tensor random, norms and biases too; a tensor that two forms share is the same in both. Not to be changed."""
+    with torch.device("meta"):
+        unet = LatentSyncUNet(options)
+    weights = {}
     for name, tensor in unet.state_dict().items():
         random = np.random.RandomState(zlib.crc32(name.encode()))
         drawn = torch.from_numpy(random.standard_normal(tuple(tensor.shape)).astype(np.float32))
         fan_in = tensor[0].numel() if tensor.ndim > 1 else 100
-        tensor.copy_(drawn / fan_in**0.5 + float("norm" in name and name.endswith("weight")))
-    return unet
+        weights[name] = drawn / fan_in**0.5 + float("norm" in name and name.endswith("weight"))
+    return fill(unet, weights, path=Path("drawn"), device=torch.device("cpu"), dtype=torch.float32)
 
 
 def run_variant(name: str) -> Tensor:

@@ -3,3 +3,5 @@
 ``source`` opens and probes, ``grid`` chooses frames, ``decode`` and ``playback`` read them, ``encode`` makes parts, ``join``
 makes the clip, and ``speech`` is what the model hears.
 """
+
+__all__: list[str] = []

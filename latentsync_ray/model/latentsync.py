@@ -29,10 +29,10 @@ from latentsync_ray.model.synthetic import draw_weights
 from latentsync_ray.model.unet import LatentSyncUNet
 from latentsync_ray.model.vae import PictureCodec, build_small_vae, load_vae
 from latentsync_ray.model.whisper import build_encoder, load_encoder, speech_features
+from latentsync_ray.types import Device
 
-__all__ = ["DType", "Device", "LatentSync", "load_model"]
+__all__ = ["DType", "LatentSync", "load_model"]
 
-Device = Literal["auto", "cuda", "mps", "cpu"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
 _NO_MEMORY = ("out of memory", "can't allocate memory")

@@ -1,7 +1,7 @@
 """Crop: one sequential pass over a span's video: detect, track, align, crop; segment after segment comes out.
 
-Full-resolution frames live here a few at a time. When a loop turns back, the affines of the pass are known already, and only the
-frames that a segment shows are decoded again.
+Full-resolution frames live here a few at a time. When a loop turns back, the affines of the pass are known already, and only
+the frames that a segment shows are decoded again.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from latentsync_ray.faces.follow import Follower
 from latentsync_ray.media.decode import read_frames
 from latentsync_ray.media.source import probe_video
 from latentsync_ray.media.speech import decode_speech, read_speech
-from latentsync_ray.model.mel import mel_window
 from latentsync_ray.model.audio import touched_windows
+from latentsync_ray.model.mel import mel_window
 from latentsync_ray.registry import DETECTORS, lookup
 from latentsync_ray.types import Crops, Segment, Span
 
@@ -116,7 +116,9 @@ class _Aligned:
         # Zeros take no memory until they are written to, and a clip without faces may be long.
         cut = np.zeros((len(rows), side, side, 3), np.uint8)
         for position in np.flatnonzero(found):
-            cut[position] = faces[int(rows[position])]
+            face = faces[int(rows[position])]
+            assert face is not None
+            cut[position] = face
         return Crops.of(
             segment,
             source_frames=rows,

@@ -1,6 +1,7 @@
 """Where the parts of a clip lie while it is being made: ``{output}/_work/parts/{clip_id}/{key}/00007.mp4`` and ``.json``.
 
-The JSON is written last and is what makes a part finished; a part's name is made from content, so a retried task writes the same one.
+The JSON is written last and is what makes a part finished; a part's name is made from content, so a retried task writes the
+same one.
 """
 
 from __future__ import annotations

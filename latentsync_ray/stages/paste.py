@@ -1,6 +1,7 @@
 """Paste: put a segment's new faces into the frames they came from, and encode the segment as one closed part.
 
-Works in the frames' own YUV planes and on the face's region only, so that every other pixel reaches the encoder as it was decoded.
+Works in the frames' own YUV planes and on the face's region only, so that every other pixel reaches the encoder as it was
+decoded.
 """
 
 from __future__ import annotations

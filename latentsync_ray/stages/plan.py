@@ -1,7 +1,7 @@
 """Plan: fetch and measure a pair, and decide once what every output frame shows and how the clip is cut.
 
-Whatever ties the frames of a clip together (frame rate, loop, audio level, window grid) is settled here, so that segments can be
-worked on anywhere and in any order without changing the result.
+Whatever ties the frames of a clip together (frame rate, loop, audio level, window grid) is settled here, so that segments can
+be worked on anywhere and in any order without changing the result.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def settle(pair: Pair, recipe: Recipe) -> Pair:
 def segment_stops(frame_count: int, segment_frames: int) -> np.ndarray:
     """Where each segment ends, int32 (N,): every ``segment_frames``, and a tail under one window goes to its neighbour.
 
-    All segments start on the clip's window grid and, unless the clip is shorter, hold at least one window of real frames; so the
-    windows, and with them the new faces, do not depend on the segment length.
+    All segments start on the clip's window grid and, unless the clip is shorter, hold at least one window of real frames; so
+    the windows, and with them the new faces, do not depend on the segment length.
     """
     stops = np.arange(segment_frames, frame_count + segment_frames, segment_frames, dtype=np.int32)
     stops[-1] = frame_count
@@ -105,7 +105,9 @@ def segment_stops(frame_count: int, segment_frames: int) -> np.ndarray:
 
 def part_key(pair: Pair, recipe: Recipe, video: Path, audio: Path) -> str:
     """Names the parts of a clip by everything that makes them: a retry finds them again, any change does not."""
-    digest = hashlib.sha256(json.dumps([__version__, recipe.fingerprint(), pair.guidance_scale, pair.seed, pair.loop_mode]).encode())
+    digest = hashlib.sha256(
+        json.dumps([__version__, recipe.fingerprint(), pair.guidance_scale, pair.seed, pair.loop_mode]).encode()
+    )
     for path in (video, audio):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

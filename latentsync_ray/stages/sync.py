@@ -1,7 +1,7 @@
 """Sync: the GPU stage. New mouths for one segment, window by window: Whisper features, VAE, UNet, DDIM.
 
-A window is 16 consecutive output frames on the clip's own grid; the last one is shifted back to end with the clip, so that every
-window holds 16 real frames and has one static shape. Knows nothing of files or frames, only crops and log-mel.
+A window is 16 consecutive output frames on the clip's own grid; the last one is shifted back to end with the clip, so that
+every window holds 16 real frames and has one static shape. Knows nothing of files or frames, only crops and log-mel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from latentsync_ray.config import WINDOW, Recipe
 from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.model.audio import step_indices
-from latentsync_ray.types import Crops, Faces
+from latentsync_ray.types import Crops, Device, Faces
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ _REMEMBERED_WINDOWS = 4
 class Sync:
     """``Sync(recipe, device)(crops) -> Faces`` with a model that stays loaded."""
 
-    def __init__(self, recipe: Recipe, device: str = "auto", *, model: LatentSync | None = None) -> None:
+    def __init__(self, recipe: Recipe, device: Device = "auto", *, model: LatentSync | None = None) -> None:
         import torch
 
         from latentsync_ray.model.latentsync import load_model
@@ -81,7 +81,9 @@ class Sync:
     def _window_features(self, window: np.ndarray) -> torch.Tensor:
         key = blake2b(np.ascontiguousarray(window).data, digest_size=16).digest()
         if key not in self._features:
-            self._features[key] = self.model.features(window[None].copy())  # rows of a Ray block cannot be written to, and torch warns
+            self._features[key] = self.model.features(
+                window[None].copy()
+            )  # rows of a Ray block cannot be written to, and torch warns
             while len(self._features) > _REMEMBERED_WINDOWS:
                 self._features.popitem(last=False)
         self._features.move_to_end(key)

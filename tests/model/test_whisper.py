@@ -73,7 +73,8 @@ def test_both_layouts_give_the_same(tmp_path: Path) -> None:
             ("blocks.", "layers."), (".attn_ln.", ".self_attn_layer_norm."), (".mlp_ln.", ".final_layer_norm."),
             (".attn.query.", ".self_attn.q_proj."), (".attn.key.", ".self_attn.k_proj."),
             (".attn.value.", ".self_attn.v_proj."), (".attn.out.", ".self_attn.out_proj."),
-            (".mlp.0.", ".fc1."), (".mlp.2.", ".fc2."), ("positional_embedding", "embed_positions.weight"), ("ln_post.", "layer_norm."),
+            (".mlp.0.", ".fc1."), (".mlp.2.", ".fc2."),
+            ("positional_embedding", "embed_positions.weight"), ("ln_post.", "layer_norm."),
         ]:  # fmt: skip
             name = name.replace(old, new)
         renamed[f"encoder.{name}"] = tensor

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from make_clips import write_clip
 
 from latentsync_ray import assets
 from latentsync_ray.config import Recipe
@@ -13,7 +14,6 @@ from latentsync_ray.errors import NoFace
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.types import Crops, Pair, Span
-from make_clips import write_clip
 
 RECIPE = Recipe(segment_frames=48)
 

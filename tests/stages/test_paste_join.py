@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from eight_pairs import decoded
 
 from latentsync_ray import assets
 from latentsync_ray.config import Recipe
@@ -17,7 +18,6 @@ from latentsync_ray.stages.parts import finished_parts, load_part
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.types import Crops, Faces, Pair, Part
-from eight_pairs import decoded
 
 RECIPE = Recipe(segment_frames=80, crf=0, preset="ultrafast")
 
@@ -33,7 +33,10 @@ def pasted(segments: list[Crops], output: Path, checkpoints: str = "ab") -> list
     """Parts whose faces are plain grey."""
     paste = Paste(RECIPE, str(output))
     grey = [np.full_like(crops.faces, 128) for crops in segments]
-    return [paste(Faces.of(crops, faces=new, checkpoint=made_by)) for crops, new, made_by in zip(segments, grey, checkpoints, strict=True)]
+    return [
+        paste(Faces.of(crops, faces=new, checkpoint=made_by))
+        for crops, new, made_by in zip(segments, grey, checkpoints, strict=True)
+    ]
 
 
 def test_only_the_mouth_region_changes_and_a_frame_without_face_not_at_all(segments: list[Crops], tmp_path: Path) -> None:
@@ -89,7 +92,7 @@ def test_no_face_in_any_part_is_no_face(segments: list[Crops], tmp_path: Path) -
 
 def test_nothing_is_recorded_when_publishing_fails(segments: list[Crops], tmp_path: Path) -> None:
     class Broken(Mp4Sink):
-        def publish(self, local_mp4: Path, clip_id: str):  # noqa: ANN202
+        def publish(self, local_mp4: Path, clip_id: str):
             raise StorageUnavailable("the bucket is away")
 
     parts = pasted(segments, tmp_path, "aa")

@@ -86,6 +86,8 @@ def test_micro_batch_padding_reaches_every_window() -> None:
     rng = np.random.default_rng(1)
     clip = rng.integers(0, 256, (80, 128, 128, 3), dtype=np.uint8)
     segment = crops(0, 80, clip, np.ones(80, np.bool_), rng.normal(size=(1, 80, 3000)).astype(np.float32))
-    one, three = (Sync(Recipe(model="tiny-random", steps=1, cpu_threads=1, micro_batch=n), "cpu")(segment).faces for n in (1, 3))
+    one, three = (
+        Sync(Recipe(model="tiny-random", steps=1, cpu_threads=1, micro_batch=n), "cpu")(segment).faces for n in (1, 3)
+    )
     assert (np.abs(one.astype(int) - three) <= 2).mean() > 0.99
     assert all(not np.array_equal(three[i], clip[i]) for i in range(80))
