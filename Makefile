@@ -19,11 +19,11 @@ check: $(READY)  ## everything a change has to pass
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest
 
-bench: $(READY)  ## frames per second of each stage on this machine, into bench-output/
+bench: $(READY)  ## speed by stage and memory by length, on this machine (about ten minutes)
 	$(BIN)/python jobs/bench.py
 
 clean:  ## remove what these targets made
-	rm -rf $(VENV) demo-output bench-output .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo-output .pytest_cache .ruff_cache
 
 # The stamp makes a second call instant; a change of the dependencies installs again.
 $(READY): pyproject.toml constraints.txt

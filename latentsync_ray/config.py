@@ -33,7 +33,7 @@ class Recipe(_Strict):
 
     model: str = "latentsync-1.6"
     """A name that ``latentsync-ray models`` lists, or a folder or URI that holds a model of the same layout."""
-    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    steps: Annotated[int, Field(ge=1, le=999)] = 20
     """DDIM steps."""
     guidance_scale: Annotated[float, Field(ge=1, le=2)] = 1.0
     """Classifier-free guidance; 1 runs one branch and takes half the time. A manifest row may set its own."""

@@ -34,16 +34,20 @@ def models() -> None:
 
 def report(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a run: a folder or URI.")],
-    sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Also draw clips before and after, into this file.")] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Where to draw clips before and after.", show_default="contact-sheet.png in OUTPUT"),
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Most clips on the sheet.")] = 12,
 ) -> None:
-    """Sum up what a run made: counts, errors, speed, the slowest clips; optionally a contact sheet."""
+    """Sum up what a run made: counts, errors, speed, the slowest clips, and a picture with clips before and after."""
     from latentsync_ray.report import contact_sheet, summarise
+    from latentsync_ray.storage import is_remote
 
     _print_report(summarise(output))
-    if sheet:
-        contact_sheet(output, sheet, rows=rows)
-        OUT.print(f"\nwrote [bold]{escape(str(sheet))}[/]", soft_wrap=True)
+    sheet = sheet or Path("" if is_remote(output) else output) / "contact-sheet.png"
+    contact_sheet(output, sheet, rows=rows)
+    OUT.print(f"\nclips before and after: [bold]{escape(str(sheet))}[/]", soft_wrap=True)
 
 
 def _print_report(numbers: Report) -> None:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from latentsync_ray.report.numbers import Failures, Report, SlowClip, summarise
-from latentsync_ray.report.sheet import contact_sheet
+from latentsync_ray.report.sheet import contact_sheet, draw_sheet
 
-__all__ = ["Failures", "Report", "SlowClip", "contact_sheet", "summarise"]
+__all__ = ["Failures", "Report", "SlowClip", "contact_sheet", "draw_sheet", "summarise"]

@@ -6,7 +6,7 @@ Knows how to draw cards; which source frame a result frame shows is the media ro
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from latentsync_ray.records import read_records
 from latentsync_ray.storage import fetch
 from latentsync_ray.types import ClipRecord
 
-__all__ = ["contact_sheet"]
+__all__ = ["contact_sheet", "draw_sheet"]
 
 _COLUMNS = ["clip_id", "status", "error_code", "error", "video", "audio", "output", "frames", "fps", "duration", "loop_mode"]
 _WIDTH, _MARGIN, _GAP, _SEAM, _RADIUS = 1600, 24, 14, 2, 10
@@ -54,9 +54,14 @@ def contact_sheet(output: str, png: Path, *, rows: int = 12) -> None:
     ok = [record for record in records if record.status == "ok"]
     failed = [record for record in records if record.status != "ok"]
     failed_rows = min(len(failed), max(rows // 3, rows - len(ok)))
-    cards = [_card(record) for record in [*ok[: rows - failed_rows], *failed[:failed_rows]]]
-    title = f"{len(ok)} of {len(records)} clips ok" + (f", the first {len(cards)} of them" if len(cards) < len(records) else "")
+    shown = [*ok[: rows - failed_rows], *failed[:failed_rows]]
+    title = f"{len(ok)} of {len(records)} clips ok" + (f", {len(shown)} shown" if len(shown) < len(records) else "")
+    draw_sheet(shown, png, title=title)
 
+
+def draw_sheet(records: Sequence[ClipRecord], png: Path, *, title: str = "") -> None:
+    """Draw a card for each of these clips into a PNG 1600 px wide; their files have to be where the records say."""
+    cards = [_card(record) for record in records]
     top = _MARGIN + _TITLE + _MARGIN
     height = top + sum(card.height + _MARGIN for card in cards)
     sheet = Image.new("RGB", (_WIDTH, height), _BACKGROUND)
