@@ -90,8 +90,8 @@ class Cluster(_Strict):
     """Where the model runs."""
     sync_gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs per model worker; by default 1 when the cluster has GPUs, else 0."""
-    sync_workers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (1, 1)
-    """Fewest and most model workers."""
+    sync_workers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    """Fewest and most model workers; by default up to one per GPU that the cluster has when the job starts, or one in all."""
     sync_cpus: Annotated[float, Field(ge=0)] = 0.5
     """CPUs reserved per model worker."""
     crop_cpus: Annotated[float, Field(gt=0)] = 0.5

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from latentsync_ray.config import Job
+from latentsync_ray.errors import CLIP_ERRORS
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
-from latentsync_ray.progress import Progress, Silent
+from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
 from latentsync_ray.stages.join import failed_record
+from latentsync_ray.stages.parts import sweep
 from latentsync_ray.types import ClipRecord, Pair, Part
 
 __all__ = ["Summary", "run"]
@@ -53,19 +55,21 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     progress.start(len(table), len(table) - len(todo))
     ok = failed = frames = 0
     try:
-        for first in range(0, len(todo), job.cluster.shard_clips):
-            rows = [to_pair(table, index) for index in todo[first : first + job.cluster.shard_clips]]
-            for result in _dub(rows, job):
-                if isinstance(result, Part):
-                    progress.frames(result.stop - result.start)
-                    continue
-                records.add(result)
-                progress.clip(result)
-                ok, failed, frames = ok + (result.status == "ok"), failed + (result.status != "ok"), frames + result.frames
+        with records, noting(progress):
+            for first in range(0, len(todo), job.cluster.shard_clips):
+                rows = [to_pair(table, index) for index in todo[first : first + job.cluster.shard_clips]]
+                for result in _dub(rows, job):
+                    if isinstance(result, Part):
+                        progress.frames(result.stop - result.start)
+                        continue
+                    records.add(result)
+                    progress.clip(result)
+                    ok, failed, frames = ok + (result.status == "ok"), failed + (result.status != "ok"), frames + result.frames
     finally:
-        records.flush()
         progress.stop()
     records.compact()
+    sweep(job.output, keep={clip_id for clip_id, code in records.done.items() if code and CLIP_ERRORS[code].transient})
+    failed_ever = sum(bool(records.done.get(clip_id)) for clip_id in table["clip_id"].to_pylist())
     return Summary(
         output=job.output,
         total=len(table),
@@ -74,7 +78,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
         failed=failed,
         frames=frames,
         seconds=time.perf_counter() - began,
-        exit_code=int(sum(map(bool, records.done.values())) > job.failure_budget * len(table)),
+        exit_code=int(failed_ever > job.failure_budget * len(table)),
     )
 
 

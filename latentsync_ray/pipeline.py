@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 
 from latentsync_ray import errors
@@ -44,6 +45,7 @@ _PENDING_JOINS = 8
 
 def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster) -> Dataset:
     """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error."""
+    gpus, (fewest, most) = _sync_pool(cluster)
     crop = partial(Crop, recipe, find_spec(recipe.model).resolution)
     # Ray Data retries a killed worker's task for ever unless told so, and has no other way to be told yet.
     retried: dict[str, Any] = {"max_retries": 3}
@@ -56,8 +58,8 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
             .map(
                 cast("Callable[[dict[str, Any]], dict[str, Any]]", _SyncWorker),
                 fn_constructor_kwargs={"recipe": recipe, "device": cluster.device},
-                compute=ActorPoolStrategy(min_size=cluster.sync_workers[0], max_size=cluster.sync_workers[1]),
-                num_gpus=_sync_gpus(cluster),
+                compute=ActorPoolStrategy(min_size=fewest, max_size=most),
+                num_gpus=gpus,
                 num_cpus=cluster.sync_cpus,
                 max_task_retries=3,
             )
@@ -137,7 +139,7 @@ def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
             yield from _joined(pending, at_most=_PENDING_JOINS)
     except RayTaskError:
         raise  # a bug in a stage; its traceback names the clip
-    except RayError as error:
+    except (RayError, ExecutionTimeoutError) as error:
         if getattr(error, "actor_init_failed", False):
             raise _own_error(error) from error
         log.warning("the pass broke off: %s", str(error).strip().splitlines()[-1])
@@ -257,13 +259,14 @@ def connect(cluster: Cluster) -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def _sync_gpus(cluster: Cluster) -> float:
-    if cluster.sync_gpus is not None:
-        return cluster.sync_gpus
-    return 1.0 if cluster.device in ("auto", "cuda") and ray.cluster_resources().get("GPU") else 0.0
+def _sync_pool(cluster: Cluster) -> tuple[float, tuple[int, int]]:
+    """GPUs per model worker, and the fewest and most workers: unless told otherwise one a GPU, or one in all without GPUs."""
+    present = int(ray.cluster_resources().get("GPU", 0)) if cluster.device in ("auto", "cuda") else 0
+    gpus = float(present > 0) if cluster.sync_gpus is None else cluster.sync_gpus
+    return gpus, cluster.sync_workers or (1, max(1, present if gpus else 0))
 
 
-def _own_error(error: RayError) -> Exception:
+def _own_error(error: Exception) -> Exception:
     """Our error behind a model worker that could not start (weights missing, wrong checkpoint): Ray hands it over as text."""
     name, _, text = str(error).rpartition("latentsync_ray.errors.")[2].partition(": ")
     kind = getattr(errors, name, None)

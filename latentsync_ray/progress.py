@@ -5,9 +5,11 @@ Knows clip records and the clock; knows nothing about what is run.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Protocol, TextIO
 
@@ -17,7 +19,7 @@ from rich.text import Text
 
 from latentsync_ray.types import ClipRecord
 
-__all__ = ["PlainProgress", "Progress", "RichProgress", "Silent", "make_progress"]
+__all__ = ["PlainProgress", "Progress", "RichProgress", "Silent", "make_progress", "noting"]
 
 _EVERY = 10.0
 """Seconds between two plain lines: often enough to see that it lives, seldom enough for a log of days."""
@@ -168,6 +170,26 @@ class PlainProgress:
 
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
+
+
+@contextmanager
+def noting(progress: Progress) -> Iterator[None]:
+    """Meanwhile, show this package's log records as notes of the display, which they would otherwise write across."""
+    logger, handler = logging.getLogger("latentsync_ray"), _NoteHandler(progress)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _NoteHandler(logging.Handler):
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.WARNING)
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.note(self.format(record))
 
 
 def make_progress() -> Progress:

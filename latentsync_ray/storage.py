@@ -25,7 +25,7 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, w
 from latentsync_ray.cache import cached
 from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, StorageUnavailable
 
-__all__ = ["delete", "exists", "fetch", "is_remote", "join", "list_files", "publish", "read_bytes", "write_bytes"]
+__all__ = ["delete", "exists", "fetch", "find_files", "is_remote", "join", "list_files", "publish", "read_bytes", "write_bytes"]
 
 _T = TypeVar("_T")
 
@@ -112,6 +112,13 @@ def list_files(folder: str) -> list[str]:
     return sorted(join(folder, name.rsplit("/", 1)[-1]) for name in files)
 
 
+def find_files(folder: str) -> list[str]:
+    """URIs of all files in ``folder`` and below, sorted; none when it does not exist. Raises as ``exists`` does."""
+    fs, path = _at(folder)
+    names = _attempt(folder, _unless_missing, fs.find, path) or []
+    return sorted(join(folder, name.strip("/").removeprefix(path.strip("/")).strip("/")) for name in names)
+
+
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a file in one step, over an existing one: nobody ever sees half of it.
 
@@ -123,22 +130,24 @@ def write_bytes(uri: str, data: bytes) -> None:
         if is_remote(uri):
             fs.pipe_file(path, data)  # one PUT
         else:
-            draft = _draft(uri, path)
+            draft = _draft(path)
             fs.pipe_file(draft, data)
             Path(draft).replace(path)
 
     _attempt(uri, write, writing=True)
 
 
-def publish(local: Path, uri: str) -> None:
+def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
     """Copy a finished local file to ``uri``, over an existing one: under a draft name first, then checked, then moved.
+
+    Drafts lie in the folder ``drafts``, which has to be on the same filesystem, or else beside ``uri`` under a hidden name.
 
     Raises ConfigError when writing is refused, StorageUnavailable when it keeps failing.
     """
     fs, path = _at(uri)
 
     def copy() -> None:
-        draft = _draft(uri, path)
+        draft = _draft(path, _at(drafts)[1] if drafts else None)
         fs.put_file(str(local), draft)
         fs.invalidate_cache()
         _check_size(fs.info(draft)["size"], local.stat().st_size)
@@ -146,7 +155,9 @@ def publish(local: Path, uri: str) -> None:
             fs.cp_file(draft, path)  # not ``mv``, which expands * and [ ] in names
             fs.rm_file(draft)
         else:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(draft).replace(path)
+            _prune(Path(draft).parent)
 
     _attempt(uri, copy, writing=True)
 
@@ -207,10 +218,9 @@ def _at(uri: str) -> tuple[Any, str]:
     return fs, path
 
 
-def _draft(uri: str, path: str) -> str:
-    folder, _, name = path.rpartition("/")
-    token = uuid.uuid4().hex[:8]
-    return f"{folder}/_work/{token}-{name}" if is_remote(uri) else f"{folder}/.{name}.{token}.tmp"
+def _draft(path: str, folder: str | None = None) -> str:
+    own, _, name = path.rpartition("/")
+    return f"{folder or own}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
 
 
 def _check_size(got: int, expected: int | None) -> None:

@@ -25,7 +25,9 @@ def test_the_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PYTHONPATH", str(path.parent.parent))
     notebook = nbformat.read(path, 4)
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    shown = [output["data"] for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs if "data" in output]
+    shown = [
+        output["data"] for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs if "data" in output
+    ]
     assert "('ok', 154" in shown[0]["text/plain"]
     assert len([data for data in shown if "image/png" in data]) == 2
     assert "unreadable_video" in shown[-1]["text/plain"]

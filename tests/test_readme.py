@@ -14,7 +14,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 def first_cells(header: str) -> set[str]:
     """Names in code font in the first column of the table under ``header``."""
     table = README.split(header, 1)[1].split("\n\n", 1)[0]
-    return {name for line in table.splitlines() for name in re.findall(r"`([a-z0-9_]+)`", line.split("|")[1] if "|" in line else "")}
+    return {
+        name for line in table.splitlines() for name in re.findall(r"`([a-z0-9_]+)`", line.split("|")[1] if "|" in line else "")
+    }
 
 
 def test_columns_of_the_metadata_table() -> None:

@@ -37,10 +37,10 @@ class Sink(Protocol):
         ...
 
 
-def publish_file(local: Path, uri: str, *, content_type: str) -> Published:
-    """Publish a local file at ``uri`` and say what was published."""
+def publish_file(local: Path, uri: str, *, content_type: str, drafts: str | None = None) -> Published:
+    """Publish a local file at ``uri``, by way of the folder ``drafts``, and say what was published."""
     with local.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     size = local.stat().st_size
-    storage.publish(local, uri)
+    storage.publish(local, uri, drafts=drafts)
     return Published(uri=uri, sha256=sha256, bytes=size, content_type=content_type)

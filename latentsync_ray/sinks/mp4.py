@@ -22,4 +22,5 @@ class Mp4Sink:
         return storage.join(self.output, "clips", f"{clip_id}.mp4")
 
     def publish(self, local_mp4: Path, clip_id: str) -> Published:
-        return publish_file(local_mp4, self.uri(clip_id), content_type=self.content_type)
+        drafts = storage.join(self.output, "_work", "drafts")  # nothing half-written under clips/, not even hidden
+        return publish_file(local_mp4, self.uri(clip_id), content_type=self.content_type, drafts=drafts)

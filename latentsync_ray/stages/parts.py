@@ -7,14 +7,14 @@ same one.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 
 from latentsync_ray import storage
 from latentsync_ray.types import Clip, Part, Segment
 
-__all__ = ["drop_parts", "finished_parts", "load_part", "part_uri", "save_part"]
+__all__ = ["drop_parts", "finished_parts", "load_part", "part_uri", "save_part", "sweep"]
 
 
 def part_uri(output: str, segment: Segment) -> str:
@@ -43,6 +43,13 @@ def drop_parts(parts: Sequence[Part]) -> None:
     """Remove the parts of a clip, declarations first."""
     storage.delete([_sidecar(part.uri) for part in parts])
     storage.delete([part.uri for part in parts])
+
+
+def sweep(output: str, keep: Container[str]) -> None:
+    """Remove what is left of parts and drafts when nobody works any more, except parts of the clips in ``keep``."""
+    root = storage.join(output, "_work", "parts")
+    left = [uri for uri in storage.find_files(root) if uri.removeprefix(root).split("/")[1] not in keep]
+    storage.delete(left + storage.find_files(storage.join(output, "_work", "drafts")))
 
 
 def _folder(output: str, clip: Clip) -> str:
