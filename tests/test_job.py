@@ -147,7 +147,7 @@ def test_ray_gives_the_same_files_and_so_does_another_cluster_and_order(
     random.Random(5).shuffle(lines)
     shuffled = manifest.with_name("shuffled.jsonl")
     shuffled.write_text("".join(lines))
-    run(job(shuffled, tmp_path / "b", sync_workers=(2, 2), sync_cpus=0.25, crop_cpus=0.25, paste_cpus=0.25, shard_clips=4))
+    run(job(shuffled, tmp_path / "b", sync_workers=(2, 2), sync_cpus=0.25, crop_cpus=0.25, paste_cpus=0.25, shard_clips=5))
     assert hashes(tmp_path / "b") == expected
     assert all(row["note"] == f"row of {clip_id}" for clip_id, row in rows(tmp_path / "b").items())
 

@@ -21,7 +21,7 @@ from latentsync_ray.faces.mask import keep_mask
 __all__ = ["PasteMode", "blend_planes", "blend_rgb"]
 
 PasteMode = Literal["mask", "crop"]
-Box = tuple[int, int, int, int]
+_Box = tuple[int, int, int, int]
 
 _FEATHER = 24
 """In mode "mask" the seam is 1/24 of the face's side wide, 10 px at 256. Chosen by eye."""
@@ -75,7 +75,7 @@ def _mix(plane: np.ndarray, weighted: np.ndarray, weight: np.ndarray) -> None:
     plane[:] = np.clip(np.rint(weighted + (1 - weight) * plane), 0, 255)
 
 
-def _patch(face: np.ndarray, affine: np.ndarray, frame_size: tuple[int, ...], mode: PasteMode) -> tuple[Box, np.ndarray]:
+def _patch(face: np.ndarray, affine: np.ndarray, frame_size: tuple[int, ...], mode: PasteMode) -> tuple[_Box, np.ndarray]:
     """The box of the frame that changes, and its patch. Even coordinates: whole chroma samples. May be empty."""
     height, width = frame_size
     x0, y0, x1, y1 = crop_box(affine, len(face), part=_REPAINTED if mode == "mask" else (0, 0, 1, 1))
@@ -87,7 +87,7 @@ def _patch(face: np.ndarray, affine: np.ndarray, frame_size: tuple[int, ...], mo
     return box, _repainted(face, affine, box) if mode == "mask" else _whole_crop(face, affine, box)
 
 
-def _repainted(face: np.ndarray, affine: np.ndarray, box: Box) -> np.ndarray:
+def _repainted(face: np.ndarray, affine: np.ndarray, box: _Box) -> np.ndarray:
     """The patch of what the model generated."""
     if face.dtype != np.uint8:
         face = np.clip(np.rint(face * 127.5 + 127.5), 0, 255).astype(np.uint8)
@@ -98,7 +98,7 @@ def _repainted(face: np.ndarray, affine: np.ndarray, box: Box) -> np.ndarray:
     return _warp(_weighted(_resize(face, size), weight), affine, crop, box)
 
 
-def _whole_crop(face: np.ndarray, affine: np.ndarray, box: Box) -> np.ndarray:
+def _whole_crop(face: np.ndarray, affine: np.ndarray, box: _Box) -> np.ndarray:
     """The patch of the whole crop, in the official order and sizes."""
     if face.dtype == np.uint8:
         face = face / np.float32(127.5) - 1
@@ -129,7 +129,7 @@ def _resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
-def _warp(picture: np.ndarray, affine: np.ndarray, crop: tuple[int, int], box: Box, **border: Any) -> np.ndarray:
+def _warp(picture: np.ndarray, affine: np.ndarray, crop: tuple[int, int], box: _Box, **border: Any) -> np.ndarray:
     """What ``box`` of the frame shows of a picture that covers the crop at any size. Bilinear; by default zero outside."""
     x0, y0, x1, y1 = box
     matrix = np.asarray(affine, np.float64).copy()
