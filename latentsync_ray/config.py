@@ -130,6 +130,12 @@ class Job(_Strict):
             raise ValueError("must not be empty")
         return value
 
+    @field_validator("output")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        """Workers may run in other folders, and records are read from anywhere."""
+        return value if "://" in value else str(Path(value).expanduser().absolute())
+
 
 def load_job(path: str | Path, *overrides: str) -> Job:
     """Read a job from YAML and apply ``dotted.key=value`` overrides (values are YAML).

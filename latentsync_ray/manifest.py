@@ -204,7 +204,8 @@ def _pairs_of_same_stem(files: list[str], uri: str) -> pa.Table:
     if wrong:
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise ConfigError(f"{uri}: each stem needs one video and one audio, e.g. anna.mp4 and anna.wav; wrong are {shown}")
-    return pa.table({side: [sides[side][0] for sides in found.values()] for side in ("video", "audio")})
+    pairs = {side: [sides[side][0] for sides in found.values()] for side in ("video", "audio")}
+    return pa.table({"clip_id": list(found), **pairs})  # stems are unique here, and what people call their clips
 
 
 # Columns

@@ -19,7 +19,7 @@ def job(tmp_path: Path, text: str = MINIMAL, *overrides: str) -> Job:
 
 def test_defaults(tmp_path):
     read = job(tmp_path)
-    assert (read.manifest, read.output, read.sink, read.failure_budget) == ("pairs.csv", "out", "mp4", 0)
+    assert (read.manifest, read.output, read.sink, read.failure_budget) == ("pairs.csv", str(Path("out").absolute()), "mp4", 0)
     assert read.recipe == Recipe()
     assert read.cluster == Cluster()
 

@@ -8,7 +8,7 @@ from latentsync_ray.model.options import UNetConfig, WhisperSize
 
 __all__ = ["MODELS", "ModelSpec"]
 
-_LICENCE = "code Apache-2.0; weights OpenRAIL++ (see the model's page); Whisper MIT; VAE MIT"
+_LICENCE = "see the model's page"
 
 
 @dc.dataclass(frozen=True)
