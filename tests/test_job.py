@@ -155,11 +155,14 @@ def test_ray_gives_the_same_files_and_so_does_another_cluster_and_order(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_killed_in_the_middle_and_run_again(runner: str, manifest: Path, local: tuple[Path, Summary], tmp_path: Path) -> None:
-    output, config = tmp_path / "out", tmp_path / "job.yaml"
+    output, config, some = tmp_path / "out", tmp_path / "job.yaml", manifest.with_name(f"some_{runner}.jsonl")
+    chosen = ("talk", "pingpong", "turned", "text")
+    lines = [line for line in manifest.read_text().splitlines(keepends=True) if json.loads(line)["clip_id"] in chosen]
+    some.write_text("".join(lines))
     config.write_text(
         json.dumps(
             {
-                "manifest": str(manifest),
+                "manifest": str(some),
                 "output": str(output),
                 "failure_budget": 0.5,
                 "recipe": RECIPE.model_dump(mode="json"),
@@ -183,7 +186,7 @@ def test_killed_in_the_middle_and_run_again(runner: str, manifest: Path, local: 
         decoded(path)
     finished = set(rows(output)) | {path.stem for path in (output / "_work" / "records").glob("*.json")}
     subprocess.run(command, check=True, capture_output=True)
-    assert hashes(output) == hashes(local[0])
+    assert hashes(output) == {clip_id: value for clip_id, value in hashes(local[0]).items() if clip_id in chosen}
     redone = {name for name, time_ns in first.items() if (clips / name).stat().st_mtime_ns != time_ns}
     assert not {Path(name).stem for name in redone} & finished
     assert not list((output / "_work").rglob("*.mp4"))
