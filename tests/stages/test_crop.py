@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_clips import write_clip
+from make_clips import speech_like, write_clip, write_speech
 
 from latentsync_ray import assets
 from latentsync_ray.config import Recipe
@@ -86,3 +86,18 @@ def test_no_face_in_the_whole_clip_is_an_error_and_in_a_part_is_not(tmp_path: Pa
         list(Crop(RECIPE, 128)(whole))
     part = Span.of(whole, segment_count=whole.segment_count + 1)
     assert not any(crops.found.any() for crops in Crop(RECIPE, 128)(part))
+
+
+def test_spans_of_a_long_clip_follow_like_one(tmp_path: Path) -> None:
+    long = Pair(clip_id="a", video=str(assets.demo_video()), audio=str(write_speech(tmp_path / "s.wav", speech_like(20))))
+    made = []
+    for seconds in (10, 120):
+        recipe = RECIPE.model_copy(update={"span_seconds": seconds})
+        spans = Plan(recipe, str(tmp_path))(long)
+        made.append([crops for span in spans for crops in Crop(recipe, 128)(span)])
+    several, one = made
+    assert [crops.index for crops in several] == [crops.index for crops in one] == list(range(one[0].segment_count))
+    for mine, whole in zip(several, one, strict=True):
+        assert np.array_equal(mine.source_frames, whole.source_frames)
+        assert np.abs(mine.affines - whole.affines).max() < 0.1
+        assert np.array_equal(mine.mel, whole.mel)

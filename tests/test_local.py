@@ -1,0 +1,91 @@
+"""One clip in one process: inputs at the edge of what there is."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from eight_pairs import decoded, portrait
+from make_clips import speech_like, write_clip, write_speech
+
+from latentsync_ray import LipSync, Pair, Recipe, assets, lipsync
+
+RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return portrait(40)
+
+
+def test_one_picture_and_a_second_of_speech(frames: np.ndarray, tmp_path: Path) -> None:
+    video, audio = write_clip(tmp_path / "one.mp4", frames[:1]), write_speech(tmp_path / "s.wav", speech_like(1))
+    record = lipsync(video, audio, tmp_path / "out.mp4", recipe=RECIPE)
+    assert (record.status, record.frames, record.error) == ("ok", 25, "")
+
+
+@pytest.mark.parametrize("samples", [1, 160, 640])
+def test_hardly_any_speech(samples: int, frames: np.ndarray, tmp_path: Path) -> None:
+    video = write_clip(tmp_path / "v.mp4", frames)
+    audio = write_speech(tmp_path / "s.wav", speech_like(1)[:samples])
+    record = lipsync(video, audio, tmp_path / "out.mp4", recipe=RECIPE)
+    assert (record.status, record.frames, record.error) == ("ok", 1, "")
+    assert len(decoded(tmp_path / "out.mp4")) == 1
+
+
+def test_the_rate_of_the_source_is_kept(frames: np.ndarray, tmp_path: Path) -> None:
+    rate = Fraction(30000, 1001)
+    video, audio = write_clip(tmp_path / "v.mp4", frames, fps=rate), write_speech(tmp_path / "s.wav", speech_like(1.2))
+    record = lipsync(video, audio, tmp_path / "out.mp4", recipe=RECIPE.model_copy(update={"fps": "source"}))
+    assert (record.status, record.frames) == ("ok", round(1.2 * rate))
+    with av.open(tmp_path / "out.mp4") as container:
+        assert container.streams.video[0].average_rate == rate
+
+
+def test_speech_may_be_the_sound_of_a_video_and_is_copied(tmp_path: Path) -> None:
+    record = lipsync(assets.demo_video(), assets.demo_video(), tmp_path / "out.mp4", recipe=RECIPE)
+    assert record.status == "ok"
+    with av.open(tmp_path / "out.mp4") as made, av.open(assets.demo_video()) as source:
+        packets = [[bytes(packet) for packet in each.demux(audio=0) if packet.size] for each in (made, source)]
+    assert packets[0] == packets[1]
+
+
+def test_seeds_and_guidance_of_the_pair_count(frames: np.ndarray, tmp_path: Path) -> None:
+    video, audio = write_clip(tmp_path / "v.mp4", frames[:20]), write_speech(tmp_path / "s.wav", speech_like(0.7))
+    model = LipSync(str(tmp_path / "out"), recipe=RECIPE)
+    made = {
+        name: model(Pair(clip_id=name, video=str(video), audio=str(audio), **settings)).sha256
+        for name, settings in {"a": {}, "b": {"seed": 1247}, "c": {"seed": 8}, "d": {"guidance_scale": 2.0}}.items()
+    }
+    assert made["a"] == made["b"]
+    assert len(set(made.values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "code"),
+    [
+        ("missing.mp4", "s.wav", "input_not_found"),
+        ("v.mp4", "missing.wav", "input_not_found"),
+        ("v.mp4", "v.mp4", "unreadable_audio"),
+    ],
+)
+def test_bad_inputs_are_records(video: str, audio: str, code: str, frames: np.ndarray, tmp_path: Path) -> None:
+    write_clip(tmp_path / "v.mp4", frames[:5])
+    write_speech(tmp_path / "s.wav", speech_like(0.2))
+    record = lipsync(tmp_path / video, tmp_path / audio, tmp_path / "out.mp4", recipe=RECIPE)
+    assert (record.status, record.error_code) == ("failed", code)
+    assert record.error
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_too_large_names_the_limit(frames: np.ndarray, tmp_path: Path) -> None:
+    write_speech(tmp_path / "s.wav", speech_like(2))
+    write_clip(tmp_path / "v.mp4", frames[:5])
+    for limit, value in (("max_pixels", 1000), ("max_seconds", 1.0)):
+        recipe = RECIPE.model_copy(update={limit: value})
+        record = lipsync(tmp_path / "v.mp4", tmp_path / "s.wav", tmp_path / "out.mp4", recipe=recipe)
+        assert record.error_code == "too_large"
+        assert limit in record.error
