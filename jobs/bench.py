@@ -67,8 +67,16 @@ def child(video: Path, audio: Path, output: Path) -> None:
     record = lipsync(video, audio, output, recipe=recipe)
     if record.status != "ok":
         raise SystemExit(f"{record.error_code}: {record.error}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    out.print_json(json.dumps({"peak": peak, "frames": record.frames}), indent=None)
+    out.print_json(json.dumps({"peak": peak_memory(), "frames": record.frames}), indent=None)
+
+
+def peak_memory() -> int:
+    """Bytes this process held at most."""
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage: on Linux a child starts with the peak of the process that made it.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def memory() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -59,8 +60,6 @@ class Recipe(_Strict):
     """Which source frame an output frame shows: nearest slot, or as ``ffmpeg -r`` does (parity with the official script)."""
     segment_frames: Annotated[int, Field(ge=48, le=1024, multiple_of=WINDOW)] = 128
     """Frames per segment, a multiple of the model's 16-frame window."""
-    span_seconds: Annotated[float, Field(ge=10)] = 120
-    """Clips longer than this are decoded in several passes."""
     crf: Annotated[int, Field(ge=0, le=51)] = 18
     """x264 quality; smaller is better and bigger."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "veryfast"
@@ -71,8 +70,9 @@ class Recipe(_Strict):
     """Longer video or audio is refused (``too_large``)."""
 
     def fingerprint(self) -> str:
-        """16 hex digits that change whenever a field does."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
+        """16 hex digits that change whenever a field does that can change a pixel: raising a limit leaves them as they are."""
+        fields = self.model_dump(exclude={"max_pixels", "max_seconds"})
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def frame_rate(self, source: Fraction) -> Fraction:
         """Output frames per second of a clip whose own rate is ``source``."""
@@ -98,8 +98,8 @@ class Cluster(_Strict):
     """CPUs reserved per decoding task."""
     paste_cpus: Annotated[float, Field(gt=0)] = 0.5
     """CPUs reserved per encoding task."""
-    shard_clips: Annotated[int, Field(ge=1)] = 10_000
-    """Clips planned at once; what is in flight, not the manifest, has to fit the driver."""
+    shard_clips: Annotated[int, Field(ge=1)] = 100_000
+    """Clips given to Ray at once (about 1 KB of the driver's memory each); between two shards the pipeline runs empty."""
     passes: Annotated[int, Field(ge=1, le=10)] = 3
     """How often clips whose worker died are tried before they are recorded as ``worker_died``."""
     object_store_gb: Annotated[float, Field(gt=0)] | None = None
@@ -120,6 +120,8 @@ class Job(_Strict):
     cluster: Cluster = Cluster()
     failure_budget: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the manifest's clips that may fail before the job counts as failed (exit code 1). All are tried either way."""
+    mixed_recipes: bool = False
+    """Go on in an output whose finished clips were made with another recipe; by default that is refused."""
     retry_failed: bool = False
     """Also redo clips that an earlier run recorded as failed for a reason in their data."""
 
@@ -180,9 +182,10 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(problem: Any) -> str:
-    where = ".".join(str(step) for step in problem["loc"])
+    # Of a union's alternatives pydantic names each, in brackets or with dashes: no key looks like that.
+    where = ".".join(str(step) for step in problem["loc"] if not re.search(r"[\[-]", str(step)))
     if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+        return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
     section: type[BaseModel] = Job
     for step in problem["loc"][:-1]:
         section = {"recipe": Recipe, "cluster": Cluster}.get(str(step), section)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from latentsync_ray.config import Job
-from latentsync_ray.errors import CLIP_ERRORS
+from latentsync_ray.errors import ClipError, ConfigError, is_transient
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
+from latentsync_ray.registry import DETECTORS, lookup
 from latentsync_ray.stages.join import failed_record
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.types import ClipRecord, Pair, Part
@@ -31,7 +32,9 @@ class Summary:
     total: int
     """Clips in the manifest."""
     done_before: int
-    """Clips that an earlier run had finished."""
+    """Clips that earlier runs have dubbed."""
+    failed_before: int
+    """Clips that failed in earlier runs and were not tried again."""
     ok: int
     """Clips dubbed by this run."""
     failed: int
@@ -46,19 +49,36 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     """Dub every pair of the manifest that has no record yet, and record it.
 
     Killed at any moment and run again, it goes on where it was: finished clips are not redone, finished parts of the clip in
-    work are reused, and the table holds one row per clip. Raises ConfigError or ModelError before anything is started.
+    work are reused, and the table holds one row per clip. Raises ConfigError or ModelError for what makes the whole job
+    impossible, and RuntimeError, when all other clips are done, for a bug that clips met.
     """
     began, progress = time.perf_counter(), progress or Silent()
-    table = read_manifest(job.manifest)
-    records = Records(job.output, extra=extra_columns(table), recipe=job.recipe.fingerprint())
+    try:
+        table = read_manifest(job.manifest)
+        records = Records(
+            job.output, extra=extra_columns(table), recipe=job.recipe.fingerprint(), mixed_recipes=job.mixed_recipes
+        )
+    except ClipError as error:
+        raise ConfigError(f"manifest or output cannot be used: {error}") from error
+    if len(table) == 0:
+        raise ConfigError(f"{job.manifest} has no rows")
+    lookup(DETECTORS, job.recipe.detector, "detector")  # a wrong name is found before anything is started
     todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
+    failed_before = sum(bool(records.done.get(clip_id)) for clip_id in table["clip_id"].to_pylist())
     progress.start(len(table), len(table) - len(todo))
+    if todo and job.cluster.runner == "ray":
+        progress.note("starting Ray and the model; the first frames take a moment")
     ok = failed = frames = 0
+    bugs: list[str] = []
     try:
         with records, noting(progress):
             for first in range(0, len(todo), job.cluster.shard_clips):
                 rows = [to_pair(table, index) for index in todo[first : first + job.cluster.shard_clips]]
                 for result in _dub(rows, job):
+                    if isinstance(result, Part) and result.error_code:
+                        bugs.append(result.error)
+                        progress.note(f"a bug, and no record of clip {result.clip_id}: {result.error.strip().splitlines()[-1]}")
+                        continue
                     if isinstance(result, Part):
                         progress.frames(result.stop - result.start)
                         continue
@@ -68,12 +88,15 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     finally:
         progress.stop()
     records.compact()
-    sweep(job.output, keep={clip_id for clip_id, code in records.done.items() if code and CLIP_ERRORS[code].transient})
+    if bugs:
+        raise RuntimeError(f"{len(bugs)} clips met a bug and have no record; the first one {bugs[0]}")
+    sweep(job.output, keep={clip_id for clip_id, code in records.done.items() if is_transient(code)})
     failed_ever = sum(bool(records.done.get(clip_id)) for clip_id in table["clip_id"].to_pylist())
     return Summary(
         output=job.output,
         total=len(table),
-        done_before=len(table) - len(todo),
+        done_before=len(table) - len(todo) - failed_before,
+        failed_before=failed_before,
         ok=ok,
         failed=failed,
         frames=frames,

@@ -11,10 +11,10 @@
         ├── UnreadableAudio     unreadable_audio
         ├── NoFace              no_face
         ├── TooLarge            too_large
-        ├── InvalidPair         invalid_pair
-        ├── InputNotFound       input_not_found
+        ├── InvalidPair         invalid_pair (transient: the row may have been corrected)
+        ├── InputNotFound       input_not_found (transient: it may have arrived)
         ├── StorageUnavailable  storage_unavailable (transient: worth another run)
-        ├── MixedParts          mixed_parts (transient: its parts were made by different checkpoints)
+        ├── MixedParts          mixed_parts (transient: its finished parts do not fit together, or went away)
         └── WorkerDied          worker_died (transient: the process working on it was killed)
 
 Knows nothing about Ray, media or models. An error that is not in this tree is a bug and is never caught.
@@ -40,6 +40,7 @@ __all__ = [
     "UnreadableVideo",
     "WeightsNotFound",
     "WorkerDied",
+    "is_transient",
 ]
 
 
@@ -102,15 +103,17 @@ class TooLarge(ClipError):
 
 
 class InvalidPair(ClipError):
-    """A manifest row carries a value that cannot be used."""
+    """A manifest row carries a value that cannot be used. Transient: the row may have been corrected."""
 
     code = "invalid_pair"
+    transient = True
 
 
 class InputNotFound(ClipError):
-    """The video or audio does not exist at its URI, or access is denied."""
+    """The video or audio does not exist at its URI, or access is denied. Transient: it may have arrived."""
 
     code = "input_not_found"
+    transient = True
 
 
 class StorageUnavailable(ClipError):
@@ -121,7 +124,7 @@ class StorageUnavailable(ClipError):
 
 
 class MixedParts(ClipError):
-    """The clip's finished parts come from different checkpoints; they were dropped and will be made again."""
+    """The clip's finished parts do not fit together, or went away; they will be made again."""
 
     code = "mixed_parts"
     transient = True
@@ -149,3 +152,8 @@ CLIP_ERRORS: dict[str, type[ClipError]] = {
     )
 }
 """``error_code`` -> the error, in the order of the tree."""
+
+
+def is_transient(code: str) -> bool:
+    """Whether running a clip that failed with this ``error_code`` again may help; codes of others' making are final."""
+    return code in CLIP_ERRORS and CLIP_ERRORS[code].transient

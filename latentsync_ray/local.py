@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from latentsync_ray.config import Job, Recipe
-from latentsync_ray.errors import ClipError
+from latentsync_ray.errors import ClipError, ConfigError
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
@@ -26,32 +26,44 @@ class LipSync:
 
     ``LipSync(output, recipe=recipe)(pair)`` writes ``{output}/clips/{clip_id}.mp4`` and returns the clip's record; an error
     in the clip's data is in the record, any other error is raised. Memory does not grow with the length of a clip.
+    ``commit`` leaves the record in the output, for a driver that keeps a table.
     """
 
-    def __init__(self, output: str, *, recipe: Recipe | None = None, device: Device = "auto", sink: Sink | None = None) -> None:
+    def __init__(
+        self,
+        output: str,
+        *,
+        recipe: Recipe | None = None,
+        device: Device = "auto",
+        sink: Sink | None = None,
+        commit: bool = False,
+    ) -> None:
         self.recipe = recipe = recipe or Recipe()
         self.plan = Plan(recipe, output)
         self.sync = Sync(recipe, device)
         self.crop = Crop(recipe, self.sync.model.resolution)
         self.paste = Paste(recipe, output)
-        self.join = Join(recipe, output, sink or lookup(SINKS, "mp4", "sink")(output))
+        self.join = Join(recipe, output, sink or lookup(SINKS, "mp4", "sink")(output), commit=commit)
 
-    def parts(self, pair: Pair) -> Iterator[Part]:
-        """The first four stages, segment by segment; raises ClipError."""
-        for span in self.plan(pair):
-            for crops in self.crop(span):
-                yield self.paste(self.sync(crops))
+    def stream(self, pair: Pair) -> Iterator[Part | ClipRecord]:
+        """Every part as it is encoded, and at the end the clip's record."""
+        parts = []
+        try:
+            for crops in self.crop(self.plan(pair)):
+                part = self.paste(self.sync(crops))
+                parts.append(part)
+                yield part
+            yield self.join(parts)
+        except ClipError as error:
+            yield failed_record(Pair.failed(pair, error), self.recipe)
 
     def __call__(self, pair: Pair, *, on_part: Callable[[Part], None] | None = None) -> ClipRecord:
-        try:
-            parts = []
-            for part in self.parts(pair):
-                parts.append(part)
-                if on_part:
-                    on_part(part)
-            return self.join(parts)
-        except ClipError as error:
-            return failed_record(Pair.failed(pair, error), self.recipe)
+        for result in self.stream(pair):
+            if isinstance(result, ClipRecord):
+                return result
+            if on_part:
+                on_part(result)
+        raise AssertionError("a stream ends with a record")
 
 
 def lipsync(
@@ -65,8 +77,12 @@ def lipsync(
 ) -> ClipRecord:
     """Lip-sync one video to one speech and write the MP4 at ``output`` (a path or URI). Ray is not needed.
 
-    ``record.status`` says whether it worked; ``record.error_code`` and ``record.error`` say why not.
+    ``record.status`` says whether it worked; ``record.error_code`` and ``record.error`` say why not. ``on_part`` is called
+    with each finished piece, for progress. Raises ConfigError when ``output`` is a folder or one of the inputs.
     """
+    place = Path(output)
+    if place.is_dir() or (place.exists() and any(Path(each).exists() and place.samefile(each) for each in (video, audio))):
+        raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
     with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
         pair = Pair(clip_id=Path(str(output)).stem, video=str(video), audio=str(audio))
         return LipSync(work, recipe=recipe, device=device, sink=FileSink(str(output)))(pair, on_part=on_part)
@@ -74,13 +90,7 @@ def lipsync(
 
 def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     """Dub pairs one after the other: every part as it is encoded, and each clip's record when it is finished."""
-    model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=lookup(SINKS, job.sink, "sink")(job.output))
+    sink = lookup(SINKS, job.sink, "sink")(job.output)
+    model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True)
     for pair in pairs:
-        parts = []
-        try:
-            for part in model.parts(pair):
-                parts.append(part)
-                yield part
-            yield model.join(parts)
-        except ClipError as error:
-            yield failed_record(Pair.failed(pair, error), job.recipe)
+        yield from model.stream(pair)

@@ -23,8 +23,8 @@ from pydantic import ValidationError
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError, InputNotFound, InvalidPair
-from latentsync_ray.storage import fetch, is_remote, join, list_files
-from latentsync_ray.types import ClipRecord, Pair
+from latentsync_ray.storage import exists, fetch, is_remote, join, list_files
+from latentsync_ray.types import UNUSABLE_ID, ClipRecord, Pair
 
 __all__ = ["extra_columns", "read_manifest", "to_pair"]
 
@@ -109,6 +109,8 @@ def _read(uri: str) -> tuple[pa.Table, str]:
             return _read_json_lines(fetch(uri)), _parent(base)
         if kind == ".parquet":
             return _read_parquet(uri, base)
+        if not exists(base):
+            raise InputNotFound(f"{uri} does not exist")
         files = [name for name in list_files(base) if not name.rsplit("/", 1)[-1].startswith((".", "_"))]
         if any(name.endswith(".parquet") for name in files):
             return _read_parquet(uri, base)
@@ -247,7 +249,7 @@ def _clip_ids(table: pa.Table, uri: str) -> pa.ChunkedArray:
     else:
         ids = _made_ids(table)
     bad = _pc.or_(
-        _pc.match_substring_regex(ids, r"[/\\\x00-\x1f\x7f]|^\.|\.\.|::"),
+        _pc.match_substring_regex(ids, UNUSABLE_ID),
         _pc.greater(_pc.binary_length(ids), _ID_BYTES),
     )
     if _pc.any(bad).as_py():

@@ -1,10 +1,11 @@
 """The five stages on Ray Data, top to bottom.
 
-    pairs -plan-> spans -crop-> crops -sync-> faces -paste-> parts -join-> records
+    pairs -plan, crop-> crops -sync-> faces -paste-> parts -join-> records
 
 Parts stream back to the driver, which counts them per clip and starts a clip's join the moment its last part is there: no
-barrier, and a slow clip holds nobody up. An error in a clip's data travels as a row; a worker that dies costs the clips it
-was working on one more pass, in which finished parts are found in storage and not made again.
+barrier, and a slow clip holds nobody up. Whatever goes wrong travels as a row: an error in a clip's data becomes its record, a
+wrong setting stops the job at once, a bug is raised when all other clips are done. A worker that dies costs the clips it was
+working on one more pass, in which finished parts are found in storage and not made again.
 """
 
 from __future__ import annotations
@@ -13,48 +14,44 @@ import gc
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, cast
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
-from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError
 
 from latentsync_ray import errors
 from latentsync_ray.config import Cluster, Job, Recipe
-from latentsync_ray.errors import ClipError, DeviceLost, WorkerDied
+from latentsync_ray.errors import ClipError, ConfigError, DeviceLost, WorkerDied
 from latentsync_ray.model.source import find_spec
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.join import Join, failed_record
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
+from latentsync_ray.stages.rows import BUG, apply, foreign, raise_settings, task
 from latentsync_ray.stages.sync import Sync
-from latentsync_ray.types import ClipRecord, Crops, Device, Faces, Pair, Part, Row, Span
+from latentsync_ray.types import ClipRecord, Crops, Device, Faces, Pair, Part
 
 __all__ = ["connect", "dub", "lipsync_dataset", "parts_dataset"]
 
 log = logging.getLogger(__name__)
 
-_PENDING_JOINS = 8
-"""Joins in flight; each copies one clip's MP4, so this bounds disk and network, not time."""
-
 
 def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster) -> Dataset:
     """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error."""
     gpus, (fewest, most) = _sync_pool(cluster)
-    crop = partial(Crop, recipe, find_spec(recipe.model).resolution)
+    cut = partial(_Cut, recipe, output, find_spec(recipe.model).resolution)
     # Ray Data retries a killed worker's task for ever unless told so, and has no other way to be told yet.
     retried: dict[str, Any] = {"max_retries": 3}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*deprecated")
         return (
-            pairs.flat_map(_task(partial(Plan, recipe, output), Pair, Span), num_cpus=0.25, **retried)  # waits on storage
-            .repartition(target_num_rows_per_block=1)  # one span a task: a block is what is retried, and what spreads out
-            .flat_map(_task(crop, Span, Crops), num_cpus=cluster.crop_cpus, **retried)
+            pairs.repartition(target_num_rows_per_block=1)  # one clip a task: a block is what is retried, and what spreads out
+            .flat_map(task(cut, Pair, Crops), num_cpus=cluster.crop_cpus, **retried)
             .map(
                 cast("Callable[[dict[str, Any]], dict[str, Any]]", _SyncWorker),
                 fn_constructor_kwargs={"recipe": recipe, "device": cluster.device},
@@ -63,7 +60,7 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
                 num_cpus=cluster.sync_cpus,
                 max_task_retries=3,
             )
-            .flat_map(_task(partial(Paste, recipe, output), Faces, Part), num_cpus=cluster.paste_cpus, **retried)
+            .flat_map(task(partial(Paste, recipe, output), Faces, Part), num_cpus=cluster.paste_cpus, **retried)
         )
 
 
@@ -78,19 +75,31 @@ def lipsync_dataset(
     one by one, with resume and a metadata table.
     """
     recipe, cluster = recipe or Recipe(), cluster or Cluster()
-    join = Join(recipe, output, lookup(SINKS, sink, "sink")(output))
+    connect(cluster)
+    join = Join(recipe, output, lookup(SINKS, sink, "sink")(output), commit=False)
 
     def join_group(group: Any) -> Any:
         rows = [{name: column[number] for name, column in group.items()} for number in range(len(group["clip_id"]))]
-        record = _join(join, [Part.from_row(row) for row in rows])
-        return {name: [value] for name, value in {**_foreign(rows[0], Part), **record.to_row()}.items()}
+        parts = [Part.from_row(row) for row in rows]
+        for part in parts:
+            raise_settings(part)
+            if part.error_code == BUG:
+                raise RuntimeError(part.error)
+        return {name: [value] for name, value in {**foreign(rows[0], Part), **_join(join, parts).to_row()}.items()}
 
-    parts = parts_dataset(pairs, output, recipe, cluster)
-    return parts.groupby("clip_id").map_groups(join_group, batch_format="numpy", num_cpus=0.25)
+    return (
+        parts_dataset(pairs, output, recipe, cluster)
+        .groupby("clip_id")
+        .map_groups(join_group, batch_format="numpy", num_cpus=0.25)
+    )
 
 
 def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
-    """Dub pairs on Ray: every part as it is encoded, and each clip's record when it is finished, in no particular order."""
+    """Dub pairs on Ray: every part as it is encoded, and each clip's record when it is finished, in no particular order.
+
+    Raises ConfigError or ModelError when a worker meets one. A part with the error code ``BUG`` stands for a clip that met a
+    bug; it holds the traceback.
+    """
     left = {pair.clip_id: pair for pair in pairs}
     connect(job.cluster)
     for attempt in range(job.cluster.passes):
@@ -98,22 +107,24 @@ def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
             return
         if attempt:
             log.warning("pass %d: %d clips whose workers died are tried again", attempt + 1, len(left))
-        # A block whose worker died drops out and is made again in the next pass. In the last pass whatever is still wrong
-        # comes to light: a bug raises, with the clip's id.
-        DataContext.get_current().max_errored_blocks = -1 if attempt + 1 < job.cluster.passes else 0
         for result in _one_pass(list(left.values()), job):
-            if isinstance(result, ClipRecord):
+            if isinstance(result, ClipRecord) or result.error_code == BUG:
                 left.pop(result.clip_id, None)
             yield result
     for pair in left.values():
-        died = WorkerDied(f"the process working on it died in each of {job.cluster.passes} passes (out of memory?)")
+        died = WorkerDied(
+            f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "
+            f"or nothing moved for {job.cluster.no_progress_seconds:.0f} s; Ray's logs say which"
+        )
         yield failed_record(Pair.failed(pair, died), job.recipe)
 
 
 def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     """One run of the dataset over ``pairs``. A pass that breaks off just ends: what it did not yield is left for the next."""
-    join = ray.remote(num_cpus=0, max_retries=3)(_join)
+    # Not retried: it removes the parts it has joined. A join that dies is made up for in the next pass.
+    join = ray.remote(num_cpus=0, max_retries=0)(_join)
     stage = Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output))
+    at_most = max(8, int(ray.cluster_resources().get("CPU", 0)))  # each copies one clip: mostly waiting for storage
     arrived: dict[str, dict[int, Part]] = {}
     settled: set[str] = set()
     pending: dict[Any, Part] = {}
@@ -124,21 +135,21 @@ def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     try:
         for row in dataset.iter_rows():
             part = Part.from_row(row)
+            raise_settings(part)
             if part.clip_id in settled:
                 continue
             if part.error_code:
                 settled.add(part.clip_id)
-                yield failed_record(part, job.recipe)
+                yield part if part.error_code == BUG else failed_record(part, job.recipe)
                 continue
-            yield part
             parts = arrived.setdefault(part.clip_id, {})
+            if part.index not in parts:
+                yield part
             parts[part.index] = part
             if len(parts) == part.segment_count:
                 settled.add(part.clip_id)
                 pending[join.remote(stage, list(arrived.pop(part.clip_id).values()))] = part
-            yield from _joined(pending, at_most=_PENDING_JOINS)
-    except RayTaskError:
-        raise  # a bug in a stage; its traceback names the clip
+            yield from _joined(pending, at_most=at_most)
     except (RayError, ExecutionTimeoutError) as error:
         if getattr(error, "actor_init_failed", False):
             raise _own_error(error) from error
@@ -158,8 +169,10 @@ def _joined(pending: dict[Any, Part], *, at_most: int) -> Iterator[ClipRecord]:
         part = pending.pop(done[0])
         try:
             yield ray.get(done[0])
-        except WorkerCrashedError:
-            log.warning("the join of clip %s died; it is tried again in the next pass", part.clip_id)
+        except RayTaskError:
+            raise
+        except RayError as error:
+            log.warning("the join of clip %s died (%s); it is made up for in the next pass", part.clip_id, type(error).__name__)
 
 
 def _join(join: Join, parts: list[Part]) -> ClipRecord:
@@ -170,17 +183,14 @@ def _join(join: Join, parts: list[Part]) -> ClipRecord:
         return failed_record(Part.failed(parts[0], error), join.recipe)
 
 
-def _task(make: partial[Any], takes: type[Row], gives: type[Row]) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
-    """A light stage as a Ray Data task: made once per worker process, when it is first called."""
-    ready: list[Callable[[Any], Any]] = []
+class _Cut:
+    """Plan and crop, in one task: a clip is fetched when somebody has time for it, and read while it is still at hand."""
 
-    def call(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        if not ready:
-            ready.append(make())
-        yield from _apply(ready[0], row, takes, gives)
+    def __init__(self, recipe: Recipe, output: str, resolution: int) -> None:
+        self.plan, self.crop = Plan(recipe, output), Crop(recipe, resolution)
 
-    call.__name__ = call.__qualname__ = make.func.__name__  # what Ray's dashboard shows
-    return call
+    def __call__(self, pair: Pair) -> Iterator[Crops]:
+        return self.crop(self.plan(pair))
 
 
 class _SyncWorker:
@@ -191,47 +201,10 @@ class _SyncWorker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
-            return next(_apply(self.sync, row, Crops, Faces))
+            return next(apply(self.sync, row, Crops, Faces))
         except DeviceLost:
             log.critical("device lost at clip %s, segment %d: ending this worker", row["clip_id"], row["index"], exc_info=True)
             os._exit(1)
-
-
-def _apply(stage: Callable[[Any], Any], row: dict[str, Any], takes: type[Row], gives: type[Row]) -> Iterator[dict[str, Any]]:
-    """Call a stage on a row of a block, and give rows of the next.
-
-    Rows that carry an error pass by; a ClipError becomes such a row; columns that are not ours are carried along.
-    """
-    taken, foreign = takes.from_row(row), _foreign(row, takes)
-    if taken.error_code:
-        yield {**foreign, **gives.failed(taken).to_row()}
-        return
-    with _Naming(taken):
-        try:
-            results = stage(taken)
-            for result in [results] if isinstance(results, Row) else results:
-                yield {**foreign, **result.to_row()}
-        except ClipError as error:
-            yield {**foreign, **gives.failed(taken, error).to_row()}
-
-
-class _Naming:
-    """Says, in the traceback of a bug, which clip showed it."""
-
-    def __init__(self, row: Row) -> None:
-        self.row = row
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None:
-            error.add_note(f"while working on clip {self.row.clip_id!r}")
-
-
-def _foreign(row: Mapping[str, Any], known: type[Row]) -> dict[str, Any]:
-    """Columns of ``row`` that are the user's."""
-    names = {field.name for field in fields(known)}
-    return {name: value for name, value in row.items() if name not in names}
 
 
 def connect(cluster: Cluster) -> None:
@@ -249,7 +222,10 @@ def connect(cluster: Cluster) -> None:
                 logging_level=logging.ERROR,
                 object_store_memory=store,
             )
+    # A pass in which every clip failed before the model is no reason for advice on how many workers to have.
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     context = DataContext.get_current()
+    context.max_errored_blocks = -1  # a block whose worker died drops out; the next pass makes it again
     context.target_max_block_size = 1 << 20  # a segment's crops are larger than this: one row, one block, one retry
     context.execution_no_progress_timeout_s = cluster.no_progress_seconds
     context.enable_progress_bars = False  # clips are counted by the driver
@@ -261,9 +237,14 @@ def connect(cluster: Cluster) -> None:
 
 def _sync_pool(cluster: Cluster) -> tuple[float, tuple[int, int]]:
     """GPUs per model worker, and the fewest and most workers: unless told otherwise one a GPU, or one in all without GPUs."""
-    present = int(ray.cluster_resources().get("GPU", 0)) if cluster.device in ("auto", "cuda") else 0
+    present = ray.cluster_resources().get("GPU", 0.0) if cluster.device in ("auto", "cuda") else 0.0
+    if cluster.address and cluster.device == "auto" and not present and cluster.sync_gpus is None:
+        raise ConfigError(
+            f"the cluster at {cluster.address} has no GPU yet: set cluster.sync_gpus=1 and cluster.sync_workers to wait for "
+            "some, or cluster.device=cpu to do without"
+        )
     gpus = float(present > 0) if cluster.sync_gpus is None else cluster.sync_gpus
-    return gpus, cluster.sync_workers or (1, max(1, present if gpus else 0))
+    return gpus, cluster.sync_workers or (1, max(1, int(present / gpus) if gpus else 1))
 
 
 def _own_error(error: Exception) -> Exception:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from latentsync_ray.errors import CLIP_ERRORS, ConfigError
+from latentsync_ray.errors import ConfigError, is_transient
 from latentsync_ray.storage import delete, fetch, join, list_files, read_bytes, write_bytes
 from latentsync_ray.types import ClipRecord
 
@@ -71,11 +71,13 @@ class Records:
         recipe: str | None = None,
         mixed_recipes: bool = False,
         every_rows: int = 500,
-        every_seconds: float = 30,
+        every_seconds: float = 120,
     ) -> None:
         self.output = output
         self.done: dict[str, str] = {}
         """clip_id -> its error code, empty when it succeeded."""
+        self._outdated: set[str] = set()
+        """Clips that failed under another recipe: this one may do better."""
         self._extra = extra.combine_chunks() if extra is not None and extra.num_columns > 1 else None
         self._recipe = None if mixed_recipes else recipe
         self._every_rows, self._every_seconds = every_rows, every_seconds
@@ -102,7 +104,7 @@ class Records:
         todo, again = [], set()
         for index, clip_id in enumerate(clip_ids.to_pylist()):
             code = self.done.get(clip_id)
-            if code and (retry_failed or (code in CLIP_ERRORS and CLIP_ERRORS[code].transient)):
+            if code and (retry_failed or is_transient(code) or clip_id in self._outdated):
                 again.add(clip_id)
             if code is None or clip_id in again:
                 todo.append(index)
@@ -160,6 +162,9 @@ class Records:
             table = _read(uri, columns=["clip_id", "status", "error_code", "recipe"])
             schemas.append(pq.read_schema(fetch(uri)))
             self._check_recipe(table.filter(_pc.field("status") == "ok")["recipe"].unique().to_pylist())
+            if self._recipe:
+                stale = table.filter((_pc.field("status") != "ok") & (_pc.field("recipe") != self._recipe))
+                self._outdated.update(stale["clip_id"].to_pylist())
             self.done.update(zip(table["clip_id"].to_pylist(), map(sys.intern, table["error_code"].to_pylist()), strict=True))
         try:
             pa.unify_schemas(schemas, promote_options="permissive")

@@ -7,7 +7,7 @@
 Array columns are declared once (axes, dtype). The declaration checks every row on construction, prints shapes and never pixels,
 and builds the empty arrays of failed rows, so that all rows of one kind keep one schema.
 
-Axes: T output frames of the span, F output frames of the segment (0 when its part already lies in storage), S crop side in px,
+Axes: T output frames of the clip, F output frames of the segment (0 when its part already lies in storage), S crop side in px,
 K Whisper windows of 30 s, D finished segments.
 """
 
@@ -19,12 +19,29 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from latentsync_ray.errors import CLIP_ERRORS, ClipError
+from latentsync_ray.errors import ClipError
 
-__all__ = ["Clip", "ClipRecord", "Crops", "Device", "Faces", "LoopMode", "Pair", "Part", "Row", "Segment", "Span", "array"]
+__all__ = [
+    "UNUSABLE_ID",
+    "Clip",
+    "ClipRecord",
+    "Crops",
+    "Device",
+    "Faces",
+    "LoopMode",
+    "Pair",
+    "Part",
+    "Row",
+    "Segment",
+    "Span",
+    "array",
+]
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 """Where a model runs; auto is the best that the machine has."""
+
+UNUSABLE_ID = r"[/\\\x00-\x1f\x7f]|^\.|^$|\.\.|::"
+"""What a clip id must not match, since it becomes a file name: a slash, a control character, "..", "::", a leading dot."""
 
 LoopMode = Literal["pingpong", "loop"]
 """How the video repeats when the audio is longer: forward-backward-forward, or from the start again."""
@@ -87,11 +104,6 @@ class Row:
             kept |= {"error_code": error.code, "error": str(error)}
         return cls.from_row(kept)
 
-    @property
-    def transient(self) -> bool:
-        """Whether running this clip again may help."""
-        return bool(self.error_code) and self.error_code in CLIP_ERRORS and CLIP_ERRORS[self.error_code].transient
-
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
@@ -135,14 +147,12 @@ class Clip(Pair):
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Span(Clip):
-    """What one worker decodes in one pass: output frames ``start`` to ``start + T`` of the clip."""
+    """What one worker decodes in one pass: the whole clip, so that one face is followed from its beginning to its end."""
 
-    start: int = 0
-    first_segment: int = 0
     source_frames: np.ndarray = array("T", np.int32)
     """Which source frame (display order) each output frame shows: the fps grid and the loop, decided once."""
     segment_stops: np.ndarray = array("N", np.int32)
-    """Output frame after the last one of each of the span's segments."""
+    """Output frame after the last one of each of the clip's segments."""
     finished: np.ndarray = array("D", np.int32)
     """Indices of the clip's segments whose parts already lie in storage."""
 
@@ -163,7 +173,8 @@ class Crops(Segment):
     """Aligned faces of one segment, with the speech around it."""
 
     source_frames: np.ndarray = array("F", np.int32)
-    faces: np.ndarray = array("F S S 3", np.uint8)
+    faces: np.ndarray = array("G S S 3", np.uint8)
+    """G is F, or 0 when no frame of the segment shows a face."""
     affines: np.ndarray = array("F 2 3", np.float32)
     """Frame px -> crop px of the ``crop size`` of the model's resolution."""
     found: np.ndarray = array("F", np.bool_)
@@ -177,11 +188,13 @@ class Faces(Segment):
     """The same segment with new mouths."""
 
     source_frames: np.ndarray = array("F", np.int32)
-    faces: np.ndarray = array("F S S 3", np.uint8)
+    faces: np.ndarray = array("G S S 3", np.uint8)
     affines: np.ndarray = array("F 2 3", np.float32)
     found: np.ndarray = array("F", np.bool_)
     checkpoint: str = ""
     """Hash of the weights that made the faces."""
+    arithmetic: str = ""
+    """Kind of device and number format that made them, e.g. ``cuda bfloat16``."""
     sync_seconds: float = 0.0
 
 
@@ -194,6 +207,7 @@ class Part(Segment):
     missing: int = 0
     """Frames without a usable face, passed through untouched."""
     checkpoint: str = ""
+    arithmetic: str = ""
     sync_seconds: float = 0.0
     paste_seconds: float = 0.0
 
@@ -223,6 +237,7 @@ class ClipRecord(Row):
     loop_mode: LoopMode | None = None
     model: str = ""
     checkpoint: str = ""
+    arithmetic: str = ""
     recipe: str = ""
     """Fingerprint of the recipe."""
     version: str = ""

@@ -60,6 +60,7 @@ def summary(**changes: Any) -> Summary:
         "output": "o",
         "total": 12,
         "done_before": 3,
+        "failed_before": 0,
         "ok": 8,
         "failed": 1,
         "frames": 3600,

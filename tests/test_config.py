@@ -103,7 +103,6 @@ OTHER = {
     "fps": 30,
     "fps_rule": "cli",
     "segment_frames": 64,
-    "span_seconds": 60,
     "crf": 20,
     "preset": "fast",
     "max_pixels": 100,
@@ -112,9 +111,9 @@ OTHER = {
 
 
 @pytest.mark.parametrize("name", Recipe.model_fields)
-def test_every_field_of_the_recipe_changes_its_fingerprint(name):
+def test_every_field_of_the_recipe_but_its_limits_changes_its_fingerprint(name):
     changed = Recipe.model_validate({name: OTHER[name]})
-    assert changed.fingerprint() != Recipe().fingerprint()
+    assert (changed.fingerprint() == Recipe().fingerprint()) == (name in ("max_pixels", "max_seconds"))
     assert changed.fingerprint() == Recipe.model_validate({name: OTHER[name]}).fingerprint()
     assert len(changed.fingerprint()) == 16
 

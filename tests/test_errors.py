@@ -7,7 +7,7 @@ import re
 import pytest
 
 from latentsync_ray import errors
-from latentsync_ray.errors import CLIP_ERRORS, ClipError, ConfigError, DeviceLost, LatentSyncError, ModelError
+from latentsync_ray.errors import CLIP_ERRORS, ClipError, ConfigError, DeviceLost, LatentSyncError, ModelError, is_transient
 
 EVERY = [value for value in vars(errors).values() if inspect.isclass(value)]
 
@@ -34,6 +34,7 @@ def test_every_clip_error_has_its_own_code():
 def test_transient_is_what_the_tree_says():
     said = set(re.findall(r"(\w+) \(transient", errors.__doc__ or ""))
     assert {code for code, error in CLIP_ERRORS.items() if error.transient} == said
+    assert {code for code in [*CLIP_ERRORS, "", "of_another_version"] if is_transient(code)} == said
 
 
 def test_fates_do_not_mix():

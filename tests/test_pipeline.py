@@ -12,10 +12,10 @@ import pytest
 import ray
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
-from ray.exceptions import RayTaskError
 
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset
 from latentsync_ray.pipeline import dub
+from latentsync_ray.stages.rows import BUG
 from latentsync_ray.types import ClipRecord, Part
 
 RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
@@ -80,11 +80,18 @@ def test_a_clip_that_kills_its_worker_is_recorded_and_the_others_finish(pairs: l
     assert ended == {"talk0": "ok", "talk1": "ok", "red2": "worker_died", "talk3": "ok"}
 
 
-def test_a_bug_raises_after_the_others_have_finished(pairs: list[Pair], tmp_path: Path) -> None:
-    results = []
-    with pytest.raises(RayTaskError, match=r"(?s)clip 'red2'.*a bug in a detector|a bug in a detector.*clip 'red2'"):
-        results.extend(dub(pairs, job(tmp_path, detector="faulty:Buggy")))
-    assert len(list((tmp_path / "clips").iterdir())) == 3
+def test_a_bug_comes_to_light_with_its_clip_and_the_others_finish(pairs: list[Pair], tmp_path: Path) -> None:
+    results = list(dub(pairs, job(tmp_path, detector="faulty:Buggy")))
+    (bug,) = [result for result in results if isinstance(result, Part) and result.error_code]
+    assert (bug.clip_id, bug.error_code) == ("red2", BUG)
+    assert "while working on clip 'red2'" in bug.error
+    assert "ZeroDivisionError: a bug in a detector" in bug.error
+    assert records(iter(results)) == {"talk0": "ok", "talk1": "ok", "talk3": "ok"}
+
+
+def test_a_setting_that_only_workers_can_check_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown detector 'nonsense'"):
+        records(dub(pairs, job(tmp_path, detector="nonsense")))
 
 
 def test_a_model_that_is_not_there_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:

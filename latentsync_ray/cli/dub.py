@@ -94,7 +94,11 @@ def run(
 
     from latentsync_ray.driver import run as run_job
 
-    summary = run_job(job, progress=make_progress())
+    try:
+        summary = run_job(job, progress=make_progress())
+    except KeyboardInterrupt:
+        ERR.print("interrupted; finished clips and segments are kept: the same command goes on where it was")
+        raise
     print_summary(summary)
     raise typer.Exit(summary.exit_code)
 
@@ -103,7 +107,12 @@ def print_summary(summary: Summary) -> None:
     """How a run ended, in a few lines."""
     before = f" ({summary.done_before} before)" if summary.done_before else ""
     failed = f", [red]{summary.failed} failed[/]" if summary.failed else ""
-    OUT.print(f"[bold]{summary.done_before + summary.ok} of {summary.total} clips done[/]{before}{failed}")
+    earlier = (
+        f", [red]{summary.failed_before} failed before[/] (retry_failed=true tries them again)" if summary.failed_before else ""
+    )
+    OUT.print(f"[bold]{summary.done_before + summary.ok} of {summary.total} clips done[/]{before}{failed}{earlier}")
+    if summary.exit_code:
+        OUT.print("exit code 1: more clips failed than the job's failure_budget allows")
     if summary.frames:
         rate = summary.frames / max(summary.seconds, 1e-9)
         OUT.print(f"{summary.frames} frames in {duration(summary.seconds)}, {rate:.1f} frames/s")

@@ -44,6 +44,8 @@ def report(
     from latentsync_ray.report import contact_sheet, summarise
     from latentsync_ray.storage import is_remote
 
+    if sheet and sheet.suffix.lower() != ".png":
+        raise typer.BadParameter("it is a picture: name a file that ends in .png", param_hint="--sheet")
     _print_report(summarise(output))
     sheet = sheet or Path("" if is_remote(output) else output) / "contact-sheet.png"
     contact_sheet(output, sheet, rows=rows)

@@ -8,7 +8,7 @@ from latentsync_ray.model.options import UNetConfig, WhisperSize
 
 __all__ = ["MODELS", "ModelSpec"]
 
-_LICENCE = "see the model's page"
+_LICENCE = "see huggingface.co/ByteDance"
 
 
 @dc.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentsync_ray.errors import CLIP_ERRORS, ConfigError
+from latentsync_ray.errors import ConfigError, is_transient
 from latentsync_ray.records import RECORD_SCHEMA, read_records
 
 __all__ = ["Failures", "Report", "SlowClip", "summarise"]
@@ -83,7 +83,7 @@ def summarise(output: str, *, slowest: int = 5) -> Report:
             Failures(
                 code=code,
                 count=len(rows),
-                transient=code in CLIP_ERRORS and CLIP_ERRORS[code].transient,
+                transient=is_transient(code),
                 clip_id=rows[0]["clip_id"],
                 message=rows[0]["error"],
             )
@@ -97,5 +97,6 @@ def summarise(output: str, *, slowest: int = 5) -> Report:
         slowest=[
             SlowClip(clip_id=table["clip_id"][row].as_py(), seconds=float(seconds[row]), frames=int(column["frames"][row]))
             for row in np.argsort(-seconds, kind="stable")[:slowest].tolist()
+            if seconds[row] > 0
         ],
     )

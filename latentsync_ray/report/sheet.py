@@ -126,7 +126,7 @@ def _moments(record: ClipRecord) -> Iterator[_Moment]:
     source, index = _probe(record.video)
     count, _ = _layout(index.height, index.width)
     if record.status != "ok":
-        rows = _spread(len(index), count)
+        rows = _spread(len(index), 1)
         pictures = _pictures(source, index, rows)
         for row in rows.tolist():
             yield float((int(index.pts[row]) - int(index.pts[0])) * index.time_base), pictures[row], None

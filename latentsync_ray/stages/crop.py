@@ -1,4 +1,4 @@
-"""Crop: one sequential pass over a span's video: detect, track, align, crop; segment after segment comes out.
+"""Crop: one sequential pass over a clip's video: detect, track, align, crop; segment after segment comes out.
 
 Full-resolution frames live here a few at a time. When a loop turns back, the affines of the pass are known already, and only
 the frames that a segment shows are decoded again.
@@ -20,11 +20,11 @@ from latentsync_ray.errors import NoFace
 from latentsync_ray.faces.align import OfficialBias, affine, crop_face
 from latentsync_ray.faces.follow import Follower
 from latentsync_ray.media.decode import read_frames
-from latentsync_ray.media.source import probe_video
 from latentsync_ray.media.speech import decode_speech, read_speech
 from latentsync_ray.model.audio import touched_windows
 from latentsync_ray.model.mel import mel_window
 from latentsync_ray.registry import DETECTORS, lookup
+from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.types import Crops, Segment, Span
 
 __all__ = ["Crop"]
@@ -34,7 +34,7 @@ class Crop:
     """``Crop(recipe, resolution)(span)`` yields one ``Crops`` per segment; ``resolution`` is the model's crop side in px.
 
     Segments whose parts are finished come out empty, so that whoever counts sees all of them; those without any face come last.
-    Raises NoFace when the span is the whole clip and no frame of it shows a face.
+    Raises NoFace when no frame of the clip shows a face.
     """
 
     def __init__(self, recipe: Recipe, resolution: int) -> None:
@@ -52,58 +52,55 @@ class Crop:
             yield from self._made(span, todo)
 
     def _made(self, span: Span, todo: list[tuple[Segment, np.ndarray]]) -> Iterator[Crops]:
-        recipe, began = self.recipe, time.perf_counter()
-        fps = Fraction(span.fps_num, span.fps_den)
+        began, fps = time.perf_counter(), Fraction(span.fps_num, span.fps_den)
         faceless: list[Crops] = []
-        with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
-            samples_path = Path(folder) / "speech.raw"
-            decode_speech(storage.fetch(span.audio), samples_path, max_seconds=recipe.max_seconds)
-            samples = read_speech(samples_path)
-            aligned = _Aligned(self, storage.fetch(span.video), [rows for _, rows in todo])
-            for segment, rows in todo:
-                crops = aligned.crops(segment, rows)
-                if not crops.found.any():
-                    faceless.append(crops)
-                    continue
-                windows = touched_windows(segment.start, segment.stop, fps, segment.audio_steps)
-                mel = np.stack([mel_window(samples, window, span.mel_peak) for window in windows])
-                yield Crops.of(crops, mel=mel, first_window=windows.start, crop_seconds=time.perf_counter() - began)
-                began = time.perf_counter()
+        samples = self._speech(span)
+        aligned = _Aligned(self, span)
+        for segment, rows in todo:
+            crops = aligned.crops(segment, rows)
+            if not crops.found.any():
+                faceless.append(crops)
+                continue
+            windows = touched_windows(segment.start, segment.stop, fps, segment.audio_steps)
+            mel = np.stack([mel_window(samples, window, span.mel_peak) for window in windows])
+            yield Crops.of(crops, mel=mel, first_window=windows.start, crop_seconds=time.perf_counter() - began)
+            began = time.perf_counter()
         if len(faceless) == span.segment_count:
             raise NoFace(
-                f"no frame of {span.video} shows a face that the {recipe.detector!r} detector finds; "
-                "it needs a frontal face of at least 30 px, upright to within 30 degrees"
+                f"no frame of {span.video} shows a face that the {self.recipe.detector!r} detector finds; the embedded one "
+                "needs a mostly frontal, upright face of at least a twelfth of the picture's shorter side"
             )
         yield from faceless
 
+    def _speech(self, span: Span) -> np.ndarray:
+        with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
+            path = Path(folder) / "speech.raw"
+            decode_speech(storage.fetch(span.audio), path, max_seconds=self.recipe.max_seconds)
+            return read_speech(path)  # mapped: it stays readable when the folder goes, and leaves nothing behind
+
 
 def _segments(span: Span) -> Iterator[tuple[Segment, np.ndarray]]:
-    """The span's segments, and the source frames that each shows."""
-    start = span.start
-    for offset, stop in enumerate(span.segment_stops.tolist()):
-        yield (
-            Segment.of(span, index=span.first_segment + offset, start=start, stop=stop),
-            span.source_frames[start - span.start : stop - span.start],
-        )
+    """The clip's segments, and the source frames that each shows."""
+    start = 0
+    for index, stop in enumerate(span.segment_stops.tolist()):
+        yield Segment.of(span, index=index, start=start, stop=stop), span.source_frames[start:stop]
         start = stop
 
 
 class _Aligned:
     """The aligned faces of a video, followed once in display order."""
 
-    def __init__(self, crop: Crop, video: Path, wanted: list[np.ndarray]) -> None:
-        recipe = crop.recipe
-        self.resolution, self.follower, self.video = crop.resolution, crop.follower, video
-        self.index = probe_video(video, max_pixels=recipe.max_pixels, max_seconds=recipe.max_seconds)
-        self.bias = OfficialBias() if recipe.parity else None
+    def __init__(self, crop: Crop, span: Span) -> None:
+        self.resolution, self.follower, self.uri, self.recipe = crop.resolution, crop.follower, span.video, crop.recipe
+        self.bias = OfficialBias() if crop.recipe.parity else None
         self.affines: dict[int, np.ndarray | None] = {}
         self.corrupt: set[int] = set()
         self.row = -1
         self.face: np.ndarray | None = None
-        first, last = min(int(rows.min()) for rows in wanted), max(int(rows.max()) for rows in wanted)
-        # The pass begins and may end beyond the frames that are shown, so that a face is followed alike wherever a clip is cut.
-        begin, end = first - self.follower.warm_up, last + 1 + self.follower.warm_up
-        self.pass_over = self._follow(np.arange(max(0, begin), min(end, len(self.index)), dtype=np.int32))
+        # From the first frame that the clip shows, also when its segments are finished: whose face is followed, and how, must
+        # not depend on where an earlier run was interrupted. And beyond the last, for what the follower looks ahead.
+        rows = span.source_frames
+        self.pass_over = self._follow(int(rows.min()), int(rows.max()) + 1 + self.follower.warm_up)
 
     def crops(self, segment: Segment, rows: np.ndarray) -> Crops:
         """The segment that shows the source frames ``rows``, with its faces, affines and what was found."""
@@ -112,9 +109,7 @@ class _Aligned:
         affines = [self.affines[row] for row in rows.tolist()]
         found = np.array([each is not None for each in affines])
         nowhere = np.zeros((2, 3), np.float32)
-        side = self.resolution
-        # Zeros take no memory until they are written to, and a clip without faces may be long.
-        cut = np.zeros((len(rows), side, side, 3), np.uint8)
+        cut = np.zeros((len(rows) if found.any() else 0, self.resolution, self.resolution, 3), np.uint8)
         for position in np.flatnonzero(found):
             face = faces[int(rows[position])]
             assert face is not None
@@ -142,12 +137,13 @@ class _Aligned:
         """Faces of rows that the pass has seen, at least in part: decoded again, aligned as then."""
         for _ in self._forwards(rows[-1:]):
             pass
-        for row, picture in read_frames(self.video, self.index, rows):
+        for row, picture in self._pictures(rows):
             known = self.affines[row]
-            yield row, None if known is None else crop_face(picture.rgb(), known, self.resolution)
+            yield row, None if known is None else crop_face(picture, known, self.resolution)
 
-    def _follow(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray | None]]:
-        for followed in self.follower(self._pictures(rows)):
+    def _follow(self, first: int, last: int) -> Iterator[tuple[int, np.ndarray | None]]:
+        _, index = open_video(self.uri, self.recipe)
+        for followed in self.follower(self._pictures(np.arange(first, min(last, len(index)), dtype=np.int32))):
             if followed.triple is None:
                 self.affines[followed.row] = None
                 yield followed.row, None
@@ -157,7 +153,8 @@ class _Aligned:
             yield followed.row, crop_face(followed.region, known, self.resolution, origin=followed.origin)
 
     def _pictures(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        for row, picture in read_frames(self.video, self.index, rows):
+        path, index = open_video(self.uri, self.recipe)  # each time: a cache may have dropped it in the meantime
+        for row, picture in read_frames(path, index, rows):
             if picture.corrupt:
                 self.corrupt.add(row)
             yield row, picture.rgb()

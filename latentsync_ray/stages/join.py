@@ -11,7 +11,7 @@ from pathlib import Path
 
 from latentsync_ray import __version__, storage
 from latentsync_ray.config import Recipe
-from latentsync_ray.errors import MixedParts, NoFace
+from latentsync_ray.errors import InputNotFound, MixedParts
 from latentsync_ray.media.join import join_parts, verify
 from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
@@ -22,10 +22,13 @@ __all__ = ["Join", "failed_record"]
 
 
 class Join:
-    """``Join(recipe, output, sink)(parts) -> ClipRecord``, committed; raises ClipError when the clip cannot be finished."""
+    """``Join(recipe, output, sink)(parts) -> ClipRecord``; raises ClipError when the clip cannot be finished.
 
-    def __init__(self, recipe: Recipe, output: str, sink: Sink) -> None:
-        self.recipe, self.output, self.sink = recipe, output, sink
+    With ``commit`` the record is made safe before the parts go, for a driver that collects records into the table.
+    """
+
+    def __init__(self, recipe: Recipe, output: str, sink: Sink, *, commit: bool = True) -> None:
+        self.recipe, self.output, self.sink, self.commit = recipe, output, sink, commit
 
     def __call__(self, parts: Sequence[Part]) -> ClipRecord:
         began = time.perf_counter()
@@ -38,8 +41,8 @@ class Join:
             finished = Path(folder) / f"{clip.clip_id}.mp4"
             try:
                 self._check(parts)
-                joined = join_parts([storage.fetch(part.uri) for part in parts], storage.fetch(clip.audio), finished, fps=fps)
-            except (MixedParts, NoFace):
+                joined = join_parts(_fetched(parts), storage.fetch(clip.audio), finished, fps=fps)
+            except MixedParts:
                 drop_parts(parts)  # they will not become a clip; another run has to make others
                 raise
             verify(finished, clip.frame_count)
@@ -62,19 +65,25 @@ class Join:
             join_seconds=time.perf_counter() - began,
             **_provenance(self.recipe),
         )
-        commit_pending(self.output, record)
+        if self.commit:
+            commit_pending(self.output, record)
         drop_parts(parts)
         return record
 
     def _check(self, parts: Sequence[Part]) -> None:
-        if sum(part.missing for part in parts) == parts[0].frame_count:
-            raise NoFace(f"no frame of {parts[0].video} shows a face that the {self.recipe.detector!r} detector finds")
-        made_by = {part.checkpoint for part in parts if part.missing < part.stop - part.start}
+        made_by = {f"{part.checkpoint[:12]} on {part.arithmetic}" for part in parts if part.missing < part.stop - part.start}
         if len(made_by) > 1:
             raise MixedParts(
-                f"the parts were made by different checkpoints ({', '.join(sorted(made_by))}): the weights behind "
-                f"{self.recipe.model!r} changed during the job; run it again"
+                f"the parts were made by different models ({', '.join(sorted(made_by))}): the weights behind "
+                f"{self.recipe.model!r} or the kind of device changed during the job; run it again"
             )
+
+
+def _fetched(parts: Sequence[Part]) -> list[Path]:
+    try:
+        return [storage.fetch(part.uri) for part in parts]
+    except InputNotFound as error:
+        raise MixedParts(f"a finished part went away ({error}); run the job again to have it made again") from error
 
 
 def failed_record(row: Row, recipe: Recipe) -> ClipRecord:

@@ -12,6 +12,7 @@ from collections.abc import Container, Sequence
 import numpy as np
 
 from latentsync_ray import storage
+from latentsync_ray.errors import InputNotFound, MixedParts
 from latentsync_ray.types import Clip, Part, Segment
 
 __all__ = ["drop_parts", "finished_parts", "load_part", "part_uri", "save_part", "sweep"]
@@ -29,8 +30,13 @@ def save_part(part: Part, data: bytes) -> None:
 
 
 def load_part(output: str, segment: Segment) -> Part:
-    """A part that an earlier run finished."""
-    return Part.from_row(json.loads(storage.read_bytes(_sidecar(part_uri(output, segment)))))
+    """A part that an earlier run finished. Raises MixedParts when it went away meanwhile."""
+    uri = part_uri(output, segment)
+    try:
+        row = json.loads(storage.read_bytes(_sidecar(uri)))
+    except InputNotFound as error:
+        raise MixedParts(f"the finished part {uri} went away; run the job again to have it made again") from error
+    return Part.from_row({**row, "uri": uri})  # outputs may have moved since
 
 
 def finished_parts(output: str, clip: Clip) -> np.ndarray:

@@ -10,14 +10,13 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 
-from latentsync_ray import storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.faces.blend import blend_planes
 from latentsync_ray.media.colour import colour_matrix
 from latentsync_ray.media.decode import Planes
 from latentsync_ray.media.encode import encode_part
 from latentsync_ray.media.playback import play
-from latentsync_ray.media.source import probe_video
+from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.stages.parts import load_part, part_uri, save_part
 from latentsync_ray.types import Faces, Part
 
@@ -31,11 +30,10 @@ class Paste:
         self.recipe, self.output = recipe, output
 
     def __call__(self, faces: Faces) -> Part:
-        if len(faces.faces) == 0:
+        if len(faces.source_frames) == 0:
             return load_part(self.output, faces)
         began, recipe = time.perf_counter(), self.recipe
-        video = storage.fetch(faces.video)
-        index = probe_video(video, max_pixels=recipe.max_pixels, max_seconds=recipe.max_seconds)
+        video, index = open_video(faces.video, recipe)
         matrix, offset = colour_matrix(index.colour)
 
         def frames() -> Iterator[Planes]:

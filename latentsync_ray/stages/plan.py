@@ -8,43 +8,49 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from latentsync_ray import __version__, storage
 from latentsync_ray.config import WINDOW, Recipe
+from latentsync_ray.errors import InvalidPair
 from latentsync_ray.media.grid import frame_grid, repeat
-from latentsync_ray.media.source import probe_video
 from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech
 from latentsync_ray.model.mel import audio_step_count, log_mel_peak
+from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.stages.parts import finished_parts
-from latentsync_ray.types import Clip, Pair, Span
+from latentsync_ray.types import UNUSABLE_ID, Clip, Pair, Span
 
 __all__ = ["Plan", "part_key", "segment_stops", "settle"]
 
+_SETTINGS = ("guidance_scale", "seed", "loop_mode")
+
 
 class Plan:
-    """``Plan(recipe, output)(pair) -> [Span, ...]``; raises ClipError for inputs that cannot be dubbed."""
+    """``Plan(recipe, output)(pair) -> Span``; raises ClipError for inputs that cannot be dubbed."""
 
     def __init__(self, recipe: Recipe, output: str) -> None:
         self.recipe, self.output = recipe, output
 
-    def __call__(self, pair: Pair) -> list[Span]:
+    def __call__(self, pair: Pair) -> Span:
         began, recipe = time.perf_counter(), self.recipe
         pair = settle(pair, recipe)
-        video, audio = storage.fetch(pair.video), storage.fetch(pair.audio)
-        index = probe_video(video, max_pixels=recipe.max_pixels, max_seconds=recipe.max_seconds)
+        video, index = open_video(pair.video, recipe)
+        audio = storage.fetch(pair.audio)
         rate = recipe.frame_rate(index.rate)
         with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
             samples_path = Path(folder) / "speech.raw"
             sample_count = decode_speech(audio, samples_path, max_seconds=recipe.max_seconds)
             mel_peak = log_mel_peak(read_speech(samples_path))
         frame_count = max(1, round(Fraction(sample_count, SAMPLE_RATE) * rate))
-        grid = repeat(frame_grid(index, rate, recipe.fps_rule), frame_count, pair.loop_mode or recipe.loop_mode)
+        assert pair.loop_mode is not None
+        grid = repeat(frame_grid(index, rate, recipe.fps_rule), frame_count, pair.loop_mode)
         stops = segment_stops(frame_count, recipe.segment_frames)
         key = part_key(pair, recipe, video, audio)
         clip = Clip.of(
@@ -59,35 +65,28 @@ class Plan:
             audio_steps=audio_step_count(sample_count),
             mel_peak=mel_peak,
         )
-        finished = finished_parts(self.output, clip)
-        segments_per_span = max(1, int(recipe.span_seconds * rate / recipe.segment_frames))
-        seconds = time.perf_counter() - began
-        spans = []
-        for first in range(0, len(stops), segments_per_span):
-            start = int(stops[first - 1]) if first else 0
-            own = stops[first : first + segments_per_span]
-            spans.append(
-                Span.of(
-                    clip,
-                    start=start,
-                    first_segment=first,
-                    source_frames=grid[start : own[-1]],
-                    segment_stops=own,
-                    finished=finished[(finished >= first) & (finished < first + len(own))],
-                    plan_seconds=seconds,
-                )
-            )
-        return spans
+        return Span.of(
+            clip,
+            source_frames=grid,
+            segment_stops=stops,
+            finished=finished_parts(self.output, clip),
+            plan_seconds=time.perf_counter() - began,
+        )
 
 
 def settle(pair: Pair, recipe: Recipe) -> Pair:
-    """The pair with its open settings filled from the recipe."""
-    return Pair.of(
-        pair,
-        guidance_scale=recipe.guidance_scale if pair.guidance_scale is None else pair.guidance_scale,
-        seed=recipe.seed if pair.seed is None else pair.seed,
-        loop_mode=pair.loop_mode or recipe.loop_mode,
-    )
+    """The pair with its open settings filled from the recipe. Raises InvalidPair for what no recipe would allow."""
+    if re.search(UNUSABLE_ID, pair.clip_id):
+        raise InvalidPair(
+            f"clip_id {pair.clip_id!r} cannot be a file name: no slash, '..', '::', control character, leading dot"
+        )
+    own = {name: value for name in _SETTINGS if (value := getattr(pair, name)) is not None}
+    try:
+        settled = Recipe.model_validate({**recipe.model_dump(), **own})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InvalidPair(f"{problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from error
+    return Pair.of(pair, **{name: getattr(settled, name) for name in _SETTINGS})
 
 
 def segment_stops(frame_count: int, segment_frames: int) -> np.ndarray:

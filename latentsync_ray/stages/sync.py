@@ -48,7 +48,14 @@ class Sync:
     def __call__(self, crops: Crops) -> Faces:
         began = time.perf_counter()
         faces = self._dub(crops) if crops.found.any() else crops.faces
-        return Faces.of(crops, faces=faces, checkpoint=self.model.checkpoint, sync_seconds=time.perf_counter() - began)
+        model = self.model
+        return Faces.of(
+            crops,
+            faces=faces,
+            checkpoint=model.checkpoint,
+            arithmetic=f"{model.device.type} {str(model.dtype).removeprefix('torch.')}",
+            sync_seconds=time.perf_counter() - began,
+        )
 
     def _dub(self, crops: Crops) -> np.ndarray:
         recipe = self.recipe

@@ -10,7 +10,7 @@ from eight_pairs import decoded
 
 from latentsync_ray import assets
 from latentsync_ray.config import Recipe
-from latentsync_ray.errors import MixedParts, NoFace, StorageUnavailable
+from latentsync_ray.errors import MixedParts, StorageUnavailable
 from latentsync_ray.sinks.mp4 import Mp4Sink
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.join import Join
@@ -25,7 +25,7 @@ RECIPE = Recipe(segment_frames=80, crf=0, preset="ultrafast")
 @pytest.fixture
 def segments(tmp_path: Path) -> list[Crops]:
     pair = Pair(clip_id="a", video=str(assets.demo_video()), audio=str(assets.demo_audio()))
-    (span,) = Plan(RECIPE, str(tmp_path))(pair)
+    span = Plan(RECIPE, str(tmp_path))(pair)
     return list(Crop(RECIPE, 128)(span))
 
 
@@ -71,7 +71,7 @@ def test_join_publishes_commits_and_cleans_up(segments: list[Crops], tmp_path: P
 
 def test_parts_of_different_checkpoints_are_refused_and_dropped(segments: list[Crops], tmp_path: Path) -> None:
     parts = pasted(segments, tmp_path)
-    with pytest.raises(MixedParts, match="a, b"):
+    with pytest.raises(MixedParts, match="a on , b on "):
         Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))(parts)
     assert finished_parts(str(tmp_path), parts[0]).tolist() == []
     assert not (tmp_path / "clips").exists()
@@ -83,11 +83,19 @@ def test_a_part_without_its_declaration_is_not_finished(segments: list[Crops], t
     assert finished_parts(str(tmp_path), part).tolist() == [1]
 
 
-def test_no_face_in_any_part_is_no_face(segments: list[Crops], tmp_path: Path) -> None:
-    paste = Paste(RECIPE, str(tmp_path))
-    parts = [paste(Faces.of(crops, found=np.zeros_like(crops.found))) for crops in segments]
-    with pytest.raises(NoFace):
+def test_parts_that_went_away_are_worth_another_run(segments: list[Crops], tmp_path: Path) -> None:
+    parts = pasted(segments, tmp_path, "aa")
+    Path(parts[1].uri).unlink()
+    with pytest.raises(MixedParts, match="went away"):
         Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))(parts)
+    with pytest.raises(MixedParts, match="went away"):
+        load_part(str(tmp_path), segments[1])
+
+
+def test_parts_are_found_where_the_output_is_now(segments: list[Crops], tmp_path: Path) -> None:
+    part = pasted(segments, tmp_path / "old")[0]
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert load_part(str(tmp_path / "new"), segments[0]).uri == part.uri.replace("/old/", "/new/")
 
 
 def test_nothing_is_recorded_when_publishing_fails(segments: list[Crops], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from latentsync_ray.config import WINDOW, Recipe
+from latentsync_ray.errors import InvalidPair
 from latentsync_ray.stages.plan import part_key, segment_stops, settle
 from latentsync_ray.types import Pair
 
@@ -28,6 +29,15 @@ def test_settings_of_the_row_win_over_the_recipe() -> None:
     assert settle(PAIR, recipe).guidance_scale == 1.5
     own = settle(Pair(clip_id="a", video="v", audio="s", guidance_scale=1.0, seed=0, loop_mode="loop"), recipe)
     assert (own.guidance_scale, own.seed, own.loop_mode) == (1.0, 0, "loop")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"guidance_scale": 7.0}, {"guidance_scale": float("nan")}, {"seed": -1}, {"loop_mode": "bounce"}, {"clip_id": "../a"}],
+)
+def test_settings_that_no_recipe_allows_are_the_clips_failure(wrong: dict) -> None:
+    with pytest.raises(InvalidPair, match=next(iter(wrong))):
+        settle(Pair.of(PAIR, **wrong), Recipe())
 
 
 def test_part_key_changes_with_recipe_settings_and_content(tmp_path) -> None:
