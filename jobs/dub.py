@@ -22,10 +22,8 @@ def main(config: str, *overrides: str) -> int:
     except (ConfigError, ModelError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    done = summary.done_before + summary.ok
-    print(
-        f"{done} of {summary.total} clips done, {summary.failed + summary.failed_before} failed, {summary.frames} frames in {summary.seconds:.1f} s"
-    )
+    done, failed = summary.done_before + summary.ok, summary.failed_before + summary.failed
+    print(f"{done} of {summary.total} clips done, {failed} failed, {summary.frames} frames in {summary.seconds:.1f} s")
     print(f"written to {summary.output}")
     return summary.exit_code
 
