@@ -15,6 +15,7 @@ from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.join import Join, failed_record
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
+from latentsync_ray.stages.rows import Naming
 from latentsync_ray.stages.sync import Sync
 from latentsync_ray.types import ClipRecord, Device, Pair, Part
 
@@ -93,4 +94,5 @@ def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     sink = lookup(SINKS, job.sink, "sink")(job.output)
     model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True)
     for pair in pairs:
-        yield from model.stream(pair)
+        with Naming(pair.clip_id):
+            yield from model.stream(pair)

@@ -11,7 +11,8 @@ import pytest
 from eight_pairs import decoded, portrait
 from make_clips import speech_like, write_clip, write_speech
 
-from latentsync_ray import LipSync, Pair, Recipe, assets, lipsync
+from latentsync_ray import Cluster, ConfigError, Job, LipSync, Pair, Recipe, assets, lipsync
+from latentsync_ray.local import dub
 
 RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
 
@@ -79,6 +80,24 @@ def test_bad_inputs_are_records(video: str, audio: str, code: str, frames: np.nd
     assert (record.status, record.error_code) == ("failed", code)
     assert record.error
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_bug_is_raised_with_the_clips_id(tmp_path: Path) -> None:
+    write_clip(tmp_path / "red.mp4", np.full((20, 96, 96, 3), (230, 20, 20), np.uint8))
+    write_speech(tmp_path / "s.wav", speech_like(0.8))
+    recipe = RECIPE.model_copy(update={"detector": "faulty:Buggy"})
+    job = Job(manifest="none", output=str(tmp_path / "out"), recipe=recipe, cluster=Cluster(runner="local"))
+    pair = Pair(clip_id="red", video=str(tmp_path / "red.mp4"), audio=str(tmp_path / "s.wav"))
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(dub([pair], job))
+    assert caught.value.__notes__ == ["while working on clip 'red'"]
+
+
+def test_an_input_is_never_written_over(frames: np.ndarray, tmp_path: Path) -> None:
+    video, audio = write_clip(tmp_path / "v.mp4", frames[:5]), write_speech(tmp_path / "s.wav", speech_like(0.2))
+    for output in (video, tmp_path):
+        with pytest.raises(ConfigError, match="name another file"):
+            lipsync(video, audio, output, recipe=RECIPE)
 
 
 def test_too_large_names_the_limit(frames: np.ndarray, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from latentsync_ray import errors
 from latentsync_ray.errors import ClipError, ConfigError, DeviceLost, LatentSyncError, ModelError
 from latentsync_ray.types import Row
 
-__all__ = ["BUG", "apply", "foreign", "raise_settings", "task"]
+__all__ = ["BUG", "Naming", "apply", "foreign", "raise_settings", "task"]
 
 BUG = "bug"
 """Error code of rows that met one; never recorded."""
@@ -61,6 +61,19 @@ def apply(stage: Callable[[Any], Any], row: dict[str, Any], takes: type[Row], gi
     if bug.traceback:
         text = f"while working on clip {taken.clip_id!r}:\n{bug.traceback}"
         yield {**carried, **gives.failed(taken).to_row(), "error_code": BUG, "error": text}
+
+
+class Naming:
+    """Says, in the traceback of whatever is raised inside, which clip it was about."""
+
+    def __init__(self, clip_id: str) -> None:
+        self.clip_id = clip_id
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            error.add_note(f"while working on clip {self.clip_id!r}")
 
 
 class _Bug:
