@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, cast
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError, RayTaskError
 
@@ -45,6 +45,11 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
     """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error."""
     gpus, (fewest, most) = _sync_pool(cluster)
     cut = partial(_Cut, recipe, output, find_spec(recipe.model).resolution)
+    context = pairs.context
+    context.target_max_block_size = 1 << 20  # a segment's crops are larger than this: one row, one block, one retry
+    context.execution_no_progress_timeout_s = cluster.no_progress_seconds
+    context.enable_progress_bars = False  # clips are counted by the driver
+    context.print_on_execution_start = False
     # Ray Data retries a killed worker's task for ever unless told so, and has no other way to be told yet.
     retried: dict[str, Any] = {"max_retries": 3}
     with warnings.catch_warnings():
@@ -71,8 +76,8 @@ def lipsync_dataset(
 
     ``pairs`` has the columns ``clip_id``, ``video``, ``audio`` and, if you like, ``guidance_scale``, ``seed``, ``loop_mode``.
 
-    Lazy like any Dataset. The records are grouped by clip, which waits for the last part; use ``run`` to have clips published
-    one by one, with resume and a metadata table.
+    Lazy like any Dataset. The records are grouped by clip, which waits for the last part, and a worker that keeps dying fails
+    it all; use ``run`` to have clips published one by one, with resume and a metadata table.
     """
     recipe, cluster = recipe or Recipe(), cluster or Cluster()
     connect(cluster)
@@ -129,9 +134,9 @@ def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     settled: set[str] = set()
     pending: dict[Any, Part] = {}
     rows = [pair.to_row() for pair in pairs]
-    dataset = parts_dataset(
-        ray.data.from_items(rows, override_num_blocks=min(len(rows), 200)), job.output, job.recipe, job.cluster
-    )
+    todo = ray.data.from_items(rows, override_num_blocks=min(len(rows), 200))
+    todo.context.max_errored_blocks = -1  # a block whose worker died drops out; the next pass makes it again
+    dataset = parts_dataset(todo, job.output, job.recipe, job.cluster)
     try:
         for row in dataset.iter_rows():
             part = Part.from_row(row)
@@ -155,7 +160,7 @@ def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
             raise _own_error(error) from error
         log.warning("the pass broke off: %s", str(error).strip().splitlines()[-1])
     finally:
-        del dataset
+        del dataset, todo
         gc.collect()  # a broken dataset holds on to its actors, and with them the GPUs, until it is collected
     yield from _joined(pending, at_most=0)
 
@@ -208,7 +213,7 @@ class _SyncWorker:
 
 
 def connect(cluster: Cluster) -> None:
-    """Join the cluster, or start Ray on this machine, unless that was done; then set what Ray Data needs to be dependable."""
+    """Join the cluster, or start Ray on this machine, unless that was done; and keep Ray's own messages in its log files."""
     logging.getLogger("ray").setLevel(logging.ERROR)  # how it starts interests nobody; what fails is raised
     if not ray.is_initialized():
         if cluster.address:
@@ -224,12 +229,6 @@ def connect(cluster: Cluster) -> None:
             )
     # A pass in which every clip failed before the model is no reason for advice on how many workers to have.
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
-    context = DataContext.get_current()
-    context.max_errored_blocks = -1  # a block whose worker died drops out; the next pass makes it again
-    context.target_max_block_size = 1 << 20  # a segment's crops are larger than this: one row, one block, one retry
-    context.execution_no_progress_timeout_s = cluster.no_progress_seconds
-    context.enable_progress_bars = False  # clips are counted by the driver
-    context.print_on_execution_start = False
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):  # the console; its log files keep everything
             handler.setLevel(logging.CRITICAL)
