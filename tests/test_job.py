@@ -141,15 +141,18 @@ def test_ray_gives_the_same_files_and_so_does_another_cluster_and_order(
     manifest: Path, local: tuple[Path, Summary], ray_cluster: None, tmp_path: Path
 ) -> None:
     expected = hashes(local[0])
-    run(job(manifest, tmp_path / "a", sync_workers=(1, 1)))
-    assert hashes(tmp_path / "a") == expected
     lines = manifest.read_text().splitlines(keepends=True)
     random.Random(5).shuffle(lines)
-    shuffled = manifest.with_name("shuffled.jsonl")
+    shuffled, half = manifest.with_name("shuffled.jsonl"), manifest.with_name("half.jsonl")
     shuffled.write_text("".join(lines))
-    run(job(shuffled, tmp_path / "b", sync_workers=(2, 2), sync_cpus=0.25, crop_cpus=0.25, paste_cpus=0.25, shard_clips=5))
-    assert hashes(tmp_path / "b") == expected
-    assert all(row["note"] == f"row of {clip_id}" for clip_id, row in rows(tmp_path / "b").items())
+    half.write_text("".join(lines[::2]))
+    run(job(shuffled, tmp_path / "a", sync_workers=(2, 2), sync_cpus=0.25, crop_cpus=0.25, paste_cpus=0.25))
+    assert hashes(tmp_path / "a") == expected
+    assert all(row["note"] == f"row of {clip_id}" for clip_id, row in rows(tmp_path / "a").items())
+    run(job(half, tmp_path / "b", sync_workers=(1, 1), shard_clips=3))
+    some = hashes(tmp_path / "b")
+    assert len(some) == len(lines[::2])
+    assert some == {clip_id: expected[clip_id] for clip_id in some}
 
 
 @pytest.mark.timeout(600)

@@ -83,14 +83,14 @@ def test_bad_inputs_are_records(video: str, audio: str, code: str, frames: np.nd
 
 
 def test_a_bug_is_raised_with_the_clips_id(tmp_path: Path) -> None:
-    write_clip(tmp_path / "red.mp4", np.full((20, 96, 96, 3), (230, 20, 20), np.uint8))
+    write_clip(tmp_path / "blue.mp4", np.full((20, 96, 96, 3), (20, 20, 230), np.uint8))
     write_speech(tmp_path / "s.wav", speech_like(0.8))
-    recipe = RECIPE.model_copy(update={"detector": "faulty:Buggy"})
+    recipe = RECIPE.model_copy(update={"detector": "faulty:Faulty"})
     job = Job(manifest="none", output=str(tmp_path / "out"), recipe=recipe, cluster=Cluster(runner="local"))
-    pair = Pair(clip_id="red", video=str(tmp_path / "red.mp4"), audio=str(tmp_path / "s.wav"))
+    pair = Pair(clip_id="blue", video=str(tmp_path / "blue.mp4"), audio=str(tmp_path / "s.wav"))
     with pytest.raises(ZeroDivisionError) as caught:
         list(dub([pair], job))
-    assert caught.value.__notes__ == ["while working on clip 'red'"]
+    assert caught.value.__notes__ == ["while working on clip 'blue'"]
 
 
 def test_an_input_is_never_written_over(frames: np.ndarray, tmp_path: Path) -> None:
