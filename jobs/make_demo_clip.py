@@ -8,8 +8,6 @@ in another voice, is what the demo makes it say.
 
 from __future__ import annotations
 
-import io
-import subprocess
 import sys
 import wave
 from collections.abc import Iterable
@@ -19,6 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
+from espeak import speak
 
 from latentsync_ray.portrait import Performance, render_clip
 
@@ -29,8 +28,6 @@ OWN_TEXT = "Good morning. I am an old photograph, and I have learned to talk. My
 NEW_TEXT = "Now I am saying something else, in another voice. Did you notice how my mouth has changed?"
 OWN_VOICE = ("-v", "en-us+steph2", "-s", "150", "-p", "45")
 NEW_VOICE = ("-v", "en-gb+f4", "-s", "150", "-p", "40")
-PEAK = 0.7
-"""-3 dB: as loud as recordings usually are."""
 
 
 def main(folder: Path) -> None:
@@ -42,17 +39,6 @@ def main(folder: Path) -> None:
     write_wave(folder / "demo.wav", new, rate=rate)
     for name, samples in (("demo.mp4", own), ("demo.wav", new)):
         print(f"{folder / name}: {len(samples) / rate:.2f} s, {(folder / name).stat().st_size / 1e3:.0f} kB")
-
-
-def speak(text: str, voice: Iterable[str]) -> tuple[np.ndarray, int]:
-    """Synthetic speech: mono float32 samples with a breath of silence around them, and their rate."""
-    answer = subprocess.run(["espeak-ng", *voice, "--stdout", text], capture_output=True, check=True)
-    with wave.open(io.BytesIO(answer.stdout)) as sound:
-        rate = sound.getframerate()
-        samples = np.frombuffer(sound.readframes(-1), np.int16).astype(np.float32)
-    heard = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
-    words = samples[heard[0] : heard[-1] + 1] * (PEAK / np.abs(samples).max())
-    return np.pad(words, rate // 5), rate
 
 
 def write_clip(path: Path, frames: Iterable[np.ndarray], samples: np.ndarray, *, rate: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from latentsync_ray.config import Job
 from latentsync_ray.errors import ClipError, ConfigError, is_transient
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
+from latentsync_ray.model.source import find_spec
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
 from latentsync_ray.registry import DETECTORS, lookup
@@ -64,8 +65,11 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
         raise ConfigError(f"{job.manifest} has no rows")
     lookup(DETECTORS, job.recipe.detector, "detector")  # a wrong name is found before anything is started
     todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
+    note = find_spec(job.recipe.model).note if todo else ""
     failed_before = sum(bool(records.done.get(clip_id)) for clip_id in table["clip_id"].to_pylist())
     progress.start(len(table), len(table) - len(todo))
+    if note:
+        progress.note(note)
     if todo and job.cluster.runner == "ray":
         progress.note("starting Ray and the model; the first frames take a moment")
     ok = failed = frames = 0

@@ -195,6 +195,10 @@ class Faces(Segment):
     """Hash of the weights that made the faces."""
     arithmetic: str = ""
     """Kind of device and number format that made them, e.g. ``cuda bfloat16``."""
+    mouth_motion: np.ndarray = array("M", np.float32)
+    """How much each new mouth differs from the one before; with ``speech_change`` see ``measure``. NaN where unknown.
+    M is F, or 0 when nothing was measured."""
+    speech_change: np.ndarray = array("M", np.float32)
     sync_seconds: float = 0.0
 
 
@@ -208,6 +212,8 @@ class Part(Segment):
     """Frames without a usable face, passed through untouched."""
     checkpoint: str = ""
     arithmetic: str = ""
+    mouth_motion: np.ndarray = array("M", np.float32)
+    speech_change: np.ndarray = array("M", np.float32)
     sync_seconds: float = 0.0
     paste_seconds: float = 0.0
 
@@ -226,6 +232,10 @@ class ClipRecord(Row):
     fps: float = 0.0
     duration: float = 0.0
     """Seconds of the video stream."""
+    sync_correlation: float | None = None
+    """How well the mouth's motion agrees with the sound, -1 to 1 (see ``measure``); None when too little face is seen."""
+    sync_lag_ms: float | None = None
+    """The offset at which it agrees best; above 0 the lips are late."""
     width: int = 0
     height: int = 0
     bytes: int = 0

@@ -16,9 +16,9 @@ HOUSE = Path(latentsync_ray.__file__).parent
 GROUND = {"assets", "cache", "config", "errors", "registry", "storage", "types"}
 FLOORS = (
     GROUND,
-    {"faces", "manifest", "media", "model", "portrait", "records", "sinks"},
+    {"faces", "manifest", "measure", "media", "model", "portrait", "records", "sinks"},
     {"stages"},
-    {"local", "pipeline", "progress", "report"},
+    {"evaluate", "local", "pipeline", "progress", "report"},
     {"driver"},
     {"cli", "serve"},
 )

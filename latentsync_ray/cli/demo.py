@@ -15,13 +15,8 @@ from latentsync_ray.progress import make_progress
 
 __all__ = ["demo"]
 
-_JOB = {"recipe": {"model": "tiny-random", "steps": 2}}
-"""Noise after 2 steps looks like noise after 20."""
-_INTRODUCTION = """\
-Lip-syncing the shipped portrait with a tiny model of [bold]random weights[/]:
-every stage is the real one, but the mouth comes out as noise.
-Models that can speak: [bold]latentsync-ray models[/]
-"""
+_JOB = {"recipe": {"model": "nano", "steps": 6}}
+_INTRODUCTION = "Lip-syncing the shipped portrait to the shipped speech with the model that comes with the package.\n"
 
 
 def demo(

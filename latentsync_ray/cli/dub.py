@@ -53,10 +53,14 @@ def lipsync(
     job = build_job(tree, *(f"recipe.{setting}" for setting in settings or ()), source="options")
 
     from latentsync_ray import local
+    from latentsync_ray.model.source import find_spec
 
+    note = find_spec(job.recipe.model).note
     progress = make_progress()
     progress.start(1, 0)
     try:
+        if note:
+            progress.note(note)
         record = local.lipsync(
             video,
             audio,

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 
-from latentsync_ray.media.colour import Colour
+from latentsync_ray.media.colour import BT709, Colour, colour_matrix
 from latentsync_ray.media.decode import Planes
 
-__all__ = ["encode_part"]
+__all__ = ["encode_part", "planes_of"]
 
 
 def encode_part(
@@ -57,3 +58,13 @@ def encode_part(
             raise ValueError("a part needs at least one frame")
         container.mux(stream.encode(None))
     return memory.getvalue()
+
+
+def planes_of(picture: np.ndarray, colour: Colour = BT709) -> Planes:
+    """An RGB picture, uint8 (H, W, 3) with even sides, as the planes that ``encode_part`` takes."""
+    matrix, offset = colour_matrix(colour)
+    yuv = cv2.transform(picture.astype(np.float32), np.column_stack([matrix, offset]))
+    height, width = picture.shape[:2]
+    chroma = cv2.resize(yuv[..., 1:], (width // 2, height // 2), interpolation=cv2.INTER_AREA)  # the mean of each 2 x 2
+    y, u, v = (np.clip(np.rint(plane), 0, 255).astype(np.uint8) for plane in (yuv[..., 0], chroma[..., 0], chroma[..., 1]))
+    return Planes(y, u, v)

@@ -100,7 +100,7 @@ class LatentSync:
             raise ValueError(f"faces {faces.shape}, audio {tuple(audio.shape)} and keep {keep.shape} at {side} px do not match")
         windows, frames = faces.shape[:2]
         with self._device(windows=windows):
-            pictures = torch.tensor(faces, device=self.device).flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+            pictures = self._pictures(faces.reshape(-1, side, side, 3))
             mask = torch.tensor(keep, device=self.device)
             conditions = self._conditions(pictures, mask).unflatten(0, (windows, frames)).transpose(1, 2)
             noise = starting_noise(seed, *conditions.shape[-2:]).to(self.device)
@@ -113,6 +113,17 @@ class LatentSync:
         if not np.isfinite(result).all():
             raise ModelError(f"{self.spec.name} gave numbers that are not finite in {self.dtype}: set recipe.dtype to float32")
         return result
+
+    @torch.inference_mode()
+    def reconstruct(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """``faces`` (N, R, R, 3) through the autoencoder alone, the best that the model can draw: RGB about [-1, 1]."""
+        with self._device(windows=1):
+            decoded = self.codec.decode(self.codec.encode(self._pictures(faces)))
+            return decoded.permute(0, 2, 3, 1).cpu().numpy()
+
+    def _pictures(self, faces: NDArray[np.uint8]) -> Tensor:
+        """uint8 (N, R, R, 3) as the networks see it: (N, 3, R, R) in [-1, 1]."""
+        return torch.tensor(faces, device=self.device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
     def _conditions(self, pictures: Tensor, mask: Tensor) -> Tensor:
         """What the network sees of each picture (N, 3, R, R) besides noise: mask, masked and whole picture (N, 9, h, w)."""

@@ -109,3 +109,17 @@ class UNetConfig:
         known["block_out_channels"] = tuple(known.get("block_out_channels", cls.block_out_channels))
         known["norm_eps"] = float(known.get("norm_eps", cls.norm_eps))  # PyYAML reads 1e-5, without a dot, as a string
         return cls(**known)
+
+    def to_official(self) -> dict[str, Any]:
+        """The ``model`` section that ``from_official`` reads as this."""
+        options = {_NAMES.get(field.name, field.name): getattr(self, field.name) for field in dc.fields(self)}
+        options["block_out_channels"] = list(self.block_out_channels)
+        temporal = {name: options.pop(field) for field, name in _MOTION_NAMES.items()}
+        if options.pop("motion") == "none":
+            return options
+        decoder_only = self.motion == "decoder"
+        return options | {
+            "use_motion_module": True,
+            "motion_module_decoder_only": decoder_only,
+            "motion_module_kwargs": temporal,
+        }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses as dc
+from pathlib import Path
 
 from latentsync_ray.model.options import UNetConfig, WhisperSize
 
@@ -29,13 +30,34 @@ class ModelSpec:
     megabytes: int = 0
     """To download, all files."""
     licence: str = ""
+    note: str = ""
+    """What a user has to be told whenever it is used; empty: nothing."""
 
+
+_SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "nano"
 
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
         ModelSpec("latentsync-1.6", 512, "hf://ByteDance/LatentSync-1.6", megabytes=5480, licence=_LICENCE),
         ModelSpec("latentsync-1.5", 256, "hf://ByteDance/LatentSync-1.5", megabytes=5480, licence=_LICENCE),
+        ModelSpec(
+            "nano",
+            128,
+            str(_SHIPPED),
+            unet=UNetConfig(
+                block_out_channels=(64, 64, 64, 64),
+                layers_per_block=1,
+                norm_num_groups=16,
+                heads=4,
+                audio_width=64,
+                motion_heads=4,
+            ),
+            whisper=WhisperSize(width=64, heads=8, layers=2),
+            licence="Apache-2.0, as this package, which contains it",
+            note="nano is made for trying and testing, on the shipped portrait; on other faces it fails. "
+            "Models for real footage: latentsync-ray models",
+        ),
         ModelSpec(
             "tiny-random",
             128,

@@ -37,12 +37,12 @@ def load_vae(path: Path, config: Path, *, device: torch.device, dtype: torch.dty
     return fill(vae, weights, path=path, device=device, dtype=dtype)
 
 
-def build_small_vae() -> AutoencoderKL:
-    """An autoencoder of the usual make, three halvings and 4 latent channels, with as few weights as it can have."""
+def build_small_vae(widths: tuple[int, int, int, int] = (16, 16, 32, 32)) -> AutoencoderKL:
+    """An autoencoder of the usual make, three halvings and 4 latent channels, with few weights: ``widths`` by level."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
         up_block_types=("UpDecoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
-        block_out_channels=(16, 16, 32, 32),  # pyright: ignore[reportArgumentType]
+        block_out_channels=widths,  # pyright: ignore[reportArgumentType]
         layers_per_block=1,
         norm_num_groups=8,
     )

@@ -7,8 +7,18 @@ Knows nothing about files: it takes samples and yields pictures.
 
 from __future__ import annotations
 
+from latentsync_ray.portrait.face import SIDE
 from latentsync_ray.portrait.performance import Performance
-from latentsync_ray.portrait.render import Light, read_aperture, render_clip
+from latentsync_ray.portrait.render import Light, mouth_points, posed_points, read_aperture, render_clip
 from latentsync_ray.portrait.speech import mouth_curves
 
-__all__ = ["Light", "Performance", "mouth_curves", "read_aperture", "render_clip"]
+__all__ = [
+    "SIDE",
+    "Light",
+    "Performance",
+    "mouth_curves",
+    "mouth_points",
+    "posed_points",
+    "read_aperture",
+    "render_clip",
+]

@@ -15,12 +15,14 @@ import numpy as np
 from latentsync_ray.portrait.face import MOUTH_BOX, SIDE, make_face
 from latentsync_ray.portrait.performance import Performance
 
-__all__ = ["Light", "read_aperture", "render_clip"]
+__all__ = ["Light", "mouth_points", "posed_points", "read_aperture", "render_clip"]
 
 _NECK = (256.0, 360.0)
 """The head turns about this point (px of the portrait)."""
 _HEAD = (256.0, 215.0)
 """Centre of the head; 150 px around it follow the pose entirely, what is further off less and less."""
+_LIPS = 12
+"""px of lip around what is between the lips."""
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +77,24 @@ def read_aperture(frames: Iterable[np.ndarray], *, pose: np.ndarray | None = Non
     for index, frame in enumerate(frames):
         at_x, at_y = x, y
         if pose is not None:
-            right, down = pose[index, :2]
-            at_x, at_y = _turned(_matrix(pose[index]), x, y)
-            at_x, at_y = at_x + right, at_y + down
+            at_x, at_y = np.moveaxis(posed_points(np.stack([x, y], axis=-1), pose[index]).astype(np.float32), -1, 0)
         scale = frame.shape[0] / SIDE
         mouth = cv2.remap(frame, (at_x + 0.5) * scale - 0.5, (at_y + 0.5) * scale - 0.5, cv2.INTER_LINEAR).astype(np.float32)
         shares.append(_open_share(mouth))
     return np.array(shares, np.float32)
+
+
+def posed_points(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Where ``points`` (..., 2) of the portrait lie under ``pose`` (5,): px of a frame of SIDE px, for points of the head."""
+    x, y = _turned(_matrix(pose), points[..., 0], points[..., 1])
+    return np.stack([x + pose[0], y + pose[1]], axis=-1)
+
+
+def mouth_points(pose: np.ndarray, *, size: int) -> np.ndarray:
+    """Corners (4, 2) of the box around the lips at any aperture, in px of a frame of ``size``."""
+    left, top, right, bottom = MOUTH_BOX
+    corners = np.array([[x, y] for x in (left - _LIPS, right + _LIPS) for y in (top - _LIPS, bottom + _LIPS)], float)
+    return (posed_points(corners, pose) + 0.5) * size / SIDE - 0.5
 
 
 def _open_share(mouth: np.ndarray) -> float:

@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+
 from latentsync_ray import __version__, storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import InputNotFound, MixedParts
+from latentsync_ray.measure import sync_score
 from latentsync_ray.media.join import join_parts, verify
 from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
@@ -47,6 +50,8 @@ class Join:
                 raise
             verify(finished, clip.frame_count)
             published = self.sink.publish(finished, clip.clip_id)
+        motion, change = (np.concatenate([getattr(part, each) for part in parts]) for each in ("mouth_motion", "speech_change"))
+        correlation, lag = sync_score(motion, change, fps)
         record = ClipRecord.of(
             clip,
             status="ok",
@@ -58,6 +63,8 @@ class Join:
             frames_without_face=sum(part.missing for part in parts),
             corrupt_frames=sum(part.corrupt_frames for part in parts),
             fps=float(fps),
+            sync_correlation=correlation,
+            sync_lag_ms=lag,
             duration=joined.duration,
             crop_seconds=sum(part.crop_seconds for part in parts),
             sync_seconds=sum(part.sync_seconds for part in parts),

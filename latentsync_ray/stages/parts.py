@@ -6,6 +6,7 @@ same one.
 
 from __future__ import annotations
 
+import dataclasses as dc
 import json
 from collections.abc import Container, Sequence
 
@@ -26,7 +27,7 @@ def part_uri(output: str, segment: Segment) -> str:
 def save_part(part: Part, data: bytes) -> None:
     """Write the MP4, then the JSON that declares it finished."""
     storage.write_bytes(part.uri, data)
-    storage.write_bytes(_sidecar(part.uri), json.dumps(part.to_row()).encode())
+    storage.write_bytes(_sidecar(part.uri), json.dumps(part.to_row(), default=np.ndarray.tolist).encode())
 
 
 def load_part(output: str, segment: Segment) -> Part:
@@ -36,7 +37,10 @@ def load_part(output: str, segment: Segment) -> Part:
         row = json.loads(storage.read_bytes(_sidecar(uri)))
     except InputNotFound as error:
         raise MixedParts(f"the finished part {uri} went away; run the job again to have it made again") from error
-    return Part.from_row({**row, "uri": uri})  # outputs may have moved since
+    arrays = {
+        field.name: np.array(row.get(field.name, []), field.metadata["dtype"]) for field in dc.fields(Part) if field.metadata
+    }
+    return Part.from_row({**row, **arrays, "uri": uri})  # outputs may have moved since
 
 
 def finished_parts(output: str, clip: Clip) -> np.ndarray:

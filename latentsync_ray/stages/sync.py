@@ -16,7 +16,9 @@ import numpy as np
 
 from latentsync_ray.config import WINDOW, Recipe
 from latentsync_ray.faces.mask import keep_mask
+from latentsync_ray.measure import mouth_motion, speech_change
 from latentsync_ray.model.audio import step_indices
+from latentsync_ray.model.mel import STEPS_PER_WINDOW
 from latentsync_ray.types import Crops, Device, Faces
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class Sync:
         return Faces.of(
             crops,
             faces=faces,
+            mouth_motion=mouth_motion(faces, crops.found),
+            speech_change=_speech_change(crops),
             checkpoint=model.checkpoint,
             arithmetic=f"{model.device.type} {str(model.dtype).removeprefix('torch.')}",
             sync_seconds=time.perf_counter() - began,
@@ -95,6 +99,12 @@ class Sync:
                 self._features.popitem(last=False)
         self._features.move_to_end(key)
         return self._features[key]
+
+
+def _speech_change(crops: Crops) -> np.ndarray:
+    mel = np.concatenate([np.zeros((80, 0), np.float32), *crops.mel], axis=1)
+    fps, first_column = Fraction(crops.fps_num, crops.fps_den), 2 * STEPS_PER_WINDOW * crops.first_window
+    return speech_change(mel, first_column, crops.start, crops.start + len(crops.found), fps)
 
 
 def window_frames(frame_count: int) -> list[np.ndarray]:

@@ -1,0 +1,132 @@
+"""Measure the shipped model on speech that it never heard, and write what came out into its card.
+
+    python jobs/evaluate_nano.py [--work FOLDER]
+
+Six clips of the rendered portrait (voices, sentences and a language held out from training) are dubbed through the whole
+pipeline and held against the truth. Needs espeak-ng. About three minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import typer
+from nano.folder import megabytes
+from nano.speech import HELD_OUT, held_out
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from latentsync_ray import LipSync, Pair, Recipe
+from latentsync_ray.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_ceiling, write_take
+from latentsync_ray.media.speech import SAMPLE_RATE
+from latentsync_ray.model.specs import MODELS
+from latentsync_ray.portrait import Light, read_aperture
+
+STEPS = 6
+out = Console()
+
+
+def main(
+    work: Annotated[Path | None, typer.Option(help="Keep the clips here.")] = None,
+    model: Annotated[str, typer.Option(help="A name, or a folder that train_nano.py wrote.")] = "nano",
+    steps: int = STEPS,
+) -> None:
+    """Dub, compare, print a table, write the card and a sheet."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = work or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        dubber = LipSync(str(folder), recipe=Recipe(model=model, steps=steps))
+        rows: list[tuple[str, Score, float]] = []
+        began, frames = time.perf_counter(), 0
+        for number, (voice, _) in enumerate(HELD_OUT):
+            take = held_out_take(number)
+            for guidance in (1.0, 1.5, 2.0) if number < 2 else (1.0,):
+                score, ceiling = dub(dubber, take, folder, f"{number}", guidance=guidance)
+                rows.append((f"{voice}, guidance {guidance:g}", score, ceiling))
+                frames += len(take.wanted)
+        out.print(table(rows))
+        out.print(f"{frames} frames in {time.perf_counter() - began:.0f} s with everything around")
+        out.print(f"silence in: the mouth reads {silence(dubber, folder):.3f} at most (a closed one below 0.05)")
+        sheet(folder, folder / "sheet.png")
+        card(Path(MODELS["nano"].source if model == "nano" else model), rows, steps)
+
+
+def held_out_take(number: int) -> Take:
+    """The clip of that number: it says one held-out sentence and shall say another."""
+    own = held_out((number + 1) % len(HELD_OUT))
+    light = Light.random(number) if number % 2 else Light()
+    return make_take(own, held_out(number), seed=100 + number, light=light)
+
+
+def dub(dubber: LipSync, take: Take, folder: Path, name: str, *, guidance: float) -> tuple[Score, float]:
+    """Dub a take: its score, and the dB that the autoencoder alone reaches on it."""
+    video, audio = write_take(take, folder, name)
+    record = dubber(Pair(clip_id=f"{name}-{guidance:g}", video=str(video), audio=str(audio), guidance_scale=guidance))
+    if record.status != "ok":
+        raise SystemExit(f"{record.error_code}: {record.error}")
+    crops = aligned(video, audio, folder / "aligned", recipe=dubber.recipe, resolution=dubber.sync.model.resolution)
+    best = write_ceiling(take, audio, crops, folder / f"{name}-ceiling.mp4", model=dubber.sync.model, recipe=dubber.recipe)
+    return score_take(take, Path(record.output), crops), score_take(take, best, crops).mouth_psnr
+
+
+def silence(dubber: LipSync, folder: Path) -> float:
+    """The widest that the mouth opens in a clip dubbed with nothing."""
+    take = make_take(held_out(0), np.zeros(3 * SAMPLE_RATE, np.int16), seed=7)
+    video, audio = write_take(take, folder, "silence")
+    record = dubber(Pair(clip_id="silence", video=str(video), audio=str(audio)))
+    return float(read_aperture(read_clip(Path(record.output)), pose=take.wanted.pose).max())
+
+
+def table(rows: list[tuple[str, Score, float]]) -> Table:
+    """The figures, a clip a row."""
+    head = ("clip", "correlation", "lag", "with the source", "aperture error", "mouth dB", "autoencoder dB", "seam")
+    figures = Table(*head, title="held-out speech, whole pipeline")
+    for name, score, ceiling in rows:
+        figures.add_row(name, *cells(score, ceiling))
+    return figures
+
+
+def cells(score: Score, ceiling: float) -> list[str]:
+    """One row of figures."""
+    numbers = (score.source_correlation, score.aperture_error)
+    return [
+        f"{score.correlation:.3f}",
+        str(score.lag),
+        *(f"{number:.3f}" for number in numbers),
+        f"{score.mouth_psnr:.1f}",
+        f"{ceiling:.1f}",
+        f"{score.seam:+.2f}",
+    ]
+
+
+def sheet(folder: Path, png: Path) -> None:
+    """Filmed, dubbed and true faces of every clip, eight moments each."""
+    strips = []
+    for number in range(len(HELD_OUT)):
+        take = held_out_take(number)
+        films = [list(take.source()), list(read_clip(folder / "clips" / f"{number}-1.mp4")), list(take.truth())]
+        moments = np.linspace(5, len(films[0]) - 5, 8).astype(int)
+        strips += [
+            np.concatenate([cv2.resize(film[at][60:330, 70:340], (200, 200)) for at in moments], axis=1) for film in films
+        ]
+    Image.fromarray(np.concatenate(strips, axis=0)).save(png)
+
+
+def card(folder: Path, rows: list[tuple[str, Score, float]], steps: int) -> None:
+    """Replace the figures in the card by these."""
+    head = "| clip | correlation | lag (frames) | with the source | aperture error | mouth dB | autoencoder dB | seam |"
+    lines = [head, "|" + "---|" * 8, *(f"| {name} | {' | '.join(cells(score, ceiling))} |" for name, score, ceiling in rows)]
+    path = folder / "README.md"
+    before, marker, _ = path.read_text(encoding="utf-8").partition("## Figures\n")
+    facts = f"\n{steps} steps, float32 on a CPU; {megabytes(folder):.1f} MB in all.\n\n"
+    path.write_text(before + marker + facts + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

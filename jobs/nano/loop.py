@@ -1,0 +1,84 @@
+"""What the three trainings share: AdamW on a cosine schedule, averaged weights, and going on after an interruption."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["train"]
+
+_SAVE_EVERY = 60.0
+"""Seconds; what an interruption costs at most."""
+_REPORTS = 40
+
+
+def train(
+    path: Path,
+    network: nn.Module,
+    loss_of: Callable[[np.random.Generator], Tensor],
+    *,
+    steps: int,
+    rate: float,
+    average: float = 0.998,
+    device: torch.device,
+) -> nn.Module:
+    """Lower ``loss_of(draw)`` for ``steps`` steps; returns a copy of ``network`` whose weights are averaged over time,
+    on the CPU. ``network`` is moved to ``device``.
+
+    ``loss_of`` gets a generator that depends on the step alone, so an interrupted training, which goes on from ``path``, draws
+    the same batches. A finished one is only loaded.
+    """
+    torch.set_flush_denormal(True)  # attention that is sure of itself leaves numbers that are a hundred times as slow
+    averaged = copy.deepcopy(network.to(device).train())
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    first, spent = 0, 0.0
+    if path.exists():
+        saved = torch.load(path, weights_only=True, map_location=device)
+        network.load_state_dict(saved["network"])
+        averaged.load_state_dict(saved["averaged"])
+        optimizer.load_state_dict(saved["optimizer"])
+        first, spent = saved["step"], saved["seconds"]
+    began = written = time.monotonic()
+    recent: list[float] = []
+    for step in range(first, steps):
+        torch.manual_seed(step)
+        warm, progress = min(1.0, (step + 1) / 100), step / steps
+        for group in optimizer.param_groups:
+            group["lr"] = rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        loss = loss_of(np.random.default_rng((31, step)))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        _average(averaged, network, min(average, (step + 1) / (step + 10)))
+        recent.append(loss.item())
+        now, last = time.monotonic(), step == steps - 1
+        if (step + 1) % max(1, steps // _REPORTS) == 0 or last:
+            took = spent + now - began
+            print(f"{path.stem}: step {step + 1} of {steps}, loss {np.mean(recent):.4f}, {took:.0f} s", flush=True)
+            recent.clear()
+        if now - written > _SAVE_EVERY or last:
+            state = {"network": network.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
+            _save(path, {**state, "step": step + 1, "seconds": spent + now - began})
+            written = now
+    return averaged.cpu().eval().requires_grad_(False)
+
+
+def _average(averaged: nn.Module, network: nn.Module, keep: float) -> None:
+    with torch.no_grad():
+        for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
+            mean.lerp_(value, 1 - keep)
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    draft = path.with_suffix(".draft")
+    torch.save(state, draft)
+    draft.replace(path)

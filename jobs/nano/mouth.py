@@ -1,0 +1,100 @@
+"""The denoising network, trained as LatentSync samples: one noise for all frames of a window, guidance by zeroed speech.
+
+What is filmed, masked and whole, comes with another mouth than what is wanted, as it does when a clip is dubbed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from latentsync_ray.config import WINDOW
+from latentsync_ray.faces.mask import keep_mask
+from latentsync_ray.model.denoise import ddim
+from latentsync_ray.model.unet import LatentSyncUNet
+from nano.listen import hear
+from nano.loop import train
+from nano.pictures import MOUTHS, Scene
+from nano.speech import Track
+
+__all__ = ["hear_scenes", "train_unet"]
+
+_BATCH = 3
+_UNHEARD = 0.12
+"""Share of windows without speech, for classifier-free guidance."""
+_KEPT = 0.1
+"""How much a latent counts that the pipeline does not paste, against one that it does."""
+_STEEPEST = 4.0
+"""Most that a noisy step counts: there, a small error of the noise is a large one of the picture."""
+
+
+def hear_scenes(encoder: WhisperEncoder, scenes: Sequence[Scene], tracks: Sequence[Track]) -> Tensor:
+    """The speech of all scenes' speaking mouths: (N, MOUTHS - 1, 16, 10 * layers, D)."""
+    wanted: dict[int, list[tuple[int, int, int]]] = {}
+    for number, scene in enumerate(scenes):
+        for mouth, (track, frame) in enumerate(zip(scene.tracks.tolist(), scene.frames.tolist(), strict=True)):
+            wanted.setdefault(track, []).append((number, mouth, frame))
+    heard: dict[tuple[int, int], Tensor] = {}
+    for track, uses in wanted.items():
+        whole = hear(encoder, tracks[track], 0, len(tracks[track].curves))
+        heard |= {(number, mouth): whole[frame : frame + WINDOW] for number, mouth, frame in uses}
+    return torch.stack([torch.stack([heard[number, mouth] for mouth in range(MOUTHS - 1)]) for number in range(len(scenes))])
+
+
+def train_unet(
+    path: Path,
+    network: LatentSyncUNet,
+    latents: np.ndarray,
+    speech: Tensor,
+    *,
+    side: int,
+    steps: int,
+    device: torch.device,
+) -> LatentSyncUNet:
+    """``network`` trained on the ``latents`` (N, MOUTHS, 2, 16, 4, h, w) and ``speech`` of all scenes; ``side`` in px."""
+    _start_still(network)
+    keep = torch.from_numpy(keep_mask(side)[:: side // latents.shape[-1], :: side // latents.shape[-1]].copy())
+    weight = (_KEPT + (1 - _KEPT) * (1 - keep)).to(device)
+    signal = ddim(1).alphas_cumprod
+
+    def loss_of(draw: np.random.Generator) -> Tensor:
+        scenes = draw.integers(0, len(latents), _BATCH)
+        spoken = draw.integers(0, MOUTHS - 1, _BATCH)
+        filmed = (spoken + draw.integers(1, MOUTHS, _BATCH)) % MOUTHS
+        clean = _window(latents[scenes, spoken, 0])
+        whole, masked = _window(latents[scenes, filmed, 0]), _window(latents[scenes, filmed, 1])
+        heard = (
+            speech[scenes, spoken] * torch.from_numpy((draw.random(_BATCH) > _UNHEARD).astype(np.float32))[:, None, None, None]
+        )
+        timestep = torch.from_numpy(draw.integers(0, 1000, _BATCH))
+        alpha = signal[timestep][:, None, None, None, None]
+        noise = torch.randn(_BATCH, 4, 1, *keep.shape).expand_as(clean)
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        sample = torch.cat([noisy, keep.expand(_BATCH, 1, WINDOW, -1, -1), masked, whole], dim=1)
+        predicted = network(sample.to(device), timestep.to(device), heard.to(device))
+        steepness = ((1 - alpha) / alpha).clamp(0.5, _STEEPEST).to(device)
+        return ((predicted - noise.to(device)).square() * weight * steepness).mean() / weight.mean()
+
+    trained = train(path, network, loss_of, steps=steps, rate=1e-3, device=device)
+    assert isinstance(trained, LatentSyncUNet)
+    return trained
+
+
+def _start_still(network: LatentSyncUNet) -> None:
+    """Begin with motion modules that add nothing and no prediction, as the official training does (``zero_initialize``)."""
+    silent = [module.proj_out for name, module in network.named_modules() if hasattr(module, "proj_out") and "motion" in name]
+    for layer in (network.conv_out, *silent):
+        assert isinstance(layer, (nn.Linear, nn.Conv2d))
+        nn.init.zeros_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def _window(latents: np.ndarray) -> Tensor:
+    """(B, 16, 4, h, w) as the network sees it: (B, 4, 16, h, w)."""
+    return torch.from_numpy(latents.astype(np.float32)).transpose(1, 2)

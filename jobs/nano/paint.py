@@ -1,0 +1,86 @@
+"""The picture autoencoder, trained on the faces of all scenes; and their latents, which is all that the last training sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import Tensor
+
+from latentsync_ray.faces.mask import keep_mask
+from latentsync_ray.model.vae import PictureCodec
+from nano.loop import train
+
+__all__ = ["encode_scenes", "train_autoencoder"]
+
+_BATCH = 8
+_DIVERGENCE = 1e-4
+"""Weight of the latents' divergence from a normal distribution: enough to keep them of one scale."""
+_JITTER = 0.05
+"""Noise on the latents in training, in their standard deviations: the decoder has to bear what the sampler leaves."""
+_MOUTH = 3.0
+"""How much more a pixel counts that the model repaints."""
+
+
+def train_autoencoder(
+    path: Path, network: AutoencoderKL, scenes: np.ndarray, *, steps: int, device: torch.device
+) -> AutoencoderKL:
+    """``network`` trained on ``scenes`` (N, M, 16, R, R, 3), its latents scaled to unit variance."""
+    side = scenes.shape[-2]
+    flat = scenes.reshape(-1, side, side, 3)
+    weight = torch.from_numpy(1 + (_MOUTH - 1) * (1 - keep_mask(side))).to(device)
+
+    def loss_of(draw: np.random.Generator) -> Tensor:
+        pictures = _pictures(flat[np.sort(draw.integers(0, len(flat), _BATCH))])
+        # Other tints and flips, so that it learns skin and lips rather than one skin.
+        tint = 1 + 0.15 * torch.from_numpy(draw.standard_normal((_BATCH, 3, 1, 1)).astype(np.float32))
+        pictures = ((pictures + 1) * tint - 1).clamp(-1, 1).to(device)
+        distribution = network.encode(pictures).latent_dist  # pyright: ignore[reportAttributeAccessIssue]
+        latents = distribution.sample()
+        latents = latents + _JITTER * latents.detach().std() * torch.randn_like(latents)
+        decoded = network.decode(latents).sample  # pyright: ignore[reportAttributeAccessIssue]
+        error = decoded - pictures
+        edges = (error.diff(dim=-1) * weight[:, 1:]).abs().mean() + (error.diff(dim=-2) * weight[1:]).abs().mean()
+        divergence = distribution.kl().mean() / latents[0].numel()
+        return (error.abs() * weight).mean() + (error.square() * weight).mean() + edges + _DIVERGENCE * divergence
+
+    trained = train(path, network, loss_of, steps=steps, rate=1.5e-3, device=device)
+    assert isinstance(trained, AutoencoderKL)
+    weight = weight.cpu()
+    with torch.inference_mode():
+        sample = _pictures(flat[:: max(1, len(flat) // 256)])
+        latents = torch.cat([trained.encode(part).latent_dist.mode() for part in sample.split(16)])  # pyright: ignore[reportAttributeAccessIssue]
+        trained.register_to_config(scaling_factor=1 / float(latents.std()), shift_factor=float(latents.mean()))
+        decoded = torch.cat([trained.decode(part).sample for part in latents.split(16)])  # pyright: ignore[reportAttributeAccessIssue]
+        off = (127.5 * (decoded.clamp(-1, 1) - sample)).square() * (weight > 2)
+        print(f"autoencoder: {_decibels(float(off.mean() / (weight > 2).float().mean())):.1f} dB where the model repaints")
+    return trained
+
+
+@torch.inference_mode()
+def encode_scenes(path: Path, network: AutoencoderKL, scenes: np.ndarray) -> np.ndarray:
+    """Latents of all faces, whole and masked: float16 (N, M, 2, 16, 4, h, w). Written to ``path``, and only read if there."""
+    if path.exists():
+        return np.load(path, mmap_mode="r")
+    count, mouths, frames, side = scenes.shape[:4]
+    codec, keep = PictureCodec(network, side), torch.from_numpy(keep_mask(side).copy())
+    small = side // codec.stride
+    latents = np.empty((count, mouths, 2, frames, 4, small, small), np.float16)
+    for number, scene in enumerate(scenes):
+        pictures = _pictures(scene.reshape(-1, side, side, 3))
+        for kind, shown in enumerate((pictures, pictures * keep)):
+            latents[number, :, kind] = codec.encode(shown).numpy().reshape(mouths, frames, 4, small, small)
+    np.save(path, latents)
+    return latents
+
+
+def _pictures(pixels: np.ndarray) -> Tensor:
+    """uint8 (N, R, R, 3) as the networks see it: (N, 3, R, R) in [-1, 1]."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float()
+    return (tensor / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def _decibels(error: float) -> float:
+    return float(10 * np.log10(255**2 / error))

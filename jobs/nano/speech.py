@@ -1,0 +1,170 @@
+"""Speech to learn from: tracks of synthetic sentences in many voices and languages, and what the mouth does while they sound.
+
+Neither the voices nor the sentences of the shipped demo, nor those that the tests measure with, are among them.
+"""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from scipy.signal import resample_poly
+
+from latentsync_ray.model.mel import SAMPLE_RATE, audio_step_count, log_mel_peak, mel_window
+from latentsync_ray.portrait import mouth_curves
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from espeak import PEAK, speak
+
+__all__ = ["FPS", "HELD_OUT", "Track", "held_out", "load_tracks", "make_track", "save_tracks"]
+
+FPS = 25
+LONGEST = 30.0
+"""Seconds: one window of the speech encoder."""
+
+VOICES = ("m1", "m2", "m3", "m4", "m5", "m6", "f1", "f2", "f3", "adam", "anika", "linda", "belinda", "edward", "john", "michel")
+"""espeak-ng's variants, applied to each language. Held out: f4, f5, m7, m8, steph and all others."""
+
+SENTENCES = {
+    "en-us": (
+        "The ferry leaves the harbour at seven and reaches the island before the fog has gone.",
+        "My neighbour grows tomatoes, beans and pumpkins behind a very old brick wall.",
+        "Please bring a warm jacket, because the evenings up here are colder than you think.",
+        "Numbers are easy: one, two, three, four, five, six, seven, eight, nine, ten.",
+        "Why would anybody paint a whole house purple and leave the windows green?",
+        "Above the baker's shop lives a woman who repairs violins.",
+    ),
+    "en-gb": (
+        "Both of the parcels were too heavy for the small blue trolley.",
+        "We walked along the river for an hour and hardly met a soul.",
+        "If the oven is hot enough, the bread should be ready by noon.",
+        "A famous pianist once stayed in this room and broke the bed.",
+        "Mind the step, the ceiling is low and the light does not work.",
+    ),
+    "de": (
+        "Am Bahnhof verkauft ein alter Mann warme Maroni und frische Brezeln.",
+        "Wir haben gestern bis spät in die Nacht über das neue Fahrrad geredet.",
+        "Bitte mach das Fenster zu, es zieht, und draußen wird es langsam kühl.",
+        "Morgen früh fahren wir mit dem Boot über den See zum Markt.",
+        "Warum hat niemand den Brief aufgemacht, der seit Montag auf dem Tisch liegt?",
+    ),
+    "fr-fr": (
+        "Le marché du village ouvre à six heures et sent déjà le café.",
+        "Mon oncle répare des vélos dans une petite cour pleine de fleurs.",
+        "Est-ce que tu as vu passer le bus, ou bien il faut attendre encore ?",
+        "Nous avons mangé une soupe aux poireaux puis une tarte aux pommes.",
+        "La pluie tombe doucement sur les toits, et personne ne parle.",
+    ),
+    "es": (
+        "Mi abuela guarda las llaves del taller en una caja de madera.",
+        "Por la mañana compramos pan, queso y un kilo de naranjas.",
+        "Nadie sabe cuándo volverá a abrir el cine de la plaza.",
+        "El perro duerme debajo de la mesa mientras todos hablan a la vez.",
+        "¿Quieres que vayamos a pie o prefieres esperar el tranvía?",
+    ),
+    "it": (
+        "Domani mattina il treno per la montagna parte alle otto e mezza.",
+        "Sul tavolo ci sono due bicchieri, una bottiglia e un mazzo di carte.",
+        "La bambina conta le barche che passano piano davanti al molo.",
+        "Abbiamo trovato un posto tranquillo dove si mangia bene e si spende poco.",
+    ),
+    "pl": (
+        "Na końcu ulicy stoi dom z czerwonym dachem i małym ogrodem.",
+        "Wczoraj wieczorem graliśmy w karty i piliśmy herbatę z miodem.",
+        "Proszę powiedzieć kierowcy, żeby zatrzymał się przy moście.",
+    ),
+    "pt": (
+        "O barco pequeno voltou ao porto antes da tempestade.",
+        "A minha irmã toca acordeão numa banda de seis pessoas.",
+        "Podes comprar batatas, azeite e um pouco de sal?",
+    ),
+}
+
+
+@dc.dataclass(frozen=True, kw_only=True)
+class Track:
+    """Up to 30 s of sound, T video frames long."""
+
+    mel: np.ndarray
+    """float16 (80, 3000), as the model hears it."""
+    curves: np.ndarray
+    """float32 (T, 2): aperture and width of the mouth."""
+    steps: int
+    """Whisper steps that the recording fills."""
+
+
+def make_track(seed: int) -> Track:
+    """The track of that number: sentences with pauses, at some loudness, some with noise; every tenth is silence."""
+    draw = np.random.default_rng((19, seed))
+    wanted = LONGEST if seed % 3 == 0 else float(draw.uniform(3, LONGEST))
+    count = int(wanted * SAMPLE_RATE)
+    samples = np.zeros(count, np.float32)
+    if seed % 10 != 9:
+        pieces, total = [], 0
+        while total < count:
+            piece = _sentence(draw)
+            pause = np.zeros(int(draw.choice([0.05, 0.3, 1.2]) * draw.uniform(0.5, 1.0) * SAMPLE_RATE), np.float32)
+            pieces += [piece, pause]
+            total += len(piece) + len(pause)
+        samples = np.concatenate(pieces)[:count] * float(10 ** (-draw.uniform(0, 0.7)))  # down to -14 dB
+    if draw.random() < 0.4:
+        samples = samples + draw.normal(0, 10 ** -draw.uniform(3.5, 5), count)
+    sound = np.clip(np.rint(samples * 32767), -32768, 32767).astype(np.int16)
+    aperture, width = mouth_curves(sound / np.float32(32768), SAMPLE_RATE, fps=FPS, frames=round(count / SAMPLE_RATE * FPS))
+    return Track(
+        mel=mel_window(sound, 0, log_mel_peak(sound)).astype(np.float16),
+        curves=np.stack([aperture, width], axis=1),
+        steps=audio_step_count(count),
+    )
+
+
+def _sentence(draw: np.random.Generator) -> np.ndarray:
+    """A sentence at 16 kHz, as written or with its language's words thrown together anew."""
+    language = str(draw.choice(list(SENTENCES)))
+    text = str(draw.choice(SENTENCES[language]))
+    if draw.random() < 0.5:
+        words = " ".join(SENTENCES[language]).replace(",", "").replace(".", "").replace("?", "").split()
+        text = " ".join(draw.choice(words, draw.integers(3, 14))) + "."
+    voice = f"{language}+{draw.choice(VOICES)}"
+    options = ("-v", voice, "-s", str(draw.integers(110, 200)), "-p", str(draw.integers(20, 80)))
+    samples, rate = speak(text, options, breath=0.05)
+    return resample_poly(samples, SAMPLE_RATE, rate).astype(np.float32) * float(draw.uniform(0.5, 1.0) / PEAK * 0.7)
+
+
+def save_tracks(path: Path, count: int) -> None:
+    """Make ``count`` tracks, on all cores."""
+    with ProcessPoolExecutor() as pool:
+        tracks = list(pool.map(make_track, range(count), chunksize=4))
+    curves = np.concatenate([track.curves for track in tracks])
+    lengths = np.array([len(track.curves) for track in tracks])
+    steps = np.array([track.steps for track in tracks])
+    np.savez(path, mel=np.stack([track.mel for track in tracks]), curves=curves, lengths=lengths, steps=steps)
+
+
+def load_tracks(path: Path) -> list[Track]:
+    """What ``save_tracks`` wrote."""
+    with np.load(path) as file:
+        curves = np.split(file["curves"], np.cumsum(file["lengths"])[:-1])
+        rows = zip(file["mel"], curves, file["steps"].tolist(), strict=True)
+        return [Track(mel=mel, curves=curve, steps=steps) for mel, curve, steps in rows]
+
+
+HELD_OUT = (
+    ("en-us+f5", "Twelve grey pigeons sat on the roof and watched the parade go by."),
+    ("en-gb+m7", "Could somebody tell the conductor that my luggage is still outside?"),
+    ("de+m8", "Im Keller steht ein Klavier, auf dem seit Jahren niemand gespielt hat."),
+    ("fr-fr+f4", "Les enfants ont caché la clef du grenier sous un pot de géraniums."),
+    ("en-us+steph", "Fresh paint, open windows, a cup of tea: what more do you need in spring?"),
+    ("sv+m7", "I skogen bakom huset växer det blåbär, svamp och höga gamla granar."),
+)
+"""Voices and sentences, and a language, that no track uses: what the model is measured with."""
+
+
+def held_out(number: int) -> np.ndarray:
+    """One of ``HELD_OUT`` as int16 (samples,) at 16 kHz."""
+    voice, text = HELD_OUT[number]
+    samples, rate = speak(text, ("-v", voice, "-s", "145", "-p", "45"), breath=0.4)
+    return np.rint(resample_poly(samples, SAMPLE_RATE, rate) * 32767).clip(-32768, 32767).astype(np.int16)

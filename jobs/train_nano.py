@@ -1,0 +1,69 @@
+"""Train the model that ships with the package, from nothing: latentsync_ray/assets/nano.
+
+    python jobs/train_nano.py                       # about an hour on 2 cores; faster with a GPU
+    python jobs/train_nano.py --work /tmp/nano      # where unfinished work is kept: run again, it goes on where it was
+
+Needs the espeak-ng program (apt-get install espeak-ng). Speech is synthesized, faces are rendered from the shipped portrait; no
+data and no weights of anybody else are used. ``jobs/evaluate_nano.py`` measures the result and writes its card.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from nano.folder import megabytes, write_folder
+from nano.listen import train_encoder
+from nano.mouth import hear_scenes, train_unet
+from nano.paint import encode_scenes, train_autoencoder
+from nano.pictures import load_scenes, save_scenes
+from nano.speech import load_tracks, save_tracks
+
+from latentsync_ray.model.specs import MODELS
+from latentsync_ray.model.unet import LatentSyncUNet
+from latentsync_ray.model.vae import build_small_vae
+
+SPEC = MODELS["nano"]
+WIDTHS = (16, 32, 48, 64)
+"""Of the autoencoder, level by level."""
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="Folder of the finished model.")] = Path(SPEC.source),
+    work: Annotated[Path, typer.Option(help="Folder for data and unfinished trainings.")] = Path("nano-work"),
+    tracks: int = 240,
+    scenes: int = 220,
+    encoder_steps: int = 1200,
+    autoencoder_steps: int = 2600,
+    unet_steps: int = 2600,
+) -> None:
+    """Render, train the three networks one after the other, and write the folder."""
+    began = time.monotonic()
+    work.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    if not (work / "tracks.npz").exists():
+        save_tracks(work / "tracks.npz", tracks)
+    heard = load_tracks(work / "tracks.npz")
+    save_scenes(work / "scenes.npy", heard, scenes, resolution=SPEC.resolution)
+    pictures, said = load_scenes(work / "scenes.npy", heard)
+
+    torch.manual_seed(1)
+    whisper = train_encoder(work / "encoder.pt", heard, SPEC.whisper, steps=encoder_steps, device=device)
+    torch.manual_seed(2)
+    vae = train_autoencoder(work / "autoencoder.pt", build_small_vae(WIDTHS), pictures, steps=autoencoder_steps, device=device)
+    latents = encode_scenes(work / "latents.npy", vae, pictures)
+    speech = hear_scenes(whisper, said, heard)
+    torch.manual_seed(3)
+    unet = train_unet(
+        work / "unet.pt", LatentSyncUNet(SPEC.unet), latents, speech, side=SPEC.resolution, steps=unet_steps, device=device
+    )
+    write_folder(output, SPEC, unet=unet, whisper=whisper, vae=vae)
+    print(f"{output}: {megabytes(output):.1f} MB after {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

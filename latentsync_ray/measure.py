@@ -1,0 +1,105 @@
+"""Do the lips move with the sound? A measure for any footage, without a ground truth and without another network.
+
+While somebody speaks, the picture of the mouth changes when the spectrum of the sound does. How much each changes from frame to
+frame is noted while a clip is made; how well the two agree, and at which offset, ends up in the clip's record. Knows faces as
+aligned crops and speech as log-mel; knows nothing about files or the model.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import cv2
+import numpy as np
+
+__all__ = ["best_lag", "mouth_motion", "speech_change", "sync_score"]
+
+_MOUTH = (58 / 256, 148 / 256, 198 / 256, 232 / 256)
+"""Left, top, right and bottom of mouth and chin, as shares of the aligned crop."""
+_GRAIN = (34, 20)
+"""The mouth is looked at in that many columns and rows: coarse enough not to see the noise of the film."""
+_MEL_RATE = 100
+"""Columns of log-mel per second."""
+_SYLLABLE = 0.2
+"""Seconds over which both are averaged: lips do not follow every change of the sound."""
+_REACH = 0.5
+"""Seconds of offset to either side that are tried."""
+_SHORTEST = 2.0
+"""Seconds of visible face under which nothing can be said."""
+
+
+def mouth_motion(faces: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """How much each mouth differs from that of the frame before, in grey levels: float32 (F,).
+
+    ``faces`` are aligned crops (F, R, R, 3) uint8. NaN where the frame or the one before it shows no face (``found`` (F,)), so
+    also for the first.
+    """
+    motion = np.full(len(found), np.nan, np.float32)
+    if not len(faces):
+        return motion
+    left, top, right, bottom = (round(edge * faces.shape[1]) for edge in _MOUTH)
+    before = None
+    for frame, (face, there) in enumerate(zip(faces, found, strict=True)):
+        mouth = cv2.resize(face[top:bottom, left:right], _GRAIN, interpolation=cv2.INTER_AREA).mean(axis=2) if there else None
+        if mouth is not None and before is not None:
+            motion[frame] = np.abs(mouth - before).mean()
+        before = mouth
+    return motion
+
+
+def speech_change(mel: np.ndarray, first_column: int, start: int, stop: int, fps: Fraction) -> np.ndarray:
+    """How much the spectrum during each of the output frames ``start`` to ``stop`` differs from the frame before: float32 (F,).
+
+    ``mel`` (bands, columns) is normalised log-mel, 100 columns per second, that begins at the recording's ``first_column``. NaN
+    where it does not hold both frames.
+    """
+    edges = np.arange(start - 1, stop + 1) * _MEL_RATE * fps.denominator // fps.numerator - first_column
+    inside = (edges[:-1] >= 0) & (edges[1:] <= mel.shape[1])
+    sums = np.concatenate([np.zeros((len(mel), 1)), np.cumsum(mel, axis=1, dtype=np.float64)], axis=1)
+    ends = np.clip(edges, 0, mel.shape[1])
+    spectra = np.diff(sums[:, ends], axis=1) / np.maximum(np.diff(edges), 1)
+    change = np.abs(np.diff(spectra, axis=1)).mean(axis=0)
+    return np.where(inside[1:] & inside[:-1], change, np.nan).astype(np.float32)
+
+
+def sync_score(motion: np.ndarray, change: np.ndarray, fps: Fraction) -> tuple[float | None, float | None]:
+    """Correlation of mouth motion with the change of the sound at the best offset, and that offset in ms.
+
+    Both (T,), NaN where unknown. The offset is positive when the lips are late, and at most 500. (None, None) when less than
+    two seconds of face are known or nothing changes. A correlation under about 0.2 means that the offset says nothing.
+    """
+    if not len(motion):
+        return None, None
+    width = max(1, round(_SYLLABLE * fps) // 2 * 2 + 1)
+    correlation, lag = best_lag(
+        _smooth(change, width), _smooth(motion, width), reach=round(_REACH * fps), fewest=_SHORTEST * fps
+    )
+    return (None, None) if correlation is None or lag is None else (correlation, float(1000 * lag / fps))
+
+
+def best_lag(leader: np.ndarray, follower: np.ndarray, *, reach: int, fewest: float = 3) -> tuple[float | None, int | None]:
+    """The highest correlation of two curves (T,) over offsets of up to ``reach`` frames, and its offset.
+
+    The offset is positive when ``follower`` comes later. NaNs are left out; (None, None) when fewer than ``fewest`` frames are
+    known in both, or one of them never changes.
+    """
+    best: tuple[float | None, int | None] = (None, None)
+    for lag in sorted(range(-reach, reach + 1), key=abs):  # of equals, the smallest
+        ahead, behind = leader[max(0, -lag) : len(leader) - max(0, lag)], follower[max(0, lag) : len(follower) + min(0, lag)]
+        known = np.isfinite(ahead) & np.isfinite(behind)
+        ahead, behind = ahead[known].astype(np.float64), behind[known].astype(np.float64)
+        if len(ahead) < fewest or ahead.std() == 0 or behind.std() == 0:
+            continue
+        correlation = float(np.corrcoef(ahead, behind)[0, 1])
+        if best[0] is None or correlation > best[0]:
+            best = correlation, lag
+    return best
+
+
+def _smooth(curve: np.ndarray, width: int) -> np.ndarray:
+    """Mean of the known values within ``width`` frames; unknown stays unknown."""
+    known = np.isfinite(curve)
+    window = np.ones(width)
+    total = np.convolve(np.where(known, curve, 0), window)[width // 2 : width // 2 + len(curve)]
+    count = np.convolve(known, window)[width // 2 : width // 2 + len(curve)]
+    return np.where(known, total / np.maximum(count, 1), np.nan)

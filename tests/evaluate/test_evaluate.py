@@ -1,0 +1,107 @@
+"""The measure against the truth: perfect for the truth, and every fault shows in the number that is meant for it."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from make_clips import speech_like
+
+from latentsync_ray.config import Recipe
+from latentsync_ray.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_portrait, write_take
+from latentsync_ray.faces.align import crop_size
+from latentsync_ray.faces.mask import keep_mask
+from latentsync_ray.media.speech import SAMPLE_RATE
+from latentsync_ray.types import Crops
+
+SIZE, SIDE = 256, 128
+
+
+def syllables(seed: int, seconds: float) -> np.ndarray:
+    """Sound that opens and closes the mouth at random, int16 (samples,)."""
+    knots = np.random.default_rng(seed).uniform(-0.5, 1, int(6 * seconds) + 1)
+    loud = np.interp(np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE * 6, np.arange(len(knots)), np.clip(knots, 0, 1))
+    return (speech_like(seconds)[:, 0] * loud).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def take() -> Take:
+    return make_take(syllables(1, 3), syllables(2, 2.4), seed=3, size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def crops(take: Take, tmp_path_factory: pytest.TempPathFactory) -> list[Crops]:
+    folder = tmp_path_factory.mktemp("take")
+    return aligned(*write_take(take, folder), folder, recipe=Recipe(), resolution=SIDE)
+
+
+@pytest.fixture
+def scored(take: Take, crops: list[Crops], tmp_path: Path) -> Callable[[Iterable[np.ndarray]], Score]:
+    def score(frames: Iterable[np.ndarray]) -> Score:
+        write_take(take, tmp_path)
+        write_portrait(tmp_path / "dubbed.mp4", frames, tmp_path / "take.wav")
+        return score_take(take, tmp_path / "dubbed.mp4", crops)
+
+    return score
+
+
+def test_the_truth_is_perfect(take: Take, scored) -> None:
+    score = scored(take.truth())
+    assert score.correlation > 0.97
+    assert score.lag == 0
+    assert abs(score.source_correlation) < 0.2
+    assert score.aperture_error < 0.01
+    assert score.mouth_psnr > 35
+    assert abs(score.seam) < 1
+
+
+def test_a_clip_that_was_not_dubbed_is_all_source(take: Take, scored) -> None:
+    score = scored(take.source())
+    assert score.source_correlation > 0.95
+    assert abs(score.correlation) < 0.2
+    assert score.mouth_psnr < 30
+    assert score.seam == pytest.approx(0, abs=0.3)
+
+
+@pytest.mark.parametrize("late", [-1, 2])
+def test_late_lips_are_seen(take: Take, scored, late: int) -> None:
+    frames = list(take.truth())
+    shown = np.clip(np.arange(len(frames)) - late, 0, len(frames) - 1)
+    assert scored(frames[frame] for frame in shown).lag == late
+
+
+def test_a_seam_is_seen(take: Take, crops: list[Crops], scored) -> None:
+    affines = np.concatenate([segment.affines for segment in crops])
+    region = cv2.resize((keep_mask(SIDE) < 0.5).astype(np.float32), crop_size(SIDE), interpolation=cv2.INTER_NEAREST)
+
+    def tinted() -> Iterable[np.ndarray]:
+        for frame, affine in zip(take.source(), affines, strict=True):
+            box = cv2.warpAffine(region, affine, (SIZE, SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+            yield np.clip(frame + 8 * box[..., None], 0, 255).astype(np.uint8)
+
+    assert scored(tinted()).seam > 1.5
+
+
+def test_another_length_is_refused(take: Take, crops: list[Crops], tmp_path: Path) -> None:
+    video, audio = write_take(take, tmp_path)
+    write_portrait(video, list(take.source())[:-2], audio)
+    with pytest.raises(ValueError, match="58 frames, the truth 60"):
+        score_take(take, video, crops)
+
+
+def test_a_take_changes_the_mouth_alone(take: Take) -> None:
+    assert len(take.wanted) == len(take.filmed) == 60
+    same = {field.name for field in dc.fields(take.filmed) if np.array_equal(*(getattr(t, field.name) for t in (take.filmed, take.wanted)))}
+    assert same == {"lids", "pose"}
+    assert abs(np.corrcoef(take.filmed.aperture, take.wanted.aperture)[0, 1]) < 0.1
+
+
+def test_what_is_written_is_what_was_rendered(take: Take, tmp_path: Path) -> None:
+    video, _ = write_take(take, tmp_path)
+    read, rendered = list(read_clip(video)), list(take.source())
+    assert len(read) == len(rendered)
+    assert np.abs(read[20].astype(float) - rendered[20]).mean() < 4
