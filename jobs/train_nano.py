@@ -36,7 +36,7 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder for data and unfinished trainings.")] = Path("nano-work"),
     tracks: int = 240,
     scenes: int = 220,
-    encoder_steps: int = 1200,
+    encoder_steps: int = 3000,
     autoencoder_steps: int = 2600,
     unet_steps: int = 2600,
 ) -> None:

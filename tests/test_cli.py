@@ -104,14 +104,15 @@ def test_lipsync_without_options_uses_the_recipe_defaults(lipsync_calls, capsys)
 
 def test_lipsync_hands_every_option_to_the_recipe(lipsync_calls):
     options = (
-        "--model m --steps 7 --guidance-scale 1.5 --seed 3 --loop-mode loop --fps source --detector insightface --paste crop"
+        "--model latentsync-1.5 --steps 7 --guidance-scale 1.5 --seed 3 "
+        "--loop-mode loop --fps source --detector insightface --paste crop"
     )
     assert (
         call("lipsync", "v", "a", "o.mp4", *options.split(), "--device", "cpu", "--set", "crf=14", "--set", "preset=fast") == 0
     )
     assert lipsync_calls[0]["device"] == "cpu"
     assert lipsync_calls[0]["recipe"] == Recipe(
-        model="m",
+        model="latentsync-1.5",
         steps=7,
         guidance_scale=1.5,
         seed=3,
@@ -209,11 +210,10 @@ def test_demo_runs_the_shipped_pair_and_lists_what_it_wrote(monkeypatch, tmp_pat
     monkeypatch.setattr("latentsync_ray.driver.run", run)
     monkeypatch.setattr("latentsync_ray.report.contact_sheet", lambda output, png: png.write_bytes(bytes(3000)))
     assert call("demo", "--output", str(tmp_path), "recipe.seed=7") == 0
-    assert (jobs[0].recipe.model, jobs[0].recipe.seed, jobs[0].output) == ("tiny-random", 7, str(tmp_path))
+    assert (jobs[0].recipe.model, jobs[0].recipe.seed, jobs[0].output) == ("nano", 7, str(tmp_path))
     assert demo_video().is_relative_to(jobs[0].manifest)
     shown = capsys.readouterr().out
-    assert "random weights" in shown
-    assert "latentsync-ray models" in shown
+    assert "the model that comes with the package" in shown
     for name, kilobytes in (("clips/demo.mp4", "2.0 MB"), ("metadata", "2.0 MB"), ("before-after.png", "3 kB")):
         assert re.search(rf"{re.escape(str(tmp_path / name))} +{kilobytes}", shown)
 
@@ -267,6 +267,6 @@ def test_models_says_how_to_get_each(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     assert call("models") == 0
     shown = capsys.readouterr().out
-    for name in ("latentsync-1.6", "latentsync-1.5", "tiny-random"):
+    for name in ("latentsync-1.6", "latentsync-1.5", "nano", "tiny-random"):
         assert name in shown
     assert "hf download ByteDance/LatentSync-1.6" in shown

@@ -1,6 +1,8 @@
 """The denoising network, trained as LatentSync samples: one noise for all frames of a window, guidance by zeroed speech.
 
-What is filmed, masked and whole, comes with another mouth than what is wanted, as it does when a clip is dubbed.
+What is filmed, masked and whole, comes with another mouth than what is wanted, as it does when a clip is dubbed. So do the
+noisy latents, in part: in a few steps the sampler comes by with a mouth that is not yet right, and a network that only ever saw
+the truth under its noise would believe it rather than listen.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ _UNHEARD = 0.12
 """Share of windows without speech, for classifier-free guidance."""
 _KEPT = 0.1
 """How much a latent counts that the pipeline does not paste, against one that it does."""
-_STEEPEST = 4.0
+_TINT = 0.5
+"""Standard deviation of the tint that is on the noisy latents besides."""
+_STEEPEST = 8.0
 """Most that a noisy step counts: there, a small error of the noise is a large one of the picture."""
 
 
@@ -67,6 +71,7 @@ def train_unet(
         spoken = draw.integers(0, MOUTHS - 1, _BATCH)
         filmed = (spoken + draw.integers(1, MOUTHS, _BATCH)) % MOUTHS
         clean = _window(latents[scenes, spoken, 0])
+        other = _window(latents[scenes, draw.integers(0, MOUTHS, _BATCH), 0])
         whole, masked = _window(latents[scenes, filmed, 0]), _window(latents[scenes, filmed, 1])
         heard = (
             speech[scenes, spoken] * torch.from_numpy((draw.random(_BATCH) > _UNHEARD).astype(np.float32))[:, None, None, None]
@@ -74,10 +79,12 @@ def train_unet(
         timestep = torch.from_numpy(draw.integers(0, 1000, _BATCH))
         alpha = signal[timestep][:, None, None, None, None]
         noise = torch.randn(_BATCH, 4, 1, *keep.shape).expand_as(clean)
+        wrong = torch.rand(_BATCH, 1, 1, 1, 1) * (other - clean) + _TINT * torch.randn(_BATCH, 4, 1, 1, 1)
+        noise = noise + (alpha / (1 - alpha)).sqrt().clamp(max=1) * wrong
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         sample = torch.cat([noisy, keep.expand(_BATCH, 1, WINDOW, -1, -1), masked, whole], dim=1)
         predicted = network(sample.to(device), timestep.to(device), heard.to(device))
-        steepness = ((1 - alpha) / alpha).clamp(0.5, _STEEPEST).to(device)
+        steepness = ((1 - alpha) / alpha).clamp(0.3, _STEEPEST).to(device)
         return ((predicted - noise.to(device)).square() * weight * steepness).mean() / weight.mean()
 
     trained = train(path, network, loss_of, steps=steps, rate=1e-3, device=device)
@@ -89,7 +96,7 @@ def _start_still(network: LatentSyncUNet) -> None:
     """Begin with motion modules that add nothing and no prediction, as the official training does (``zero_initialize``)."""
     silent = [module.proj_out for name, module in network.named_modules() if hasattr(module, "proj_out") and "motion" in name]
     for layer in (network.conv_out, *silent):
-        assert isinstance(layer, (nn.Linear, nn.Conv2d))
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
         nn.init.zeros_(layer.weight)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)

@@ -40,7 +40,7 @@ def train_autoencoder(
         distribution = network.encode(pictures).latent_dist  # pyright: ignore[reportAttributeAccessIssue]
         latents = distribution.sample()
         latents = latents + _JITTER * latents.detach().std() * torch.randn_like(latents)
-        decoded = network.decode(latents).sample  # pyright: ignore[reportAttributeAccessIssue]
+        decoded = network.decode(latents).sample  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
         error = decoded - pictures
         edges = (error.diff(dim=-1) * weight[:, 1:]).abs().mean() + (error.diff(dim=-2) * weight[1:]).abs().mean()
         divergence = distribution.kl().mean() / latents[0].numel()
@@ -78,7 +78,7 @@ def encode_scenes(path: Path, network: AutoencoderKL, scenes: np.ndarray) -> np.
 
 def _pictures(pixels: np.ndarray) -> Tensor:
     """uint8 (N, R, R, 3) as the networks see it: (N, 3, R, R) in [-1, 1]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float()
+    tensor = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float()
     return (tensor / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 

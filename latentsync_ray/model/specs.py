@@ -46,14 +46,14 @@ MODELS: dict[str, ModelSpec] = {
             128,
             str(_SHIPPED),
             unet=UNetConfig(
-                block_out_channels=(64, 64, 64, 64),
+                block_out_channels=(32, 64, 64, 64),
                 layers_per_block=1,
                 norm_num_groups=16,
-                heads=4,
+                heads=2,
                 audio_width=64,
-                motion_heads=4,
+                motion_heads=2,
             ),
-            whisper=WhisperSize(width=64, heads=8, layers=2),
+            whisper=WhisperSize(width=64, heads=8, layers=3),
             licence="Apache-2.0, as this package, which contains it",
             note="nano is made for trying and testing, on the shipped portrait; on other faces it fails. "
             "Models for real footage: latentsync-ray models",

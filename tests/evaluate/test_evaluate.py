@@ -95,7 +95,11 @@ def test_another_length_is_refused(take: Take, crops: list[Crops], tmp_path: Pat
 
 def test_a_take_changes_the_mouth_alone(take: Take) -> None:
     assert len(take.wanted) == len(take.filmed) == 60
-    same = {field.name for field in dc.fields(take.filmed) if np.array_equal(*(getattr(t, field.name) for t in (take.filmed, take.wanted)))}
+    same = {
+        field.name
+        for field in dc.fields(take.filmed)
+        if np.array_equal(*(getattr(t, field.name) for t in (take.filmed, take.wanted)))
+    }
     assert same == {"lids", "pose"}
     assert abs(np.corrcoef(take.filmed.aperture, take.wanted.aperture)[0, 1]) < 0.1
 

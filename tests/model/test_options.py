@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -19,6 +20,16 @@ def official(golden: Path) -> dict[str, Any]:
 
 def test_the_default_is_the_official_model(official: dict[str, Any]) -> None:
     assert UNetConfig.from_official(official) == UNetConfig()
+
+
+@pytest.mark.parametrize("motion", ["all", "decoder", "none"])
+def test_there_and_back(motion: Any) -> None:
+    config = UNetConfig(
+        block_out_channels=(32, 32, 64, 64), layers_per_block=1, heads=2, audio_width=48, motion=motion, max_frames=20
+    )
+    assert UNetConfig.from_official(json.loads(json.dumps(config.to_official()))) == (
+        config if motion != "none" else dataclasses.replace(config, max_frames=24)
+    )
 
 
 def test_reads_a_whole_yaml_file_with_1e_5_as_text(official: dict[str, Any]) -> None:

@@ -30,11 +30,22 @@ def segments(tmp_path: Path) -> list[Crops]:
 
 
 def pasted(segments: list[Crops], output: Path, checkpoints: str = "ab") -> list[Part]:
-    """Parts whose faces are plain grey."""
+    """Parts whose faces are plain grey, and whose lips are said to move 80 ms after the sound changes."""
+    change = np.random.default_rng(0).uniform(0, 1, segments[0].frame_count).astype(np.float32)
+    motion = np.roll(change, 2)
+    motion[0] = np.nan
     paste = Paste(RECIPE, str(output))
     grey = [np.full_like(crops.faces, 128) for crops in segments]
     return [
-        paste(Faces.of(crops, faces=new, checkpoint=made_by))
+        paste(
+            Faces.of(
+                crops,
+                faces=new,
+                checkpoint=made_by,
+                mouth_motion=motion[crops.start : crops.stop],
+                speech_change=change[crops.start : crops.stop],
+            )
+        )
         for crops, new, made_by in zip(segments, grey, checkpoints, strict=True)
     ]
 
@@ -59,9 +70,11 @@ def test_only_the_mouth_region_changes_and_a_frame_without_face_not_at_all(segme
 def test_join_publishes_commits_and_cleans_up(segments: list[Crops], tmp_path: Path) -> None:
     parts = pasted(segments, tmp_path, "aa")
     assert finished_parts(str(tmp_path), parts[0]).tolist() == [0, 1]
-    assert load_part(str(tmp_path), segments[1]).to_row() == parts[1].to_row()
+    for name, value in load_part(str(tmp_path), segments[0]).to_row().items():
+        np.testing.assert_array_equal(value, getattr(parts[0], name))  # of the first part, with a NaN
     record = Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))(parts[::-1])
     assert (record.status, record.frames, record.checkpoint) == ("ok", parts[0].frame_count, "a")
+    assert (record.sync_correlation, record.sync_lag_ms) == (pytest.approx(1, abs=0.05), 80)
     assert Path(record.output).stat().st_size == record.bytes
     assert finished_parts(str(tmp_path), parts[0]).tolist() == []
     assert [path.name for path in (tmp_path / "_work" / "records").iterdir()] == ["a.json"]

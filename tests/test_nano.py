@@ -1,0 +1,119 @@
+"""The shipped model lip-syncs: held-out voices on a head that says something else, through the whole pipeline.
+
+The sentences in ``golden/speech`` are the held-out ones of ``jobs/nano/speech.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from latentsync_ray import LipSync, Pair, Recipe
+from latentsync_ray.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_ceiling, write_take
+from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech
+from latentsync_ray.model.source import find_spec, locate
+from latentsync_ray.model.specs import MODELS
+from latentsync_ray.portrait import Light, read_aperture
+from latentsync_ray.types import ClipRecord
+
+RECIPE = Recipe(model="nano", steps=6)
+SECONDS = 3.2
+
+
+@pytest.fixture(scope="module")
+def voices(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
+    sounds = []
+    for path in sorted((golden / "speech").glob("*.flac")):
+        raw = tmp_path_factory.mktemp("speech") / "speech.raw"
+        decode_speech(path, raw, max_seconds=60)
+        sounds.append(np.array(read_speech(raw)))
+    return sounds
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> LipSync:
+    return LipSync(str(tmp_path_factory.mktemp("nano")), recipe=RECIPE)
+
+
+@pytest.fixture(scope="module")
+def take(voices: list[np.ndarray]) -> Take:
+    return make_take(voices[1], voices[0][: int(SECONDS * SAMPLE_RATE)], seed=11, light=Light.random(1))
+
+
+Dub = Callable[..., ClipRecord]
+
+
+@pytest.fixture(scope="module")
+def dub(nano: LipSync, tmp_path_factory: pytest.TempPathFactory) -> Dub:
+    def dub(take: Take, name: str, **settings: Any) -> ClipRecord:
+        pair = write_take(take, tmp_path_factory.mktemp(name))
+        record = nano(Pair(clip_id=name, video=str(pair[0]), audio=str(pair[1]), **settings))
+        assert record.status == "ok", record.error
+        return record
+
+    return dub
+
+
+@pytest.fixture(scope="module")
+def dubbed(dub: Dub, take: Take) -> ClipRecord:
+    return dub(take, "dubbed")
+
+
+def scored(record: ClipRecord, take: Take, folder: Path) -> Score:
+    crops = aligned(Path(record.video), Path(record.audio), folder, recipe=RECIPE, resolution=128)
+    return score_take(take, Path(record.output), crops)
+
+
+def test_lips_follow_speech_that_was_never_heard(dubbed: ClipRecord, take: Take, tmp_path: Path) -> None:
+    score = scored(dubbed, take, tmp_path)
+    assert score.correlation >= 0.85
+    assert score.lag == 0
+    assert abs(score.source_correlation) <= 0.2
+    assert score.seam <= 1
+
+
+def test_the_record_says_that_they_do(dubbed: ClipRecord) -> None:
+    assert dubbed.sync_correlation is not None
+    assert dubbed.sync_correlation > 0.4
+    assert dubbed.sync_lag_ms is not None
+    assert abs(dubbed.sync_lag_ms) <= 40
+
+
+def test_the_mouth_is_nearly_as_good_as_its_autoencoder(nano: LipSync, dubbed: ClipRecord, take: Take, tmp_path: Path) -> None:
+    video, audio = Path(dubbed.video), Path(dubbed.audio)
+    crops = aligned(video, audio, tmp_path, recipe=RECIPE, resolution=128)
+    best = write_ceiling(take, audio, crops, tmp_path / "best.mp4", model=nano.sync.model, recipe=RECIPE)
+    score, ceiling = score_take(take, Path(dubbed.output), crops), score_take(take, best, crops)
+    assert score.mouth_psnr >= ceiling.mouth_psnr - 3
+
+
+def test_silence_closes_the_mouth(dub: Dub, voices: list[np.ndarray]) -> None:
+    take = make_take(voices[1], np.zeros(int(1.3 * SAMPLE_RATE), np.int16), seed=7)
+    record = dub(take, "silence")
+    assert read_aperture(read_clip(Path(record.output)), pose=take.wanted.pose).max() < 0.05
+    assert record.sync_correlation is None
+
+
+def test_guidance_and_seed(dub: Dub, take: Take, tmp_path: Path) -> None:
+    short = make_take(take.speech[::-1].copy(), take.speech[: int(1.9 * SAMPLE_RATE)], seed=5)
+    records = {guidance: dub(short, f"guided-{guidance}", guidance_scale=guidance) for guidance in (1.0, 1.5, 2.0)}
+    for record in records.values():
+        assert scored(record, short, tmp_path).correlation >= 0.85
+    assert len({record.sha256 for record in records.values()}) == 3
+    assert dub(short, "again", guidance_scale=1.0).sha256 == records[1.0].sha256
+    assert dub(short, "seeded", guidance_scale=1.0, seed=5).sha256 != records[1.0].sha256
+
+
+def test_it_is_small_and_complete() -> None:
+    folder = Path(MODELS["nano"].source)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 10_000_000
+    assert locate(MODELS["nano"]).unet.parent == folder
+
+
+def test_the_folder_describes_the_model_that_has_its_name() -> None:
+    named, described = MODELS["nano"], find_spec(MODELS["nano"].source)
+    assert (described.resolution, described.unet) == (named.resolution, named.unet)
