@@ -1,6 +1,6 @@
 """Train the model that ships with the package, from nothing: latentsync_ray/assets/nano.
 
-    python jobs/train_nano.py                       # about an hour on 2 cores; faster with a GPU
+    python jobs/train_nano.py                       # an hour and a quarter on 2 cores; a GPU is used when there is one
     python jobs/train_nano.py --work /tmp/nano      # where unfinished work is kept: run again, it goes on where it was
 
 Needs the espeak-ng program (apt-get install espeak-ng). Speech is synthesized, faces are rendered from the shipped portrait; no
@@ -38,7 +38,7 @@ def main(
     scenes: int = 220,
     encoder_steps: int = 3000,
     autoencoder_steps: int = 2600,
-    unet_steps: int = 2600,
+    unet_steps: int = 3600,
 ) -> None:
     """Render, train the three networks one after the other, and write the folder."""
     began = time.monotonic()

@@ -23,7 +23,7 @@ from nano.loop import train
 from nano.speech import FPS, Track
 from nano.start import start_local
 
-__all__ = ["hear", "train_encoder"]
+__all__ = ["hear", "slot_frames", "train_encoder"]
 
 _BATCH = 2
 _FRAMES = 250
@@ -62,7 +62,7 @@ class _Listener(nn.Module):
         return self.mix(heard[:, 0]), self.here(features[:, -2]), self.slots(features[:, -1])
 
 
-def _slot_frames(frames: int) -> np.ndarray:
+def slot_frames(frames: int) -> np.ndarray:
     """Which frame each slot of each step stands for, int (1500, S): the nearest whose number is the slot's, modulo S."""
     slot = np.arange(_SLOTS)
     middle = np.arange(STEPS_PER_WINDOW)[:, None] * FPS / 50
@@ -85,15 +85,18 @@ def train_encoder(
             first = int(draw.integers(0, max(1, len(track.curves) - _FRAMES + 1)))
             truth = torch.from_numpy(track.curves[first : first + _FRAMES]).to(device)
             read, here, slots = listener(_mel(track).to(device), _indices(track, first, first + len(truth)).to(device))
-            wanted = torch.from_numpy(track.curves[_slot_frames(len(track.curves))[: track.steps]]).flatten(1).to(device)
+            wanted = torch.from_numpy(track.curves[slot_frames(len(track.curves))[: track.steps]]).flatten(1).to(device)
             losses.append(((here[: track.steps] - _step_curves(track).to(device)).square().mean(0) * importance).sum())
             losses.append(((read - truth).square().mean(0) * importance).sum())
             losses.append((slots[: track.steps] - wanted).square().mean())
         return torch.stack(losses).sum() / _BATCH
 
+    # Sure attention leaves numbers too small to be normal, which are slow, and only the calling thread is told to drop them.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     trained = train(path, listener, loss_of, steps=steps, rate=2e-3, average=0.99, device=device)
-    assert isinstance(trained, _Listener)
     _report(trained, tracks[-_HELD_OUT:])
+    torch.set_num_threads(threads)
     return trained.encoder
 
 

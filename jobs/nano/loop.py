@@ -7,13 +7,15 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 __all__ = ["train"]
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 _SAVE_EVERY = 60.0
 """Seconds; what an interruption costs at most."""
@@ -22,21 +24,22 @@ _REPORTS = 40
 
 def train(
     path: Path,
-    network: nn.Module,
+    network: _Network,
     loss_of: Callable[[np.random.Generator], Tensor],
     *,
     steps: int,
     rate: float,
     average: float = 0.998,
     device: torch.device,
-) -> nn.Module:
+    save_every: float = _SAVE_EVERY,
+) -> _Network:
     """Lower ``loss_of(draw)`` for ``steps`` steps; returns a copy of ``network`` whose weights are averaged over time,
     on the CPU. ``network`` is moved to ``device``.
 
     ``loss_of`` gets a generator that depends on the step alone, so an interrupted training, which goes on from ``path``, draws
     the same batches. A finished one is only loaded.
     """
-    torch.set_flush_denormal(True)  # attention that is sure of itself leaves numbers that are a hundred times as slow
+    torch.set_flush_denormal(True)
     averaged = copy.deepcopy(network.to(device).train())
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
     first, spent = 0, 0.0
@@ -65,7 +68,7 @@ def train(
             took = spent + now - began
             print(f"{path.stem}: step {step + 1} of {steps}, loss {np.mean(recent):.4f}, {took:.0f} s", flush=True)
             recent.clear()
-        if now - written > _SAVE_EVERY or last:
+        if now - written > save_every or last:
             state = {"network": network.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
             _save(path, {**state, "step": step + 1, "seconds": spent + now - began})
             written = now

@@ -31,8 +31,10 @@ _UNHEARD = 0.12
 """Share of windows without speech, for classifier-free guidance."""
 _KEPT = 0.1
 """How much a latent counts that the pipeline does not paste, against one that it does."""
-_TINT = 0.5
-"""Standard deviation of the tint that is on the noisy latents besides."""
+_TINTS = ((1, 1.0), (4, 0.5))
+"""Side and standard deviation of the coarse tints that are on the noisy latents besides: noise has no colour on average, so
+whatever has one would be believed too.
+"""
 _STEEPEST = 8.0
 """Most that a noisy step counts: there, a small error of the noise is a large one of the picture."""
 
@@ -79,7 +81,7 @@ def train_unet(
         timestep = torch.from_numpy(draw.integers(0, 1000, _BATCH))
         alpha = signal[timestep][:, None, None, None, None]
         noise = torch.randn(_BATCH, 4, 1, *keep.shape).expand_as(clean)
-        wrong = torch.rand(_BATCH, 1, 1, 1, 1) * (other - clean) + _TINT * torch.randn(_BATCH, 4, 1, 1, 1)
+        wrong = torch.rand(_BATCH, 1, 1, 1, 1) * (other - clean) + _tint(keep.shape)
         noise = noise + (alpha / (1 - alpha)).sqrt().clamp(max=1) * wrong
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         sample = torch.cat([noisy, keep.expand(_BATCH, 1, WINDOW, -1, -1), masked, whole], dim=1)
@@ -88,7 +90,6 @@ def train_unet(
         return ((predicted - noise.to(device)).square() * weight * steepness).mean() / weight.mean()
 
     trained = train(path, network, loss_of, steps=steps, rate=1e-3, device=device)
-    assert isinstance(trained, LatentSyncUNet)
     return trained
 
 
@@ -100,6 +101,12 @@ def _start_still(network: LatentSyncUNet) -> None:
         nn.init.zeros_(layer.weight)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def _tint(size: tuple[int, ...]) -> Tensor:
+    """Coarse random offsets (B, 4, 1, h, w), the same in all frames."""
+    coarse = [strength * torch.randn(_BATCH, 4, side, side) for side, strength in _TINTS]
+    return sum((nn.functional.interpolate(each, size, mode="bicubic") for each in coarse), torch.zeros(()))[:, :, None]
 
 
 def _window(latents: np.ndarray) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,31 +33,34 @@ def train_autoencoder(
     flat = scenes.reshape(-1, side, side, 3)
     weight = torch.from_numpy(1 + (_MOUTH - 1) * (1 - keep_mask(side))).to(device)
 
+    codec: Any = network  # diffusers' own types leave open what its methods return
+
     def loss_of(draw: np.random.Generator) -> Tensor:
         pictures = _pictures(flat[np.sort(draw.integers(0, len(flat), _BATCH))])
-        # Other tints and flips, so that it learns skin and lips rather than one skin.
+        # Other tints, so that it learns skin and lips rather than one skin.
         tint = 1 + 0.15 * torch.from_numpy(draw.standard_normal((_BATCH, 3, 1, 1)).astype(np.float32))
         pictures = ((pictures + 1) * tint - 1).clamp(-1, 1).to(device)
-        distribution = network.encode(pictures).latent_dist  # pyright: ignore[reportAttributeAccessIssue]
+        distribution = codec.encode(pictures).latent_dist
         latents = distribution.sample()
         latents = latents + _JITTER * latents.detach().std() * torch.randn_like(latents)
-        decoded = network.decode(latents).sample  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-        error = decoded - pictures
+        error = codec.decode(latents).sample - pictures
         edges = (error.diff(dim=-1) * weight[:, 1:]).abs().mean() + (error.diff(dim=-2) * weight[1:]).abs().mean()
         divergence = distribution.kl().mean() / latents[0].numel()
         return (error.abs() * weight).mean() + (error.square() * weight).mean() + edges + _DIVERGENCE * divergence
 
     trained = train(path, network, loss_of, steps=steps, rate=1.5e-3, device=device)
-    assert isinstance(trained, AutoencoderKL)
-    weight = weight.cpu()
-    with torch.inference_mode():
-        sample = _pictures(flat[:: max(1, len(flat) // 256)])
-        latents = torch.cat([trained.encode(part).latent_dist.mode() for part in sample.split(16)])  # pyright: ignore[reportAttributeAccessIssue]
-        trained.register_to_config(scaling_factor=1 / float(latents.std()), shift_factor=float(latents.mean()))
-        decoded = torch.cat([trained.decode(part).sample for part in latents.split(16)])  # pyright: ignore[reportAttributeAccessIssue]
-        off = (127.5 * (decoded.clamp(-1, 1) - sample)).square() * (weight > 2)
-        print(f"autoencoder: {_decibels(float(off.mean() / (weight > 2).float().mean())):.1f} dB where the model repaints")
+    _scale(trained, _pictures(flat[:: max(1, len(flat) // 256)]), weight.cpu() > 2)
     return trained
+
+
+@torch.inference_mode()
+def _scale(codec: Any, pictures: Tensor, repainted: Tensor) -> None:
+    """Note in the configuration what brings latents to unit variance, and print how good the pictures are."""
+    latents = torch.cat([codec.encode(part).latent_dist.mode() for part in pictures.split(16)])
+    codec.register_to_config(scaling_factor=1 / float(latents.std()), shift_factor=float(latents.mean()))
+    decoded = torch.cat([codec.decode(part).sample for part in latents.split(16)])
+    error = (127.5 * (decoded.clamp(-1, 1) - pictures)).square()[..., repainted].mean()
+    print(f"autoencoder: {10 * np.log10(255**2 / float(error)):.1f} dB where the model repaints", flush=True)
 
 
 @torch.inference_mode()
@@ -72,7 +76,9 @@ def encode_scenes(path: Path, network: AutoencoderKL, scenes: np.ndarray) -> np.
         pictures = _pictures(scene.reshape(-1, side, side, 3))
         for kind, shown in enumerate((pictures, pictures * keep)):
             latents[number, :, kind] = codec.encode(shown).numpy().reshape(mouths, frames, 4, small, small)
-    np.save(path, latents)
+    draft = path.with_suffix(".draft.npy")
+    np.save(draft, latents)
+    draft.replace(path)
     return latents
 
 
@@ -80,7 +86,3 @@ def _pictures(pixels: np.ndarray) -> Tensor:
     """uint8 (N, R, R, 3) as the networks see it: (N, 3, R, R) in [-1, 1]."""
     tensor = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float()
     return (tensor / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-def _decibels(error: float) -> float:
-    return float(10 * np.log10(255**2 / error))

@@ -6,18 +6,15 @@ Neither the voices nor the sentences of the shipped demo, nor those that the tes
 from __future__ import annotations
 
 import dataclasses as dc
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from espeak import PEAK, speak
 from scipy.signal import resample_poly
 
 from latentsync_ray.model.mel import SAMPLE_RATE, audio_step_count, log_mel_peak, mel_window
 from latentsync_ray.portrait import mouth_curves
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from espeak import PEAK, speak
 
 __all__ = ["FPS", "HELD_OUT", "Track", "held_out", "load_tracks", "make_track", "save_tracks"]
 
@@ -141,7 +138,9 @@ def save_tracks(path: Path, count: int) -> None:
     curves = np.concatenate([track.curves for track in tracks])
     lengths = np.array([len(track.curves) for track in tracks])
     steps = np.array([track.steps for track in tracks])
-    np.savez(path, mel=np.stack([track.mel for track in tracks]), curves=curves, lengths=lengths, steps=steps)
+    draft = path.with_suffix(".draft.npz")
+    np.savez(draft, mel=np.stack([track.mel for track in tracks]), curves=curves, lengths=lengths, steps=steps)
+    draft.replace(path)
 
 
 def load_tracks(path: Path) -> list[Track]:

@@ -1,0 +1,108 @@
+"""The training of the small model: what it starts from, what it is fed, and that a run goes on and ends in a model."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nano.listen import slot_frames
+from nano.loop import train
+from nano.pictures import draw_scene, render_scene
+from nano.speech import HELD_OUT, SENTENCES, VOICES, Track
+from nano.start import start_local
+
+from latentsync_ray.config import WINDOW
+from latentsync_ray.model.audio import step_indices
+from latentsync_ray.model.latentsync import load_model
+from latentsync_ray.model.options import WhisperSize
+from latentsync_ray.model.whisper import build_encoder
+from latentsync_ray.portrait import read_aperture
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_nothing_that_is_measured_with_is_learned_from() -> None:
+    learned = {sentence for sentences in SENTENCES.values() for sentence in sentences}
+    for voice, sentence in HELD_OUT:
+        assert voice.partition("+")[2] not in VOICES
+        assert sentence not in learned
+
+
+def test_all_steps_of_a_frame_agree_on_its_slot() -> None:
+    slots = slot_frames(600)
+    steps = step_indices(8, 590, Fraction(25), 1500)
+    for frame, seen in enumerate(steps, start=8):
+        assert (slots[seen, frame % 8] == frame).all()
+    assert (slots[:, 3] % 8 == 3)[:1100].all()
+
+
+def test_the_encoder_starts_by_looking_near_and_at_its_slots() -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(WhisperSize(width=64, heads=8, layers=3))
+    start_local(encoder, 8)
+    encoder.set_attn_implementation("eager")
+    mel = 0.3 * torch.randn(1, 80, 3000)
+    with torch.inference_mode():
+        layers = encoder.eval()(mel, output_attentions=True).attentions
+    at = torch.arange(100, 1400)
+    for head, offset in enumerate((-8, -4, -2, 0, 2, 4, 8)):
+        off = (layers[0][0, head, 100:1400].argmax(dim=1) - at - offset).abs()
+        assert (off <= 2).float().mean() > 0.9
+    looked = layers[2][0, :, 100:1400].argmax(dim=2)
+    for head in range(8):
+        away = ((looked[head] - 2 * head + 8) % 16 - 8).abs()
+        assert (away <= 3).float().mean() > 0.8, "at its own slot"
+        assert ((looked[head] - at).abs() <= 14).float().mean() > 0.8, "and near"
+
+
+def test_a_scene_is_one_head_with_several_mouths() -> None:
+    mouths = np.stack([np.linspace(0, 1, WINDOW), np.zeros(WINDOW)], axis=1).astype(np.float32)
+    track = Track(mel=np.zeros((80, 3000), np.float16), curves=np.zeros((200, 2), np.float32), steps=400)
+    assert draw_scene(3, [track] * 9).frames.max() <= 200 - WINDOW
+    scene = render_scene(5, [mouths, mouths[::-1], 0 * mouths, mouths], resolution=64)
+    assert scene.shape == (5, WINDOW, 64, 64, 3)
+    assert (scene[0] == scene[3]).all()
+    change = np.abs(scene[0].astype(int) - scene[1]).mean(axis=(0, 3))
+    assert change[36:56, 12:52].mean() > 8 * change[:20].mean(), "only the mouth differs"
+    openings = read_aperture([scene[number, 0] for number in (0, 1)])
+    assert openings[1] > openings[0] + 0.05
+
+
+def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    def run(path: Path, stop: int | None = None) -> torch.Tensor:
+        torch.manual_seed(2)
+        line = torch.nn.Linear(3, 1)
+
+        def loss_of(draw: np.random.Generator) -> torch.Tensor:
+            nonlocal stop
+            if stop is not None:
+                stop -= 1
+                if stop < 0:
+                    raise KeyboardInterrupt
+            return (line(torch.from_numpy(draw.normal(size=(4, 3)).astype(np.float32))) - 1).square().mean()
+
+        return train(path, line, loss_of, steps=20, rate=0.1, device=torch.device("cpu"), save_every=0.0).weight
+
+    whole = run(tmp_path / "whole.pt")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken.pt", stop=9)
+    assert torch.equal(run(tmp_path / "broken.pt"), whole)
+    assert torch.equal(run(tmp_path / "broken.pt", stop=0), whole), "a finished one is only loaded"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs espeak-ng")
+def test_a_tiny_training_from_nothing_ends_in_a_model(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "jobs/train_nano.py"), "--work", str(tmp_path / "work"), "--output"]
+    sizes = ["--tracks", "14", "--scenes", "2", "--encoder-steps", "2", "--autoencoder-steps", "2", "--unet-steps", "2"]
+    subprocess.run([*command, str(tmp_path / "a"), *sizes], check=True, capture_output=True)
+    model = load_model(str(tmp_path / "a"), device="cpu")
+    assert model.resolution == 128
+    subprocess.run([*command, str(tmp_path / "b"), *sizes], check=True, capture_output=True)
+    assert load_model(str(tmp_path / "b"), device="cpu").checkpoint == model.checkpoint
