@@ -1,6 +1,6 @@
 """Measure the shipped model on speech that it never heard, and write what came out into its card.
 
-    python jobs/evaluate_nano.py [--work FOLDER]
+    python jobs/evaluate_nano.py
 
 Six clips of the rendered portrait (voices, sentences and a language held out from training) are dubbed through the whole
 pipeline and held against the truth. Needs espeak-ng. About three minutes on two cores.
@@ -8,8 +8,7 @@ pipeline and held against the truth. Needs espeak-ng. About three minutes on two
 
 from __future__ import annotations
 
-import tempfile
-import time
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -33,28 +32,25 @@ out = Console()
 
 
 def main(
-    work: Annotated[Path | None, typer.Option(help="Keep the clips here.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for the clips and the sheet.")] = Path("nano-work/evaluation"),
     model: Annotated[str, typer.Option(help="A name, or a folder that train_nano.py wrote.")] = "nano",
     steps: int = STEPS,
 ) -> None:
-    """Dub, compare, print a table, write the card and a sheet."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = work or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
-        dubber = LipSync(str(folder), recipe=Recipe(model=model, steps=steps))
-        rows: list[tuple[str, Score, float]] = []
-        began, frames = time.perf_counter(), 0
-        for number, (voice, _) in enumerate(HELD_OUT):
-            take = held_out_take(number)
-            for guidance in (1.0, 1.5, 2.0) if number < 2 else (1.0,):
-                score, ceiling = dub(dubber, take, folder, f"{number}", guidance=guidance)
-                rows.append((f"{voice}, guidance {guidance:g}", score, ceiling))
-                frames += len(take.wanted)
-        out.print(table(rows))
-        out.print(f"{frames} frames in {time.perf_counter() - began:.0f} s with everything around")
-        out.print(f"silence in: the mouth reads {silence(dubber, folder):.3f} at most (a closed one below 0.05)")
-        sheet(folder, folder / "sheet.png")
-        card(Path(MODELS["nano"].source if model == "nano" else model), rows, steps)
+    """Dub, compare, print a table, write the card and a sheet. Clears ``work`` first."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    dubber = LipSync(str(work), recipe=Recipe(model=model, steps=steps))
+    rows: list[tuple[str, Score, float]] = []
+    for number, (voice, _) in enumerate(HELD_OUT):
+        take = held_out_take(number)
+        for guidance in (1.0, 1.5, 2.0) if number < 2 else (1.0,):
+            rows.append((f"{voice}, guidance {guidance:g}", *dub(dubber, take, work, f"{number}", guidance=guidance)))
+            out.print("  ".join([rows[-1][0], *cells(*rows[-1][1:])]))
+    out.print(table(rows))
+    out.print(f"silence in: the mouth reads {silence(dubber, work):.3f} at most (a closed one below 0.05)")
+    sheet(work, work / "sheet.png")
+    card(Path(MODELS["nano"].source if model == "nano" else model), rows, steps, dubber.sync.model.device.type)
+    out.print(f"filmed, dubbed and true faces: {work / 'sheet.png'}")
 
 
 def held_out_take(number: int) -> Take:
@@ -118,13 +114,13 @@ def sheet(folder: Path, png: Path) -> None:
     Image.fromarray(np.concatenate(strips, axis=0)).save(png)
 
 
-def card(folder: Path, rows: list[tuple[str, Score, float]], steps: int) -> None:
+def card(folder: Path, rows: list[tuple[str, Score, float]], steps: int, device: str) -> None:
     """Replace the figures in the card by these."""
     head = "| clip | correlation | lag (frames) | with the source | aperture error | mouth dB | autoencoder dB | seam |"
     lines = [head, "|" + "---|" * 8, *(f"| {name} | {' | '.join(cells(score, ceiling))} |" for name, score, ceiling in rows)]
     path = folder / "README.md"
     before, marker, _ = path.read_text(encoding="utf-8").partition("## Figures\n")
-    facts = f"\n{steps} steps, float32 on a CPU; {megabytes(folder):.1f} MB in all.\n\n"
+    facts = f"\n{steps} steps on {device}; {megabytes(folder):.1f} MB in all.\n\n"
     path.write_text(before + marker + facts + "\n".join(lines) + "\n", encoding="utf-8")
 
 

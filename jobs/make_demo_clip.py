@@ -9,16 +9,14 @@ in another voice, is what the demo makes it say.
 from __future__ import annotations
 
 import sys
+import tempfile
 import wave
-from collections.abc import Iterable
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
 from espeak import speak
 
+from latentsync_ray.evaluate import write_portrait
 from latentsync_ray.portrait import Performance, render_clip
 
 FPS = 25
@@ -34,34 +32,13 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     own, rate = speak(OWN_TEXT, OWN_VOICE)
     performance = Performance.of_speech(own, rate, fps=FPS, seed=4)
-    write_clip(folder / "demo.mp4", render_clip(performance, size=SIZE), own, rate=rate)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_wave(Path(scratch) / "own.wav", own, rate=rate)
+        write_portrait(folder / "demo.mp4", render_clip(performance, size=SIZE), Path(scratch) / "own.wav", crf=20)
     new, rate = speak(NEW_TEXT, NEW_VOICE)
     write_wave(folder / "demo.wav", new, rate=rate)
     for name, samples in (("demo.mp4", own), ("demo.wav", new)):
         print(f"{folder / name}: {len(samples) / rate:.2f} s, {(folder / name).stat().st_size / 1e3:.0f} kB")
-
-
-def write_clip(path: Path, frames: Iterable[np.ndarray], samples: np.ndarray, *, rate: int) -> None:
-    """H.264 and AAC in MP4, colours tagged BT.709."""
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        video = container.add_stream("libx264", rate=FPS, options={"preset": "slow", "crf": "20", "threads": "1"})
-        video.width = video.height = SIZE
-        video.pix_fmt = "yuv420p"
-        context = video.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
-        context.color_range = ColorRange.MPEG
-        sound = container.add_stream("aac", rate=rate, layout="mono")
-        for index, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
-                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-            )
-            picture.pts, picture.time_base = index, Fraction(1, FPS)
-            container.mux(video.encode(picture))
-        container.mux(video.encode(None))
-        block = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        block.sample_rate, block.pts = rate, 0
-        container.mux(sound.encode(block))
-        container.mux(sound.encode(None))
 
 
 def write_wave(path: Path, samples: np.ndarray, *, rate: int) -> None:

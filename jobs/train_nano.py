@@ -9,6 +9,7 @@ data and no weights of anybody else are used. ``jobs/evaluate_nano.py`` measures
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -34,15 +35,16 @@ WIDTHS = (16, 32, 48, 64)
 def main(
     output: Annotated[Path, typer.Option(help="Folder of the finished model.")] = Path(SPEC.source),
     work: Annotated[Path, typer.Option(help="Folder for data and unfinished trainings.")] = Path("nano-work"),
-    tracks: int = 240,
-    scenes: int = 220,
-    encoder_steps: int = 3000,
-    autoencoder_steps: int = 2600,
-    unet_steps: int = 3600,
+    tracks: Annotated[int, typer.Option(min=13)] = 240,
+    scenes: Annotated[int, typer.Option(min=1)] = 220,
+    encoder_steps: Annotated[int, typer.Option(min=1)] = 3000,
+    autoencoder_steps: Annotated[int, typer.Option(min=1)] = 2600,
+    unet_steps: Annotated[int, typer.Option(min=1)] = 3600,
 ) -> None:
     """Render, train the three networks one after the other, and write the folder."""
     began = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
+    settle(work / "settings.json", [tracks, scenes, encoder_steps, autoencoder_steps, unet_steps])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     if not (work / "tracks.npz").exists():
@@ -63,6 +65,13 @@ def main(
     )
     write_folder(output, SPEC, unet=unet, whisper=whisper, vae=vae)
     print(f"{output}: {megabytes(output):.1f} MB after {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
+
+
+def settle(path: Path, sizes: list[int]) -> None:
+    """Refuse to go on in a folder that was begun with other sizes: its schedules and data would not be these."""
+    if path.exists() and json.loads(path.read_text()) != sizes:
+        raise SystemExit(f"{path.parent} was begun with other sizes ({path.read_text()}): use those, or another folder")
+    path.write_text(json.dumps(sizes))
 
 
 if __name__ == "__main__":

@@ -64,11 +64,11 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     if len(table) == 0:
         raise ConfigError(f"{job.manifest} has no rows")
     lookup(DETECTORS, job.recipe.detector, "detector")  # a wrong name is found before anything is started
+    note = find_spec(job.recipe.model).note
     todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
-    note = find_spec(job.recipe.model).note if todo else ""
     failed_before = sum(bool(records.done.get(clip_id)) for clip_id in table["clip_id"].to_pylist())
     progress.start(len(table), len(table) - len(todo))
-    if note:
+    if todo and note:
         progress.note(note)
     if todo and job.cluster.runner == "ray":
         progress.note("starting Ray and the model; the first frames take a moment")

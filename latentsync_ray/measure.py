@@ -54,10 +54,11 @@ def speech_change(mel: np.ndarray, first_column: int, start: int, stop: int, fps
     where it does not hold both frames.
     """
     edges = np.arange(start - 1, stop + 1) * _MEL_RATE * fps.denominator // fps.numerator - first_column
-    inside = (edges[:-1] >= 0) & (edges[1:] <= mel.shape[1])
+    begins, ends = edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)  # above 100 frames per second they share a column
+    inside = (begins >= 0) & (ends <= mel.shape[1])
     sums = np.concatenate([np.zeros((len(mel), 1)), np.cumsum(mel, axis=1, dtype=np.float64)], axis=1)
-    ends = np.clip(edges, 0, mel.shape[1])
-    spectra = np.diff(sums[:, ends], axis=1) / np.maximum(np.diff(edges), 1)
+    within = [np.clip(each, 0, mel.shape[1]) for each in (begins, ends)]
+    spectra = (sums[:, within[1]] - sums[:, within[0]]) / (ends - begins)
     change = np.abs(np.diff(spectra, axis=1)).mean(axis=0)
     return np.where(inside[1:] & inside[:-1], change, np.nan).astype(np.float32)
 
@@ -84,6 +85,7 @@ def best_lag(leader: np.ndarray, follower: np.ndarray, *, reach: int, fewest: fl
     known in both, or one of them never changes.
     """
     best: tuple[float | None, int | None] = (None, None)
+    reach = min(reach, len(leader) - 1)
     for lag in sorted(range(-reach, reach + 1), key=abs):  # of equals, the smallest
         ahead, behind = leader[max(0, -lag) : len(leader) - max(0, lag)], follower[max(0, lag) : len(follower) + min(0, lag)]
         known = np.isfinite(ahead) & np.isfinite(behind)

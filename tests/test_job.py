@@ -58,7 +58,10 @@ def rows(output: Path) -> dict[str, dict]:
 
 
 def hashes(output: Path) -> dict[str, str]:
-    return {clip_id: row["sha256"] or row["error_code"] for clip_id, row in rows(output).items()}
+    return {
+        clip_id: f"{row['sha256']} {row['sync_correlation']} {row['sync_lag_ms']}" if row["sha256"] else row["error_code"]
+        for clip_id, row in rows(output).items()
+    }
 
 
 def test_every_pair_gets_a_record_and_bad_ones_fail_as_rows(manifest: Path, local: tuple[Path, Summary]) -> None:

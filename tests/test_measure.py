@@ -53,6 +53,12 @@ def test_nothing_is_said_where_nothing_is_known(curve, what):
     assert sync_score(motion, change, FPS) == (None, None)
 
 
+@pytest.mark.parametrize("fps", [25, 60, 120])
+@pytest.mark.parametrize("frames", [1, 2, 7, 12, 30])
+def test_short_clips_are_no_trouble(curve, frames, fps):
+    assert sync_score(curve[:frames], curve[:frames], Fraction(fps)) == (None, None)
+
+
 def test_gaps_are_left_out(curve):
     motion = np.roll(curve, 2)
     motion[50:80] = np.nan
@@ -91,6 +97,12 @@ def test_speech_change_is_where_the_sound_changes():
     assert np.isnan(change[0])
     assert np.flatnonzero(change > 0).tolist() == [50]
     assert change[50] == 1
+
+
+@pytest.mark.parametrize("fps", [24, 100, 120])
+def test_steady_sound_does_not_change_at_any_frame_rate(fps):
+    change = speech_change(np.ones((80, 300), np.float32), 0, 0, 3 * fps - 2, Fraction(fps))
+    assert (change[2:] == 0).all()
 
 
 def test_speech_change_does_not_depend_on_how_the_sound_was_cut():

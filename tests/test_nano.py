@@ -92,7 +92,7 @@ def test_the_mouth_is_nearly_as_good_as_its_autoencoder(nano: LipSync, dubbed: C
 
 
 def test_silence_closes_the_mouth(dub: Dub, voices: list[np.ndarray]) -> None:
-    take = make_take(voices[1], np.zeros(int(1.3 * SAMPLE_RATE), np.int16), seed=7)
+    take = make_take(voices[1], np.zeros(int(2.55 * SAMPLE_RATE), np.int16), seed=7)
     record = dub(take, "silence")
     assert read_aperture(read_clip(Path(record.output)), pose=take.wanted.pose).max() < 0.05
     assert record.sync_correlation is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,9 +21,10 @@ __all__ = ["megabytes", "write_folder"]
 
 
 def write_folder(folder: Path, spec: ModelSpec, *, unet: LatentSyncUNet, whisper: WhisperEncoder, vae: AutoencoderKL) -> None:
-    """Write the three networks under official names, each with what describes it."""
+    """Write the three networks under official names, each with what describes it, and a card that is still without figures."""
     for place in (folder, folder / "whisper", folder / "vae"):
         place.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(__file__).parent / "card.md", folder / "README.md")
     _save(unet, folder / "unet.safetensors", official_name)
     _describe(folder / "latentsync.json", {"resolution": spec.resolution, "unet": spec.unet.to_official()})
     _save(whisper, folder / "whisper" / "model.safetensors", lambda name: f"encoder.{name}")

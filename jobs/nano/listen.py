@@ -63,7 +63,10 @@ class _Listener(nn.Module):
 
 
 def slot_frames(frames: int) -> np.ndarray:
-    """Which frame each slot of each step stands for, int (1500, S): the nearest whose number is the slot's, modulo S."""
+    """Which frame each slot of each step stands for, int (1500, S): the nearest whose number is the slot's, modulo S.
+
+    Past the last frame, the last.
+    """
     slot = np.arange(_SLOTS)
     middle = np.arange(STEPS_PER_WINDOW)[:, None] * FPS / 50
     nearest = slot + _SLOTS * np.rint((middle - slot) / _SLOTS).astype(int)
@@ -94,8 +97,10 @@ def train_encoder(
     # Sure attention leaves numbers too small to be normal, which are slow, and only the calling thread is told to drop them.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     trained = train(path, listener, loss_of, steps=steps, rate=2e-3, average=0.99, device=device)
     _report(trained, tracks[-_HELD_OUT:])
+    torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
     return trained.encoder
 
@@ -108,7 +113,7 @@ def _step_curves(track: Track) -> Tensor:
 
 @torch.inference_mode()
 def hear(encoder: WhisperEncoder, track: Track, frame: int, count: int) -> Tensor:
-    """The speech (count, 10 * layers, D) of ``count`` video frames of a track from ``frame`` on."""
+    """The speech (count, 10 * (layers + 1), D) of ``count`` video frames of a track from ``frame`` on."""
     return speech_features(encoder, _mel(track))[_indices(track, frame, frame + count)].flatten(1, 2).clone()
 
 

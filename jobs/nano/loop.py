@@ -39,7 +39,6 @@ def train(
     ``loss_of`` gets a generator that depends on the step alone, so an interrupted training, which goes on from ``path``, draws
     the same batches. A finished one is only loaded.
     """
-    torch.set_flush_denormal(True)
     averaged = copy.deepcopy(network.to(device).train())
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
     first, spent = 0, 0.0

@@ -40,7 +40,7 @@ _STEEPEST = 8.0
 
 
 def hear_scenes(encoder: WhisperEncoder, scenes: Sequence[Scene], tracks: Sequence[Track]) -> Tensor:
-    """The speech of all scenes' speaking mouths: (N, MOUTHS - 1, 16, 10 * layers, D)."""
+    """The speech of all scenes' speaking mouths: (N, MOUTHS - 1, 16, 10 * (layers + 1), D)."""
     wanted: dict[int, list[tuple[int, int, int]]] = {}
     for number, scene in enumerate(scenes):
         for mouth, (track, frame) in enumerate(zip(scene.tracks.tolist(), scene.frames.tolist(), strict=True)):
@@ -89,8 +89,7 @@ def train_unet(
         steepness = ((1 - alpha) / alpha).clamp(0.3, _STEEPEST).to(device)
         return ((predicted - noise.to(device)).square() * weight * steepness).mean() / weight.mean()
 
-    trained = train(path, network, loss_of, steps=steps, rate=1e-3, device=device)
-    return trained
+    return train(path, network, loss_of, steps=steps, rate=1e-3, device=device)
 
 
 def _start_still(network: LatentSyncUNet) -> None:

@@ -11,7 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from latentsync_ray.faces.mask import keep_mask
-from latentsync_ray.model.vae import PictureCodec
+from latentsync_ray.model.vae import PictureCodec, as_pictures
 from nano.loop import train
 
 __all__ = ["encode_scenes", "train_autoencoder"]
@@ -36,7 +36,7 @@ def train_autoencoder(
     codec: Any = network  # diffusers' own types leave open what its methods return
 
     def loss_of(draw: np.random.Generator) -> Tensor:
-        pictures = _pictures(flat[np.sort(draw.integers(0, len(flat), _BATCH))])
+        pictures = as_pictures(flat[np.sort(draw.integers(0, len(flat), _BATCH))])
         # Other tints, so that it learns skin and lips rather than one skin.
         tint = 1 + 0.15 * torch.from_numpy(draw.standard_normal((_BATCH, 3, 1, 1)).astype(np.float32))
         pictures = ((pictures + 1) * tint - 1).clamp(-1, 1).to(device)
@@ -49,7 +49,7 @@ def train_autoencoder(
         return (error.abs() * weight).mean() + (error.square() * weight).mean() + edges + _DIVERGENCE * divergence
 
     trained = train(path, network, loss_of, steps=steps, rate=1.5e-3, device=device)
-    _scale(trained, _pictures(flat[:: max(1, len(flat) // 256)]), weight.cpu() > 2)
+    _scale(trained, as_pictures(flat[:: max(1, len(flat) // 256)]), weight.cpu() > 2)
     return trained
 
 
@@ -73,16 +73,10 @@ def encode_scenes(path: Path, network: AutoencoderKL, scenes: np.ndarray) -> np.
     small = side // codec.stride
     latents = np.empty((count, mouths, 2, frames, 4, small, small), np.float16)
     for number, scene in enumerate(scenes):
-        pictures = _pictures(scene.reshape(-1, side, side, 3))
+        pictures = as_pictures(scene.reshape(-1, side, side, 3))
         for kind, shown in enumerate((pictures, pictures * keep)):
             latents[number, :, kind] = codec.encode(shown).numpy().reshape(mouths, frames, 4, small, small)
     draft = path.with_suffix(".draft.npy")
     np.save(draft, latents)
     draft.replace(path)
     return latents
-
-
-def _pictures(pixels: np.ndarray) -> Tensor:
-    """uint8 (N, R, R, 3) as the networks see it: (N, 3, R, R) in [-1, 1]."""
-    tensor = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float()
-    return (tensor / 127.5 - 1).contiguous(memory_format=torch.channels_last)

@@ -47,7 +47,6 @@ def draw_scene(seed: int, tracks: Sequence[Track]) -> Scene:
 
 def render_scene(seed: int, curves: Sequence[np.ndarray], *, resolution: int) -> np.ndarray:
     """The aligned faces of scene ``seed``, uint8 (MOUTHS, 16, R, R, 3), for the ``curves`` (16, 2) of its speaking mouths."""
-    cv2.setNumThreads(1)
     draw = np.random.default_rng((29, seed))
     knots = draw.uniform((-0.3, -1), (1.2, 1), (7, 2))
     silent = [np.interp(np.arange(WINDOW), np.linspace(0, WINDOW, 7), knot) for knot in knots.T]
@@ -88,13 +87,15 @@ def save_scenes(path: Path, tracks: Sequence[Track], count: int, *, resolution: 
         [tracks[track].curves[frame : frame + WINDOW] for track, frame in zip(scene.tracks, scene.frames, strict=True)]
         for scene in heard
     ]
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         rendered = pool.map(partial(render_scene, resolution=resolution), range(first, count), curves)
         for number, scene in enumerate(rendered, start=first):
             scenes[number] = scene
             if number % 20 == 19 or number == count - 1:
                 scenes.flush()
-                done.write_text(str(number + 1))
+                draft = done.with_suffix(".draft")
+                draft.write_text(str(number + 1))
+                draft.replace(done)
                 print(f"scene {number + 1} of {count}", flush=True)
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from espeak import PEAK, speak
+from espeak import speak
 from scipy.signal import resample_poly
 
 from latentsync_ray.model.mel import SAMPLE_RATE, audio_step_count, log_mel_peak, mel_window
@@ -107,13 +107,13 @@ def make_track(seed: int) -> Track:
             pieces += [piece, pause]
             total += len(piece) + len(pause)
         samples = np.concatenate(pieces)[:count] * float(10 ** (-draw.uniform(0, 0.7)))  # down to -14 dB
+    mouth = mouth_curves(samples, SAMPLE_RATE, fps=FPS, frames=round(count / SAMPLE_RATE * FPS))  # before the noise
     if draw.random() < 0.4:
         samples = samples + draw.normal(0, 10 ** -draw.uniform(3.5, 5), count)
     sound = np.clip(np.rint(samples * 32767), -32768, 32767).astype(np.int16)
-    aperture, width = mouth_curves(sound / np.float32(32768), SAMPLE_RATE, fps=FPS, frames=round(count / SAMPLE_RATE * FPS))
     return Track(
         mel=mel_window(sound, 0, log_mel_peak(sound)).astype(np.float16),
-        curves=np.stack([aperture, width], axis=1),
+        curves=np.stack(mouth, axis=1),
         steps=audio_step_count(count),
     )
 
@@ -128,7 +128,7 @@ def _sentence(draw: np.random.Generator) -> np.ndarray:
     voice = f"{language}+{draw.choice(VOICES)}"
     options = ("-v", voice, "-s", str(draw.integers(110, 200)), "-p", str(draw.integers(20, 80)))
     samples, rate = speak(text, options, breath=0.05)
-    return resample_poly(samples, SAMPLE_RATE, rate).astype(np.float32) * float(draw.uniform(0.5, 1.0) / PEAK * 0.7)
+    return resample_poly(samples, SAMPLE_RATE, rate).astype(np.float32) * float(draw.uniform(0.5, 1.0))
 
 
 def save_tracks(path: Path, count: int) -> None:

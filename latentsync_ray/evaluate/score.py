@@ -80,7 +80,7 @@ def read_clip(path: Path) -> Iterator[np.ndarray]:
 def aligned(video: Path, audio: Path, work: Path, *, recipe: Recipe, resolution: int) -> list[Crops]:
     """What the pipeline cuts out of a clip: its segments, with faces of side ``resolution``."""
     span = Plan(recipe, str(work))(Pair(clip_id="aligned", video=str(video), audio=str(audio)))
-    return list(Crop(recipe, resolution)(span))
+    return sorted(Crop(recipe, resolution)(span), key=lambda segment: segment.index)
 
 
 def _correlation(curve: np.ndarray, read: np.ndarray) -> float:

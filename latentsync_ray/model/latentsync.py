@@ -27,7 +27,7 @@ from latentsync_ray.model.source import find_spec, locate
 from latentsync_ray.model.specs import ModelSpec
 from latentsync_ray.model.synthetic import draw_weights
 from latentsync_ray.model.unet import LatentSyncUNet
-from latentsync_ray.model.vae import PictureCodec, build_small_vae, load_vae
+from latentsync_ray.model.vae import PictureCodec, as_pictures, build_small_vae, load_vae
 from latentsync_ray.model.whisper import build_encoder, load_encoder, speech_features
 from latentsync_ray.types import Device
 
@@ -100,7 +100,7 @@ class LatentSync:
             raise ValueError(f"faces {faces.shape}, audio {tuple(audio.shape)} and keep {keep.shape} at {side} px do not match")
         windows, frames = faces.shape[:2]
         with self._device(windows=windows):
-            pictures = self._pictures(faces.reshape(-1, side, side, 3))
+            pictures = as_pictures(faces.reshape(-1, side, side, 3), self.device)
             mask = torch.tensor(keep, device=self.device)
             conditions = self._conditions(pictures, mask).unflatten(0, (windows, frames)).transpose(1, 2)
             noise = starting_noise(seed, *conditions.shape[-2:]).to(self.device)
@@ -118,12 +118,8 @@ class LatentSync:
     def reconstruct(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """``faces`` (N, R, R, 3) through the autoencoder alone, the best that the model can draw: RGB about [-1, 1]."""
         with self._device(windows=1):
-            decoded = self.codec.decode(self.codec.encode(self._pictures(faces)))
+            decoded = self.codec.decode(self.codec.encode(as_pictures(faces, self.device)))
             return decoded.permute(0, 2, 3, 1).cpu().numpy()
-
-    def _pictures(self, faces: NDArray[np.uint8]) -> Tensor:
-        """uint8 (N, R, R, 3) as the networks see it: (N, 3, R, R) in [-1, 1]."""
-        return torch.tensor(faces, device=self.device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
     def _conditions(self, pictures: Tensor, mask: Tensor) -> Tensor:
         """What the network sees of each picture (N, 3, R, R) besides noise: mask, masked and whole picture (N, 9, h, w)."""

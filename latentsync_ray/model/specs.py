@@ -31,7 +31,7 @@ class ModelSpec:
     """To download, all files."""
     licence: str = ""
     note: str = ""
-    """What a user has to be told whenever it is used; empty: nothing."""
+    """What the command line tells whenever it is used; empty: nothing."""
 
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "nano"

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latentsync_ray.model.checkpoint import fill, read_checkpoint
 
-__all__ = ["PictureCodec", "build_small_vae", "load_vae"]
+__all__ = ["PictureCodec", "as_pictures", "build_small_vae", "load_vae"]
 
 _LEGACY_ATTENTION = ((".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0."))
 """Stable Diffusion's own VAEs, sd-vae-ft-mse among them, were published with these names."""
@@ -46,6 +48,11 @@ def build_small_vae(widths: tuple[int, int, int, int] = (16, 16, 32, 32)) -> Aut
         layers_per_block=1,
         norm_num_groups=8,
     )
+
+
+def as_pictures(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """RGB pixels (N, R, R, 3) as the networks see them: float32 (N, 3, R, R) in [-1, 1]."""
+    return torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 class PictureCodec:

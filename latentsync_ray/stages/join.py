@@ -40,6 +40,8 @@ class Join:
         if [part.index for part in parts] != list(range(clip.segment_count)):
             raise ValueError(f"clip {clip.clip_id!r}: joining {[part.index for part in parts]} of {clip.segment_count} parts")
         fps = Fraction(clip.fps_num, clip.fps_den)
+        motion, change = (np.concatenate([getattr(part, each) for part in parts]) for each in ("mouth_motion", "speech_change"))
+        correlation, lag = sync_score(motion, change, fps)
         with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
             finished = Path(folder) / f"{clip.clip_id}.mp4"
             try:
@@ -50,8 +52,6 @@ class Join:
                 raise
             verify(finished, clip.frame_count)
             published = self.sink.publish(finished, clip.clip_id)
-        motion, change = (np.concatenate([getattr(part, each) for part in parts]) for each in ("mouth_motion", "speech_change"))
-        correlation, lag = sync_score(motion, change, fps)
         record = ClipRecord.of(
             clip,
             status="ok",

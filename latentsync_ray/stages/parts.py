@@ -37,8 +37,11 @@ def load_part(output: str, segment: Segment) -> Part:
         row = json.loads(storage.read_bytes(_sidecar(uri)))
     except InputNotFound as error:
         raise MixedParts(f"the finished part {uri} went away; run the job again to have it made again") from error
+    unknown = [np.nan] * (segment.stop - segment.start)  # of parts that were made before there was such a column
     arrays = {
-        field.name: np.array(row.get(field.name, []), field.metadata["dtype"]) for field in dc.fields(Part) if field.metadata
+        field.name: np.array(row.get(field.name, unknown), field.metadata["dtype"])
+        for field in dc.fields(Part)
+        if field.metadata
     }
     return Part.from_row({**row, **arrays, "uri": uri})  # outputs may have moved since
 

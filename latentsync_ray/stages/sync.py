@@ -102,9 +102,10 @@ class Sync:
 
 
 def _speech_change(crops: Crops) -> np.ndarray:
-    mel = np.concatenate([np.zeros((80, 0), np.float32), *crops.mel], axis=1)
     fps, first_column = Fraction(crops.fps_num, crops.fps_den), 2 * STEPS_PER_WINDOW * crops.first_window
-    return speech_change(mel, first_column, crops.start, crops.start + len(crops.found), fps)
+    mel = np.concatenate([np.zeros((80, 0), np.float32), *crops.mel], axis=1)
+    heard = mel[:, : max(0, 2 * crops.audio_steps - first_column)]  # what follows is padding
+    return speech_change(heard, first_column, crops.start, crops.start + len(crops.found), fps)
 
 
 def window_frames(frame_count: int) -> list[np.ndarray]:

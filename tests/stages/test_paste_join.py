@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,17 @@ def test_a_part_without_its_declaration_is_not_finished(segments: list[Crops], t
     part = pasted(segments, tmp_path)[0]
     Path(part.uri).with_suffix(".json").unlink()
     assert finished_parts(str(tmp_path), part).tolist() == [1]
+
+
+def test_parts_from_before_lips_were_measured_are_still_good(segments: list[Crops], tmp_path: Path) -> None:
+    parts = pasted(segments, tmp_path, "aa")
+    sidecar = Path(parts[0].uri).with_suffix(".json")
+    row = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({name: value for name, value in row.items() if not isinstance(value, list)}))
+    old = load_part(str(tmp_path), segments[0])
+    assert np.isnan(old.mouth_motion).all()
+    assert len(old.mouth_motion) == len(old.speech_change) == old.stop - old.start
+    assert Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))([old, parts[1]]).sync_correlation is not None
 
 
 def test_parts_that_went_away_are_worth_another_run(segments: list[Crops], tmp_path: Path) -> None:
