@@ -1,6 +1,6 @@
 """Train the model that ships with the package, from nothing: latentsync_ray/assets/nano.
 
-    python jobs/train_nano.py                       # an hour and a quarter on 2 cores; a GPU is used when there is one
+    python jobs/train_nano.py                       # about an hour and a half on 2 cores; a GPU is used when there is one
     python jobs/train_nano.py --work /tmp/nano      # where unfinished work is kept: run again, it goes on where it was
 
 Needs the espeak-ng program (apt-get install espeak-ng). Speech is synthesized, faces are rendered from the shipped portrait; no

@@ -16,7 +16,7 @@ from latentsync_ray.progress import make_progress
 __all__ = ["demo"]
 
 _JOB = {"recipe": {"model": "nano", "steps": 6}}
-_INTRODUCTION = "Lip-syncing the shipped portrait to the shipped speech with the model that comes with the package.\n"
+_INTRODUCTION = "Lip-syncing the shipped clip with the model that comes with the package.\n"
 
 
 def demo(

@@ -54,9 +54,9 @@ def test_the_truth_is_perfect(take: Take, scored) -> None:
     assert score.correlation > 0.97
     assert score.lag == 0
     assert abs(score.source_correlation) < 0.2
-    assert score.aperture_error < 0.01
+    assert score.aperture_error < 0.02  # what encoding costs; another mouth has 0.13
     assert score.mouth_psnr > 35
-    assert abs(score.seam) < 1
+    assert abs(score.seam) < 2  # not zero: another mouth moves the jaw's edge at the border
 
 
 def test_a_clip_that_was_not_dubbed_is_all_source(take: Take, scored) -> None:
