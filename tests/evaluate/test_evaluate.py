@@ -55,7 +55,7 @@ def test_the_truth_is_perfect(take: Take, scored) -> None:
     assert score.lag == 0
     assert abs(score.source_correlation) < 0.2
     assert score.aperture_error < 0.02  # what encoding costs; another mouth has 0.13
-    assert score.mouth_psnr > 35
+    assert score.mouth_psnr > 33  # what encoding leaves
     assert abs(score.seam) < 2  # not zero: another mouth moves the jaw's edge at the border
 
 
