@@ -207,7 +207,7 @@ def test_demo_runs_the_shipped_pair_and_lists_what_it_wrote(monkeypatch, tmp_pat
             (tmp_path / name).write_bytes(bytes(2_000_000))
         return summary(total=1, done_before=0, ok=1, failed=0)
 
-    monkeypatch.setenv("COLUMNS", "300")  # temporary folders have long names
+    monkeypatch.setattr("latentsync_ray.cli.terminal.OUT._width", 300)  # temporary folders have long names
     monkeypatch.setattr("latentsync_ray.driver.run", run)
     monkeypatch.setattr("latentsync_ray.report.contact_sheet", lambda output, png: png.write_bytes(bytes(3000)))
     assert call("demo", "--output", str(tmp_path), "recipe.seed=7") == 0
