@@ -3,7 +3,7 @@
     python jobs/evaluate_nano.py
 
 Six clips of the rendered portrait (voices, sentences and a language held out from training) are dubbed through the whole
-pipeline and held against the truth. Needs espeak-ng. About three minutes on two cores.
+pipeline and held against the truth. Needs espeak-ng. About seven minutes on one core.
 """
 
 from __future__ import annotations
