@@ -10,7 +10,11 @@ data and no weights of anybody else are used. ``jobs/evaluate_nano.py`` measures
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +26,7 @@ from nano.mouth import hear_scenes, train_unet
 from nano.paint import encode_scenes, train_autoencoder
 from nano.pictures import load_scenes, save_scenes
 from nano.speech import load_tracks, save_tracks
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from latentsync_ray.model.specs import MODELS
 from latentsync_ray.model.unet import LatentSyncUNet
@@ -35,13 +40,13 @@ WIDTHS = (16, 32, 48, 64)
 def main(
     output: Annotated[Path, typer.Option(help="Folder of the finished model.")] = Path(SPEC.source),
     work: Annotated[Path, typer.Option(help="Folder for data and unfinished trainings.")] = Path("nano-work"),
-    tracks: Annotated[int, typer.Option(min=13)] = 240,
+    tracks: Annotated[int, typer.Option(min=13)] = 480,
     scenes: Annotated[int, typer.Option(min=1)] = 220,
-    encoder_steps: Annotated[int, typer.Option(min=1)] = 3000,
+    encoder_steps: Annotated[int, typer.Option(min=1)] = 4400,
     autoencoder_steps: Annotated[int, typer.Option(min=1)] = 2600,
-    unet_steps: Annotated[int, typer.Option(min=1)] = 3600,
+    unet_steps: Annotated[int, typer.Option(min=1)] = 4200,
 ) -> None:
-    """Render, train the three networks one after the other, and write the folder."""
+    """Render, train the speech encoder and the autoencoder side by side, then the denoiser, and write the folder."""
     began = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
     settle(work / "settings.json", [tracks, scenes, encoder_steps, autoencoder_steps, unet_steps])
@@ -53,10 +58,18 @@ def main(
     save_scenes(work / "scenes.npy", heard, scenes, resolution=SPEC.resolution)
     pictures, said = load_scenes(work / "scenes.npy", heard)
 
-    torch.manual_seed(1)
-    whisper = train_encoder(work / "encoder.pt", heard, SPEC.whisper, steps=encoder_steps, device=device)
-    torch.manual_seed(2)
-    vae = train_autoencoder(work / "autoencoder.pt", build_small_vae(WIDTHS), pictures, steps=autoencoder_steps, device=device)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_end_with, initargs=(os.getpid(),)) as beside:
+        listening = beside.submit(listen, work, encoder_steps, device)  # on one core, as it has to; this one takes the other
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads - 1))
+        torch.manual_seed(2)
+        vae = train_autoencoder(
+            work / "autoencoder.pt", build_small_vae(WIDTHS), pictures, steps=autoencoder_steps, device=device
+        )
+        listening.result()
+    torch.set_num_threads(threads)
+    whisper = listen(work, encoder_steps, device)
     latents = encode_scenes(work / "latents.npy", vae, pictures)
     speech = hear_scenes(whisper, said, heard)
     torch.manual_seed(3)
@@ -65,6 +78,23 @@ def main(
     )
     write_folder(output, SPEC, unet=unet, whisper=whisper, vae=vae)
     print(f"{output}: {megabytes(output):.1f} MB after {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
+
+
+def listen(work: Path, steps: int, device: torch.device) -> WhisperEncoder:
+    """Train the speech encoder on the tracks in ``work``; a trained one is only read."""
+    torch.manual_seed(1)
+    return train_encoder(work / "encoder.pt", load_tracks(work / "tracks.npz"), SPEC.whisper, steps=steps, device=device)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: the next run would train beside it, into the same files."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def settle(path: Path, sizes: list[int]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from latentsync_ray.model.audio import step_indices
@@ -23,9 +24,11 @@ from nano.loop import train
 from nano.speech import FPS, Track
 from nano.start import start_local
 
-__all__ = ["hear", "slot_frames", "train_encoder"]
+__all__ = ["features", "hear", "slot_frames", "train_encoder"]
 
-_BATCH = 2
+_BATCH = 4
+_WHOLE = 0.1
+"""Share of tracks that are heard with all the silence up to 30 s, as the pipeline hears them."""
 _FRAMES = 250
 """Frames read per track and step; all steps of a track are computed anyway."""
 _SLOTS = 8
@@ -33,6 +36,8 @@ _SLOTS = 8
 So each step says what the mouth does in the eight frames around it, each under its number modulo eight: all ten agree on the
 middle frame's slot, and their position in time says which that is.
 """
+_WIDTH = 0.15
+"""How much the width counts against the aperture: an error of it changes far fewer pixels."""
 _HELD_OUT = 12
 """Tracks, the last ones, that only report."""
 
@@ -51,15 +56,27 @@ class _Listener(nn.Module):
         self.attention = nn.MultiheadAttention(size.width, 2, batch_first=True)
         self.mix = nn.Sequential(nn.LayerNorm(size.width), GEGLU(size.width, 4 * size.width), nn.Linear(4 * size.width, 2))
 
-    def forward(self, mel: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Aperture and width (F, 2) at the steps ``indices`` (F, 10) of a window ``mel`` (80, 3000).
+    def forward(self, mel: Tensor, indices: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Aperture and width (F, 2) at the steps ``indices`` (F, 10) of ``mel`` (80, 2 S), which stands at step ``first``.
 
-        And what its last layers know of them: the last but one of each step (1500, 2), the last of the slots (1500, 2 S).
+        And what its last layers know of them: the last but one of each step (S, 2), the last of the slots (S, 2 * _SLOTS).
         """
-        features = speech_features(self.encoder, mel)
+        features = features(self.encoder, mel, first)
         tokens = self.norm(features[indices].flatten(1, 2))
         heard, _ = self.attention(self.start.expand(len(tokens), 1, -1), tokens, tokens, need_weights=False)
         return self.mix(heard[:, 0]), self.here(features[:, -2]), self.slots(features[:, -1])
+
+
+def features(encoder: WhisperEncoder, mel: Tensor, first: int) -> Tensor:
+    """As ``speech_features``, of sound (80, 2 S) that need not fill the window: (S, layers + 1, D).
+
+    Attention costs the square of the length, so most of the training sees no more of a track than there is.
+    """
+    state = gelu(encoder.conv2(gelu(encoder.conv1(mel[None])))).mT
+    states = [state + encoder.embed_positions.weight[first : first + state.shape[1]]]
+    for layer in encoder.layers:
+        states.append(layer(states[-1], None))
+    return torch.stack(states, dim=2)[0]
 
 
 def slot_frames(frames: int) -> np.ndarray:
@@ -68,7 +85,7 @@ def slot_frames(frames: int) -> np.ndarray:
     Past the last frame, the last.
     """
     slot = np.arange(_SLOTS)
-    middle = np.arange(STEPS_PER_WINDOW)[:, None] * FPS / 50
+    middle = (np.arange(STEPS_PER_WINDOW)[:, None] - 1) * FPS / 50
     nearest = slot + _SLOTS * np.rint((middle - slot) / _SLOTS).astype(int)
     return np.clip(nearest, 0, frames - 1)
 
@@ -79,36 +96,53 @@ def train_encoder(
     """A speech encoder whose features tell aperture and width."""
     listener = _Listener(size)
 
-    importance = torch.tensor([1.0, 0.3], device=device)
+    importance = torch.tensor([1.0, _WIDTH], device=device)
 
     def loss_of(draw: np.random.Generator) -> Tensor:
         losses = []
         for chosen in draw.integers(0, len(tracks) - _HELD_OUT, _BATCH):
             track = tracks[chosen]
+            steps, at = (STEPS_PER_WINDOW, 0) if draw.random() < _WHOLE else _cut(track, draw)
             first = int(draw.integers(0, max(1, len(track.curves) - _FRAMES + 1)))
             truth = torch.from_numpy(track.curves[first : first + _FRAMES]).to(device)
-            read, here, slots = listener(_mel(track).to(device), _indices(track, first, first + len(truth)).to(device))
+            mel = _mel(track)[:, : 2 * steps].to(device)
+            read, here, slots = listener(mel, _indices(track, first, first + len(truth)).to(device), at)
             wanted = torch.from_numpy(track.curves[slot_frames(len(track.curves))[: track.steps]]).flatten(1).to(device)
+            both = importance.repeat(_SLOTS)
             losses.append(((here[: track.steps] - _step_curves(track).to(device)).square().mean(0) * importance).sum())
             losses.append(((read - truth).square().mean(0) * importance).sum())
-            losses.append((slots[: track.steps] - wanted).square().mean())
+            losses.append(((slots[: track.steps] - wanted).square() * both).mean())
         return torch.stack(losses).sum() / _BATCH
 
     # Sure attention leaves numbers too small to be normal, which are slow, and only the calling thread is told to drop them.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    trained = train(path, listener, loss_of, steps=steps, rate=2e-3, average=0.99, device=device)
-    _report(trained, tracks[-_HELD_OUT:])
-    torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
+    try:
+        finished = path.exists() and torch.load(path, weights_only=True)["step"] == steps
+        trained = train(path, listener, loss_of, steps=steps, rate=3e-3, average=0.99, device=device)
+        if not finished:
+            _report(trained, tracks[-_HELD_OUT:])
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
     return trained.encoder
 
 
 def _step_curves(track: Track) -> Tensor:
-    """Aperture and width at every step (steps, 2): at the frames and halfway between them."""
-    at = np.minimum(np.arange(track.steps) * FPS / 50, len(track.curves) - 1)
+    """Aperture and width at every step (steps, 2): in the middle of the frames, which are the odd ones, and between them."""
+    at = np.clip((np.arange(track.steps) - 1) * FPS / 50, 0, len(track.curves) - 1)
     return torch.from_numpy(np.stack([np.interp(at, np.arange(len(track.curves)), c) for c in track.curves.T], 1)).float()
+
+
+def _cut(track: Track, draw: np.random.Generator) -> tuple[int, int]:
+    """How many steps to hear of the window, the track and some of the silence behind it, and where they stand in it.
+
+    A track may stand anywhere where its frames keep their slots.
+    """
+    period = _SLOTS * 50 // FPS
+    steps = min(STEPS_PER_WINDOW, track.steps + int(draw.integers(0, 100)))
+    return steps, period * int(draw.integers(0, (STEPS_PER_WINDOW - steps) // period + 1))
 
 
 @torch.inference_mode()

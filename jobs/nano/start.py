@@ -15,11 +15,16 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder, Whisper
 
 __all__ = ["start_local"]
 
-_OFFSETS = ((-8, -4, -2, 0, 2, 4, 8, None), (-6, -4, -2, 0, 2, 4, 6, None))
-"""Steps by which the heads of all layers but the last look ahead; None: everywhere."""
-_NEAR, _NEAR_SHARPNESS = (9, 15, 22, 29), 6.0
-_SLOT, _SLOT_NEAR, _SLOT_SHARPNESS, _SLOT_BIAS = 8, (18, 25, 28), 7.4, 5.5
-"""Waves of the position table that heads look at, and how sharply: incommensurable, so that nothing far away looks near."""
+_OFFSETS = ((-2, -1, 1, 2, None, None, None, None), (-6, -4, -2, 0, 2, 4, 6, None))
+"""Steps by which the heads of all layers but the last look ahead; None: everywhere. The first
+layer learns how loud the clip is and how loud each step, the second what the lips, which are slower, make of its neighbours.
+"""
+_NEAR, _NEAR_SHARPNESS = (4, 9, 15, 22, 29), 7.0
+"""Waves of the position table that heads look at, and how sharply: the next step counts for a hundredth, and the waves are
+incommensurable, so that nothing far away looks near.
+"""
+_SLOT, _SLOT_NEAR, _SLOT_SHARPNESS, _SLOT_BIAS = (8, 4), (18, 25, 28), 7.4, 5.5
+"""The waves that tell the slots apart, of 16 and 8 steps, and those that find the nearest."""
 
 
 def start_local(encoder: WhisperEncoder, slots: int) -> None:
@@ -31,11 +36,11 @@ def start_local(encoder: WhisperEncoder, slots: int) -> None:
             nn.init.xavier_uniform_(module.weight)
     layers = [cast("WhisperEncoderLayer", layer) for layer in encoder.layers]
     steps, width = encoder.embed_positions.weight.shape
-    periods = 2 * slots * 2.0 ** ((torch.arange(width // 2) - _SLOT) / 4)  # in steps
+    periods = 2 * slots * 2.0 ** ((torch.arange(width // 2) - _SLOT[0]) / 4)  # in steps
     angles = 2 * torch.pi * torch.arange(steps)[:, None] / periods
     encoder.embed_positions.weight.data.copy_(torch.cat([angles.cos(), angles.sin()], dim=1))
 
-    used = sorted({*_NEAR, _SLOT, *_SLOT_NEAR})
+    used = sorted({*_NEAR, *_SLOT, *_SLOT_NEAR})
     reserved = torch.tensor([*used, *(wave + width // 2 for wave in used)])  # for positions; all else writes elsewhere
     for writer in (encoder.conv2, *(writer for layer in layers for writer in (layer.self_attn.out_proj, layer.fc2))):
         writer.weight.data[reserved] *= 0.05
@@ -51,10 +56,11 @@ def start_local(encoder: WhisperEncoder, slots: int) -> None:
                 turn = 2 * math.pi * (offset or 0) / float(periods[wave])
                 _match(layer, head, pair, wave, turn=turn, sharpness=_NEAR_SHARPNESS)
     for head in range(layers[-1].self_attn.num_heads):
-        rows = _match(layers[-1], head, 0, _SLOT, turn=None, sharpness=_SLOT_SHARPNESS)
-        angle = 2 * math.pi * head / slots
-        layers[-1].self_attn.q_proj.bias.data[rows] += _SLOT_BIAS * torch.tensor([math.cos(angle), math.sin(angle)])
-        for pair, wave in enumerate(_SLOT_NEAR, start=1):
+        for pair, wave in enumerate(_SLOT):
+            rows = _match(layers[-1], head, pair, wave, turn=None, sharpness=_SLOT_SHARPNESS)
+            angle = 2 * math.pi * (2 * head + 1) / float(periods[wave])  # the middle of frame number h is at step 2 h + 1
+            layers[-1].self_attn.q_proj.bias.data[rows] += _SLOT_BIAS * torch.tensor([math.cos(angle), math.sin(angle)])
+        for pair, wave in enumerate(_SLOT_NEAR, start=len(_SLOT)):
             _match(layers[-1], head, pair, wave, turn=0.0, sharpness=_SLOT_SHARPNESS)
 
 

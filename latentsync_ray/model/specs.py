@@ -50,10 +50,10 @@ MODELS: dict[str, ModelSpec] = {
                 layers_per_block=1,
                 norm_num_groups=16,
                 heads=2,
-                audio_width=64,
+                audio_width=96,
                 motion_heads=2,
             ),
-            whisper=WhisperSize(width=64, heads=8, layers=3),
+            whisper=WhisperSize(width=96, heads=8, layers=3),
             licence="Apache-2.0, as this package, which contains it",
             note="nano is made for trying and testing, on the shipped portrait; on other faces it fails. "
             "Models for real footage: latentsync-ray models",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nano.listen import slot_frames
+from nano.listen import features, slot_frames
 from nano.loop import train
 from nano.pictures import draw_scene, render_scene
 from nano.speech import HELD_OUT, SENTENCES, VOICES, Track
@@ -21,7 +21,7 @@ from latentsync_ray.config import WINDOW
 from latentsync_ray.model.audio import step_indices
 from latentsync_ray.model.latentsync import load_model
 from latentsync_ray.model.options import WhisperSize
-from latentsync_ray.model.whisper import build_encoder
+from latentsync_ray.model.whisper import build_encoder, speech_features
 from latentsync_ray.portrait import read_aperture
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -44,21 +44,34 @@ def test_all_steps_of_a_frame_agree_on_its_slot() -> None:
 
 def test_the_encoder_starts_by_looking_near_and_at_its_slots() -> None:
     torch.manual_seed(0)
-    encoder = build_encoder(WhisperSize(width=64, heads=8, layers=3))
+    encoder = build_encoder(WhisperSize(width=96, heads=8, layers=3))
     start_local(encoder, 8)
     encoder.set_attn_implementation("eager")
     mel = 0.3 * torch.randn(1, 80, 3000)
     with torch.inference_mode():
         layers = encoder.eval()(mel, output_attentions=True).attentions
     at = torch.arange(100, 1400)
-    for head, offset in enumerate((-8, -4, -2, 0, 2, 4, 8)):
-        off = (layers[0][0, head, 100:1400].argmax(dim=1) - at - offset).abs()
-        assert (off <= 2).float().mean() > 0.9
+    for layer, offsets in ((0, (-2, -1, 1, 2)), (1, (-6, -4, -2, 0, 2, 4, 6))):
+        for head, offset in enumerate(offsets):
+            off = layers[layer][0, head, 100:1400].argmax(dim=1) - at - offset
+            assert (off.abs() <= 2).float().mean() > 0.9
+            assert (off == 0).float().mean() > 0.6
     looked = layers[2][0, :, 100:1400].argmax(dim=2)
     for head in range(8):
-        away = ((looked[head] - 2 * head + 8) % 16 - 8).abs()
-        assert (away <= 3).float().mean() > 0.8, "at its own slot"
+        away = ((looked[head] - 2 * head - 1 + 8) % 16 - 8).abs()
+        assert (away == 0).float().mean() > 0.8, "at the middle of its own slot"
         assert ((looked[head] - at).abs() <= 14).float().mean() > 0.8, "and near"
+
+
+def test_part_of_a_window_is_heard_as_in_the_whole() -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(WhisperSize(width=64, heads=2, layers=2)).eval()
+    mel = torch.randn(80, 3000)
+    with torch.inference_mode():
+        assert torch.equal(features(encoder, mel, 0), speech_features(encoder, mel))
+        late = features(encoder, mel[:, :400], 96)
+    assert late.shape == (200, 3, 64)
+    assert not torch.allclose(late, speech_features(encoder, mel)[:200]), "where it stands matters"
 
 
 def test_a_scene_is_one_head_with_several_mouths() -> None:
