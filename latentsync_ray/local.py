@@ -17,7 +17,7 @@ from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import Naming
 from latentsync_ray.stages.sync import Sync
-from latentsync_ray.types import ClipRecord, Device, Pair, Part
+from latentsync_ray.types import ClipRecord, Device, Pair, Part, Span
 
 __all__ = ["LipSync", "dub", "lipsync"]
 
@@ -46,15 +46,23 @@ class LipSync:
         self.paste = Paste(recipe, output)
         self.join = Join(recipe, output, sink or lookup(SINKS, "mp4", "sink")(output), commit=commit)
 
-    def stream(self, pair: Pair) -> Iterator[Part | ClipRecord]:
-        """Every part as it is encoded, and at the end the clip's record."""
+    def stream(
+        self, pair: Pair, *, sink: Sink | None = None, on_frames: Callable[[int], None] | None = None
+    ) -> Iterator[Span | Part | ClipRecord]:
+        """What is planned, every part as it is encoded, and at the end the clip's record.
+
+        ``sink`` takes this clip in place of the usual one. ``on_frames(count)`` hears of new faces window by window; what it
+        raises ends the work.
+        """
         parts = []
         try:
-            for crops in self.crop(self.plan(pair)):
-                part = self.paste(self.sync(crops))
+            span = self.plan(pair)
+            yield span
+            for crops in self.crop(span):
+                part = self.paste(self.sync(crops, on_frames=on_frames))
                 parts.append(part)
                 yield part
-            yield self.join(parts)
+            yield self.join(parts, sink=sink)
         except ClipError as error:
             yield failed_record(Pair.failed(pair, error), self.recipe)
 
@@ -62,7 +70,7 @@ class LipSync:
         for result in self.stream(pair):
             if isinstance(result, ClipRecord):
                 return result
-            if on_part:
+            if on_part and isinstance(result, Part):
                 on_part(result)
         raise AssertionError("a stream ends with a record")
 
@@ -89,7 +97,7 @@ def lipsync(
         return LipSync(work, recipe=recipe, device=device, sink=FileSink(str(output)))(pair, on_part=on_part)
 
 
-def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
+def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Span | Part | ClipRecord]:
     """Dub pairs one after the other: every part as it is encoded, and each clip's record when it is finished."""
     sink = lookup(SINKS, job.sink, "sink")(job.output)
     model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True)

@@ -91,7 +91,7 @@ class Records:
         self._file_count = 0
         delete(_superseded(output))
         self._load()
-        self._absorb()
+        self.absorb()
 
     def __enter__(self) -> Self:
         return self
@@ -185,7 +185,7 @@ class Records:
                 "choose another output folder for the new recipe"
             )
 
-    def _absorb(self) -> None:
+    def absorb(self) -> None:
         """Take over what workers committed and no driver wrote down. A successful row that is there already is the same one."""
         uris = [uri for uri in list_files(join(self.output, "_work", "records")) if uri.endswith(".json")]
         with ThreadPoolExecutor(_READERS) as pool:

@@ -254,6 +254,8 @@ class ClipRecord(Row):
     """Package version."""
     finished_at: str = ""
     """UTC, ISO 8601."""
+    cost: float | None = None
+    """Dollars by the server's tariff; None for clips that no server made."""
     plan_seconds: float = 0.0
     crop_seconds: float = 0.0
     sync_seconds: float = 0.0

@@ -56,6 +56,8 @@ def _print_report(numbers: Report) -> None:
     failed = f", [red]{numbers.failed} failed[/]" if numbers.failed else ""
     OUT.print(f"[bold]{numbers.ok} of {numbers.clips} clips ok[/]{failed}  {escape(numbers.output)}", soft_wrap=True)
     OUT.print(f"{numbers.frames} frames, {duration(numbers.output_seconds)} of video, {size(numbers.bytes)}")
+    if numbers.cost is not None:
+        OUT.print(f"${numbers.cost:.4f} by the server's tariff")
     if numbers.frames_without_face:
         OUT.print(f"{numbers.frames_without_face} frames without a usable face, left as they were")
 

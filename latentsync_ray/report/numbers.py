@@ -55,6 +55,8 @@ class Report:
     """Stage -> seconds, in pipeline order."""
     slowest: list[SlowClip]
     """Slowest first."""
+    cost: float | None
+    """Dollars by the tariff of the server that made them; None when no server did."""
 
     @property
     def frames_per_second(self) -> dict[str, float]:
@@ -65,7 +67,7 @@ class Report:
 def summarise(output: str, *, slowest: int = 5) -> Report:
     """Count what the records of ``output`` say. Raises ConfigError when there are none."""
     numbers = ["frames", "frames_without_face", "duration", "bytes", *(f"{stage}_seconds" for stage in _STAGES)]
-    table = read_records(output, columns=["clip_id", "status", "error_code", "error", *numbers])
+    table = read_records(output, columns=["clip_id", "status", "error_code", "error", "cost", *numbers])
     if len(table) == 0:
         raise ConfigError(f"{output} has no records: run a job with this output first")
     column = {name: table[name].to_numpy() for name in numbers}
@@ -89,6 +91,7 @@ def summarise(output: str, *, slowest: int = 5) -> Report:
             )
             for code, rows in sorted(by_code.items(), key=lambda item: -len(item[1]))
         ],
+        cost=_sum(table["cost"].to_pylist()),
         frames=int(column["frames"].sum()),
         frames_without_face=int(column["frames_without_face"].sum()),
         output_seconds=float(column["duration"].sum()),
@@ -100,3 +103,8 @@ def summarise(output: str, *, slowest: int = 5) -> Report:
             if seconds[row] > 0
         ],
     )
+
+
+def _sum(costs: list[float | None]) -> float | None:
+    known = [cost for cost in costs if cost is not None]
+    return round(sum(known), 6) if known else None

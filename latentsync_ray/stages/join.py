@@ -33,7 +33,8 @@ class Join:
     def __init__(self, recipe: Recipe, output: str, sink: Sink, *, commit: bool = True) -> None:
         self.recipe, self.output, self.sink, self.commit = recipe, output, sink, commit
 
-    def __call__(self, parts: Sequence[Part]) -> ClipRecord:
+    def __call__(self, parts: Sequence[Part], *, sink: Sink | None = None) -> ClipRecord:
+        """``sink`` takes this clip in place of the usual one."""
         began = time.perf_counter()
         parts = sorted(parts, key=lambda part: part.index)
         clip = parts[0]
@@ -51,7 +52,7 @@ class Join:
                 drop_parts(parts)  # they will not become a clip; another run has to make others
                 raise
             verify(finished, clip.frame_count)
-            published = self.sink.publish(finished, clip.clip_id)
+            published = (sink or self.sink).publish(finished, clip.clip_id)
         record = ClipRecord.of(
             clip,
             status="ok",

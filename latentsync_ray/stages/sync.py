@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from fractions import Fraction
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -47,9 +48,10 @@ class Sync:
         self.keep = keep_mask(self.model.resolution)
         self._features: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
-    def __call__(self, crops: Crops) -> Faces:
+    def __call__(self, crops: Crops, *, on_frames: Callable[[int], None] | None = None) -> Faces:
+        """``on_frames(count)`` hears of new faces after each micro-batch; what it raises ends the work."""
         began = time.perf_counter()
-        faces = self._dub(crops) if crops.found.any() else crops.faces
+        faces = self._dub(crops, on_frames) if crops.found.any() else crops.faces
         model = self.model
         return Faces.of(
             crops,
@@ -61,7 +63,7 @@ class Sync:
             sync_seconds=time.perf_counter() - began,
         )
 
-    def _dub(self, crops: Crops) -> np.ndarray:
+    def _dub(self, crops: Crops, on_frames: Callable[[int], None] | None) -> np.ndarray:
         recipe = self.recipe
         indices = step_indices(crops.start, crops.stop, Fraction(crops.fps_num, crops.fps_den), crops.audio_steps)
         tokens = self.model.audio_tokens(self._listen(crops.mel), crops.first_window, indices)
@@ -82,6 +84,8 @@ class Sync:
             )
             for window, faces in reversed(list(zip(batch, generated, strict=False))):
                 result[window[::-1]] = to_uint8(faces)[::-1]  # of a repeated last frame, the first counts
+            if on_frames:
+                on_frames(min(WINDOW * len(batch), len(result)))
         return result
 
     def _listen(self, mel: np.ndarray) -> torch.Tensor:
