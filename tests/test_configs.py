@@ -21,11 +21,14 @@ def dub(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_there_are_three():
-    assert sorted(path.name for path in CONFIGS.glob("*.yaml")) == ["demo.yaml", "gcs_h100.yaml", "local.yaml"]
+JOBS = ("demo", "gcs_h100", "local")
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_there_are_three_jobs_and_a_server():
+    assert sorted(path.stem for path in CONFIGS.glob("*.yaml")) == sorted((*JOBS, "serve"))
+
+
+@pytest.mark.parametrize("path", [CONFIGS / f"{name}.yaml" for name in JOBS], ids=JOBS)
 def test_loads(path):
     job = load_job(path, "recipe.steps=11")
     assert job.recipe.steps == 11

@@ -19,8 +19,8 @@ FLOORS = (
     {"faces", "manifest", "measure", "media", "model", "portrait", "records", "sinks"},
     {"stages"},
     {"evaluate", "local", "pipeline", "progress", "report"},
-    {"driver"},
-    {"cli", "serve"},
+    {"driver", "serve"},
+    {"cli"},
 )
 """A room imports rooms of lower floors only; those on the ground floor may know each other."""
 ONLY = {

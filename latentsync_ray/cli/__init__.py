@@ -15,6 +15,7 @@ import latentsync_ray
 from latentsync_ray.cli.demo import demo
 from latentsync_ray.cli.dub import lipsync, run
 from latentsync_ray.cli.look import models, report
+from latentsync_ray.cli.serve import price, serve, serve_key
 from latentsync_ray.cli.terminal import ERR
 from latentsync_ray.errors import ConfigError, LatentSyncError, ModelError
 
@@ -29,8 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, lipsync, run, models, report):
-    app.command(no_args_is_help=command in (lipsync, run, report))(command)
+for command in (demo, lipsync, run, models, report, serve, serve_key, price):
+    app.command(no_args_is_help=command in (lipsync, run, report, serve_key, price))(command)
 
 
 def _version(wanted: bool) -> None:

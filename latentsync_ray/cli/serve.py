@@ -1,0 +1,130 @@
+"""``serve`` (the endpoint), ``serve-key`` (who may call it) and ``price`` (what it would cost)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from latentsync_ray.cli.terminal import ERR, OUT
+from latentsync_ray.errors import ConfigError
+
+__all__ = ["price", "serve", "serve_key"]
+
+_MISSING = "the server needs more packages: pip install 'latentsync-ray[serve]'"
+
+
+def serve(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="Settings, a YAML file; see configs/serve.yaml.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    folder: Annotated[str | None, typer.Option(help="Queue, uploads and results.", show_default="serve-data")] = None,
+    model: Annotated[str | None, typer.Option(help="A name from 'latentsync-ray models', or a folder or URI.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="LATENTSYNC_RAY_KEY", help="What callers send; made and printed when there is none yet."),
+    ] = None,
+    tls: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="CERT KEY", help="Certificate and private key (PEM): serve https.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; by default one on this machine.")] = None,
+) -> None:
+    """Offer the hosted endpoint fal-ai/latentsync on this machine or cluster, with a playground at /."""
+    try:
+        from filelock import FileLock, Timeout
+
+        from latentsync_ray.serve import deploy
+        from latentsync_ray.serve.keys import new_key
+        from latentsync_ray.serve.server import Server
+        from latentsync_ray.serve.settings import load_settings
+        from latentsync_ray.serve.web import check_port, listen
+    except ImportError as error:
+        raise ConfigError(f"{_MISSING} ({error.name} is not installed)") from error
+    from latentsync_ray.model.source import find_spec, locate
+
+    settings = load_settings(config, folder=folder)
+    chosen = {"model": model, "steps": steps}
+    recipe = settings.recipe.model_copy(update={name: value for name, value in chosen.items() if value is not None})
+    settings = settings.model_copy(update={"recipe": type(recipe).model_validate(recipe.model_dump())})
+    spec = find_spec(settings.recipe.model)
+    if spec.source:
+        locate(spec)  # a missing model is told here, and not by a worker that does not start
+    if tls:
+        for path in tls:
+            if not path.is_file():
+                raise ConfigError(f"{path} is not a file; --tls takes a certificate and its private key, both PEM")
+
+    check_port(host, port)
+    server = Server.of(settings)
+    fresh = key or (new_key() if server.keys.empty() else None)
+    if fresh:
+        server.keys.add("default", fresh)
+    alone = None
+    if "://" not in settings.folder and not settings.database:
+        alone = FileLock(Path(settings.folder) / "server.lock", timeout=0)
+        try:
+            alone.acquire()
+        except Timeout as error:
+            raise ConfigError(
+                f"another server uses {settings.folder}; choose another --folder, or a database for both"
+            ) from error
+        server.queue.reclaim(attempts=settings.attempts)
+    if spec.note:
+        ERR.print(spec.note)
+    ERR.print("starting Ray and the model ...")
+
+    def tell() -> None:
+        shown = f"{'https' if tls else 'http'}://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{port}"
+        OUT.print(f"[bold]serving fal-ai/latentsync with {escape(settings.recipe.model)} at {shown}[/]", soft_wrap=True)
+        if fresh and not key:
+            OUT.print(f"key: [bold]{fresh}[/]  (shown once; another: latentsync-ray serve-key)", soft_wrap=True)
+        OUT.print(f"[dim]playground: {shown}/   logs: {deploy.log_folder()}   stop: Ctrl-C[/]", soft_wrap=True)
+
+    try:
+        deploy.launch(settings, address=address)
+        listen(server, host=host, port=port, tls=tls, on_ready=tell)
+        ERR.print("stopping; requests that are not finished are kept for the next start")
+    finally:
+        deploy.stop(joined=address is not None)
+        if alone:
+            alone.release()
+
+
+def serve_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is; stands in logs and records.")],
+    folder: Annotated[str | None, typer.Option(help="The server's folder.", show_default="serve-data")] = None,
+    config: Annotated[Path | None, typer.Option(help="The server's settings.")] = None,
+) -> None:
+    """Make a key for a caller and print it; a second one for the same name replaces the first."""
+    try:
+        from pydantic import ValidationError
+
+        from latentsync_ray.serve.keys import new_key
+        from latentsync_ray.serve.server import Server
+        from latentsync_ray.serve.settings import Key, hash_key, load_settings
+    except ImportError as error:
+        raise ConfigError(f"{_MISSING} ({error.name} is not installed)") from error
+
+    secret = new_key()
+    try:
+        Key(name=name, sha256=hash_key(secret))
+    except ValidationError as error:
+        raise ConfigError(f"{name!r} is no name for a key: letters, digits and . _ @ -, at most 64") from error
+    Server.of(load_settings(config, folder=folder)).keys.add(name, secret)
+    OUT.print(secret, soft_wrap=True)
+    ERR.print(f"[dim]sha256 for the keys of a settings file: {hash_key(secret)}[/]", soft_wrap=True)
+
+
+def price(
+    seconds: Annotated[float, typer.Argument(min=0, help="Seconds of output.")],
+    config: Annotated[Path | None, typer.Option(help="A server's settings, whose tariff counts.")] = None,
+) -> None:
+    """What a server asks for so many seconds of output."""
+    from latentsync_ray.serve.settings import load_settings
+
+    OUT.print(f"${load_settings(config).tariff.cost(seconds):.4g}")

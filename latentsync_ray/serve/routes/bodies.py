@@ -1,0 +1,43 @@
+"""Reading request bodies, in memory or into files, never more than is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import HTTPException, Request
+
+__all__ = ["read_body", "save_body"]
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """The whole body. Answers 413 when it is larger than ``most`` bytes."""
+    _check_announced(request, most)
+    body = bytearray()
+    async for block in request.stream():
+        body += block
+        if len(body) > most:
+            raise _too_large(most)
+    return bytes(body)
+
+
+async def save_body(request: Request, target: Path, most: int) -> int:
+    """Write the body into a file: its size. Answers 413 when it is larger than ``most`` bytes."""
+    _check_announced(request, most)
+    size = 0
+    with target.open("wb") as file:
+        async for block in request.stream():
+            size += len(block)
+            if size > most:
+                raise _too_large(most)
+            file.write(block)
+    return size
+
+
+def _check_announced(request: Request, most: int) -> None:
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > most:
+        raise _too_large(most)
+
+
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(413, f"the body is larger than the {most / 1e6:g} MB that this key may send")

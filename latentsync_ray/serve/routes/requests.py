@@ -1,0 +1,153 @@
+"""Run, submit, status, status stream, result, cancel: the routes of the endpoint itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from latentsync_ray.serve.protocol import APP, BODY, LatentSyncOutput, parse_input, status_body
+from latentsync_ray.serve.routes.bodies import read_body
+from latentsync_ray.serve.server import Base, Caller, Server, ServerState
+from latentsync_ray.serve.settings import Key
+from latentsync_ray.serve.tables import COMPLETED, IN_QUEUE, LogRow, RequestRow
+from latentsync_ray.serve.urls import queue_urls
+
+__all__ = ["cancel", "result", "router", "run", "status", "status_stream", "submit"]
+
+router = APIRouter()
+
+_RUN_POLL, _STREAM_POLL = 0.1, 0.2
+_COMMENT_SECONDS = 15.0
+"""A line between events keeps proxies and clients from giving up on a silent stream."""
+
+_OUTPUT: dict[int | str, dict[str, Any]] = {200: {"model": LatentSyncOutput}}
+_REQUEST = f"/queue/{APP}/requests/{{request_id}}"
+
+
+@router.post(f"/{APP}", openapi_extra=BODY, responses=_OUTPUT)
+async def run(request: Request, server: ServerState, caller: Caller, base: Base) -> Response:
+    """Dub, and answer when it is done. A connection that drops cancels the work."""
+    asked = parse_input(await read_body(request, caller.limits.inline_bytes))
+    row = await run_in_threadpool(server.accept, caller, asked, request.headers, base=base)
+    try:
+        while row.status != COMPLETED:
+            if await request.is_disconnected():
+                await run_in_threadpool(server.queue.cancel, row.id)
+            await asyncio.sleep(_RUN_POLL)
+            row = await run_in_threadpool(_known, server, caller, row.id)
+    except asyncio.CancelledError:
+        server.queue.cancel(row.id)
+        raise
+    return _result(row)
+
+
+@router.post(f"/queue/{APP}", openapi_extra=BODY)
+async def submit(
+    request: Request,
+    server: ServerState,
+    caller: Caller,
+    base: Base,
+    fal_webhook: Annotated[str | None, Query(max_length=2000)] = None,
+) -> Response:
+    """Accept a request; what becomes of it is asked for by its id."""
+    asked = parse_input(await read_body(request, caller.limits.inline_bytes))
+    row = await run_in_threadpool(server.accept, caller, asked, request.headers, base=base, webhook=fal_webhook)
+    position = await run_in_threadpool(server.queue.position, row)
+    body = {
+        "request_id": row.id,
+        "gateway_request_id": row.id,
+        "status": IN_QUEUE,
+        "queue_position": position,
+        **queue_urls(base, row.id),
+    }
+    return JSONResponse(body, headers={"x-fal-request-id": row.id})
+
+
+@router.get(f"{_REQUEST}/status")
+def status(request_id: str, server: ServerState, caller: Caller, base: Base, logs: str = "false") -> Response:
+    """Where a request is; all lines about it so far when ``logs`` is true or 1."""
+    row = _known(server, caller, request_id)
+    lines = server.queue.logs(row.id) if _wanted(logs) else None
+    position = server.queue.position(row) if row.status == IN_QUEUE else 0
+    body = status_body(row, queue_urls(base, row.id), logs=lines, position=position)
+    return JSONResponse(body, 200 if row.status == COMPLETED else 202, headers={"x-fal-request-id": row.id})
+
+
+@router.get(f"{_REQUEST}/status/stream")
+async def status_stream(request_id: str, server: ServerState, caller: Caller, base: Base, logs: str = "false") -> Response:
+    """The same as server-sent events, one per change, each with the lines that are new; ends with the request."""
+    row = await run_in_threadpool(_known, server, caller, request_id)
+    events = _events(server, row, queue_urls(base, row.id), with_logs=_wanted(logs))
+    headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no", "x-fal-request-id": row.id}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _events(server: Server, row: RequestRow, urls: dict[str, str], *, with_logs: bool) -> AsyncIterator[str]:
+    seen, before, spoke = 0, None, time.monotonic()
+    while True:
+
+        def look(row: RequestRow = row, seen: int = seen) -> tuple[RequestRow, list[LogRow], int]:
+            now = server.queue.get(row.id) or row
+            lines = list(server.queue.logs(row.id, after=seen)) if with_logs and now.status != IN_QUEUE else []
+            return now, lines, server.queue.position(now) if now.status == IN_QUEUE else 0
+
+        row, lines, position = await run_in_threadpool(look)
+        if lines or before != (row.status, position):
+            before, seen = (row.status, position), lines[-1].id if lines else seen
+            body = status_body(row, urls, logs=lines if with_logs else None, position=position)
+            spoke = time.monotonic()
+            yield f"data: {json.dumps(body)}\n\n"  # ASCII: a client may decode each network packet by itself
+        elif time.monotonic() - spoke > _COMMENT_SECONDS:
+            spoke = time.monotonic()
+            yield ": still here\n\n"
+        if row.status == COMPLETED:
+            return
+        await asyncio.sleep(_STREAM_POLL)
+
+
+@router.get(_REQUEST, responses=_OUTPUT)
+def result(request_id: str, server: ServerState, caller: Caller) -> Response:
+    """What came of a request, as often as it is asked for while it is kept."""
+    row = _known(server, caller, request_id)
+    if row.status != COMPLETED:
+        raise HTTPException(400, "Request is still in progress", headers={"x-fal-request-id": row.id})
+    return _result(row)
+
+
+@router.put(f"{_REQUEST}/cancel")
+def cancel(request_id: str, server: ServerState, caller: Caller) -> Response:
+    """End a request: at once when it is waiting, at its next window when it is being worked on."""
+    row = server.queue.get(request_id)
+    if row is None or row.key_name != caller.name:
+        return JSONResponse({"status": "NOT_FOUND", "detail": f"no request {request_id[:40]!r}"}, 404)
+    if server.queue.cancel(request_id) == COMPLETED:
+        return JSONResponse({"status": "ALREADY_COMPLETED", "detail": "the request is completed"}, 400)
+    return JSONResponse({"status": "CANCELLATION_REQUESTED", "success": True}, 202)
+
+
+def _known(server: Server, caller: Key, request_id: str) -> RequestRow:
+    row = server.queue.get(request_id)
+    if row is None or row.key_name != caller.name:
+        raise HTTPException(404, f"no request {request_id[:40]!r}: unknown, another key's, or cleaned away")
+    return row
+
+
+def _result(row: RequestRow) -> Response:
+    body = row.body or {}
+    headers = {"x-fal-request-id": row.id, "x-latentsync-seed": str(row.arguments["seed"])}
+    if "error_type" in body:
+        headers["x-fal-error-type"] = body["error_type"]
+        if body["error_type"] == "request_timeout":
+            headers["x-fal-request-timeout-type"] = "user"
+    return JSONResponse(body, row.code or 500, headers=headers)
+
+
+def _wanted(flag: str) -> bool:
+    return flag.lower() in ("1", "true")

@@ -1,0 +1,182 @@
+"""Uploads, in the ways of both clients: whole or in parts, through a token of the CDN or a signed URL."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Request
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from latentsync_ray.serve.files import MissingParts
+from latentsync_ray.serve.routes.bodies import save_body
+from latentsync_ray.serve.server import Base, Caller, Server, ServerState
+from latentsync_ray.serve.settings import Key, Limits
+from latentsync_ray.serve.tables import FileRow
+from latentsync_ray.serve.urls import media_url
+
+__all__ = ["begin", "complete", "complete_numbered", "initiate", "put", "put_numbered", "put_part", "router", "token", "upload"]
+
+router = APIRouter()
+
+_FileName = Annotated[str | None, Header(alias="X-Fal-File-Name", max_length=500)]
+
+
+class _Announced(BaseModel):
+    """What a client says of a file before it sends it."""
+
+    file_name: str | None = None
+    content_type: str | None = None
+
+
+class _Part(BaseModel):
+    partNumber: int  # noqa: N815  # the wire's name
+
+
+class _Complete(BaseModel):
+    parts: list[_Part]
+
+
+@router.post("/rest/storage/auth/token")
+def token(server: ServerState, caller: Caller, base: Base) -> Response:
+    """A credential for the CDN routes."""
+    secret, expires = server.keys.token(caller)
+    return JSONResponse(
+        {
+            "token": secret,
+            "token_type": "Bearer",
+            "base_url": f"{base}/cdn",
+            "expires_at": datetime.fromtimestamp(expires, UTC).isoformat(),
+        }
+    )
+
+
+@router.post("/cdn/files/upload")
+async def upload(request: Request, server: ServerState, caller: Caller, base: Base, file_name: _FileName = None) -> Response:
+    """A whole file as the body."""
+    row = await _reserve(server, caller, file_name, request.headers.get("content-type"))
+    await _receive(request, server, row, caller.limits)
+    return JSONResponse({"access_url": media_url(base, row)})
+
+
+@router.post("/cdn/files/upload/multipart")
+async def begin(request: Request, server: ServerState, caller: Caller, base: Base, file_name: _FileName = None) -> Response:
+    """A file that will come in parts."""
+    row = await _reserve(server, caller, file_name, request.headers.get("content-type"))
+    return JSONResponse({"access_url": media_url(base, row), "uploadId": row.token})
+
+
+def _callers_own(token: str, server: ServerState, caller: Caller) -> FileRow:
+    row = server.files.get(token)
+    if row is None or row.key_name != caller.name:
+        raise HTTPException(404, "no such upload")
+    return row
+
+
+_CallersOwn = Annotated[FileRow, Depends(_callers_own)]
+
+
+@router.put("/files/{token}/{name}/multipart/{upload_id}/{number}")
+async def put_part(request: Request, server: ServerState, caller: Caller, row: _CallersOwn, number: int) -> Response:
+    """One part, from 1 on, in any order."""
+    return await _receive_part(request, server, row, caller.limits, number)
+
+
+@router.post("/files/{token}/{name}/multipart/{upload_id}/complete")
+def complete(server: ServerState, caller: Caller, row: _CallersOwn, base: Base, sent: _Complete) -> Response:
+    """All parts are there."""
+    return _assemble(server, row, caller.limits, sent, base)
+
+
+@router.post("/rest/storage/upload/initiate")
+@router.post("/rest/storage/upload/initiate-multipart")
+async def initiate(server: ServerState, caller: Caller, base: Base, about: _Announced) -> Response:
+    """A URL to PUT a file to, or its parts; whoever knows it may."""
+    row = await _reserve(server, caller, about.file_name, about.content_type)
+    return JSONResponse({"upload_url": f"{base}/uploads/{server.keys.capability(row.token)}", "file_url": media_url(base, row)})
+
+
+def _capable(capability: str, server: ServerState) -> FileRow:
+    token = server.keys.token_of(capability)
+    row = server.files.get(token) if token else None
+    if row is None:
+        raise HTTPException(404, "no such upload")
+    return row
+
+
+_Capable = Annotated[FileRow, Depends(_capable)]
+
+
+@router.put("/uploads/{capability}")
+async def put(request: Request, server: ServerState, row: _Capable) -> Response:
+    """A whole file as the body."""
+    await _receive(request, server, row, _limits(server, row))
+    return Response(status_code=200)
+
+
+@router.put("/uploads/{capability}/{number}")
+async def put_numbered(request: Request, server: ServerState, row: _Capable, number: int) -> Response:
+    """One part, from 1 on, in any order."""
+    return await _receive_part(request, server, row, _limits(server, row), number)
+
+
+@router.post("/uploads/{capability}/complete")
+def complete_numbered(server: ServerState, row: _Capable, base: Base, sent: _Complete) -> Response:
+    """All parts are there."""
+    return _assemble(server, row, _limits(server, row), sent, base)
+
+
+async def _reserve(server: Server, key: Key, name: str | None, kind: str | None) -> FileRow:
+    used = await run_in_threadpool(server.files.used, key.name)
+    if used >= key.limits.stored_bytes:
+        raise HTTPException(403, f"this key already stores {used / 1e9:.1f} GB; uploads go after {_days(server)}")
+    return await run_in_threadpool(server.files.reserve, key.name, name, kind)
+
+
+async def _receive(request: Request, server: Server, row: FileRow, limits: Limits) -> None:
+    _check_open(row)
+    with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
+        local = Path(work) / "upload"
+        await save_body(request, local, limits.input_bytes)
+        await run_in_threadpool(server.files.store, row, local)
+
+
+async def _receive_part(request: Request, server: Server, row: FileRow, limits: Limits, number: int) -> Response:
+    _check_open(row)
+    with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
+        local = Path(work) / "part"
+        await save_body(request, local, limits.input_bytes)
+        etag = hashlib.sha256(local.read_bytes()).hexdigest()[:32]
+        try:
+            await run_in_threadpool(server.files.store_part, row, number, local)
+        except MissingParts as error:
+            raise HTTPException(400, str(error)) from error
+    return JSONResponse({"partNumber": number, "etag": etag}, headers={"ETag": f'"{etag}"'})
+
+
+def _assemble(server: Server, row: FileRow, limits: Limits, sent: _Complete, base: str) -> Response:
+    _check_open(row)
+    try:
+        server.files.assemble(row, [part.partNumber for part in sent.parts], max_bytes=limits.input_bytes)
+    except MissingParts as error:
+        raise HTTPException(400, str(error)) from error
+    return JSONResponse({"access_url": media_url(base, row)})
+
+
+def _check_open(row: FileRow) -> None:
+    if row.size is not None:
+        raise HTTPException(403, "this upload is complete and cannot be changed")
+
+
+def _limits(server: Server, row: FileRow) -> Limits:
+    key = server.keys.named(row.key_name)
+    return key.limits if key else Limits()
+
+
+def _days(server: Server) -> str:
+    return f"{server.settings.result_seconds / 3600:.0f} hours"

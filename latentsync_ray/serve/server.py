@@ -1,0 +1,125 @@
+"""What every route needs: settings, queue, files and keys; and the acceptance of a request, which two routes share."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import secrets
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from fastapi import Depends, HTTPException, Request
+
+from latentsync_ray.serve.fetch import FetchError, fetch, usable_url
+from latentsync_ray.serve.files import Files
+from latentsync_ray.serve.keys import Keys
+from latentsync_ray.serve.protocol import InvalidInput, LatentSyncInput, input_error
+from latentsync_ray.serve.queue import Queue
+from latentsync_ray.serve.settings import Key, Settings
+from latentsync_ray.serve.tables import RequestRow, connect
+from latentsync_ray.serve.urls import TOKEN_SCHEME, base_url, localise
+
+__all__ = ["BadRequest", "Base", "Caller", "Overloaded", "Server", "ServerState"]
+
+
+class Overloaded(Exception):
+    """A key has as many unfinished requests as it may."""
+
+
+class BadRequest(Exception):
+    """A header or query parameter cannot be used."""
+
+
+@dc.dataclass(frozen=True, kw_only=True)
+class Server:
+    """The parts of a server that its processes share by way of database and storage."""
+
+    settings: Settings
+    queue: Queue
+    files: Files
+    keys: Keys
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Connect to what the settings name. Raises ConfigError."""
+        engine = connect(settings.database_url)
+        return cls(settings=settings, queue=Queue(engine), files=Files(engine, settings.folder), keys=Keys(engine, settings))
+
+    def accept(
+        self, key: Key, asked: LatentSyncInput, headers: Mapping[str, str], *, base: str, webhook: str | None = None
+    ) -> RequestRow:
+        """Put a request into the queue. Raises Overloaded, BadRequest or InvalidInput."""
+        if self.queue.unfinished(key.name) >= key.limits.queued_requests:
+            raise Overloaded(f"{key.limits.queued_requests} requests of this key are unfinished; wait for some")
+        if webhook and (usable_url(webhook) or webhook.startswith("data:")):
+            raise BadRequest(f"fal_webhook cannot be used: {usable_url(webhook) or 'it has to be http or https'}")
+        arguments = asked.model_dump()
+        for name in ("video_url", "audio_url"):
+            arguments[name] = self._kept(key, name, localise(arguments[name], (base, self.settings.public_url or base)))
+        arguments["seed"] = secrets.randbelow(2**31) if asked.seed is None else asked.seed % 2**63
+        row, _ = self.queue.submit(
+            key.name,
+            arguments,
+            base=base,
+            priority=1 if headers.get("x-fal-queue-priority") == "low" else 0,
+            start_before=_start_before(headers.get("x-fal-request-timeout")),
+            webhook=webhook,
+            idempotency_key=(headers.get("idempotency-key") or headers.get("x-fal-idempotency-key") or "")[:200] or None,
+        )
+        return row
+
+    def _kept(self, key: Key, name: str, url: str) -> str:
+        """``url``; the content of an inline one becomes a file, so that the queue stays small."""
+        if not url.startswith("data:"):
+            return url
+        kind = url[5 : url.index(",")].partition(";")[0]
+        row = self.files.reserve(key.name, None, kind)
+        with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
+            local = Path(work) / "inline"
+            try:
+                fetch(url, local, network=self.settings.network, max_bytes=key.limits.input_bytes)
+            except FetchError as error:
+                raise InvalidInput(input_error(name, "file_download_error", str(error), url)["detail"]) from error
+            self.files.store(row, local)
+        return TOKEN_SCHEME + row.token
+
+
+def _start_before(header: str | None) -> float | None:
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e9:
+        raise BadRequest(f"X-Fal-Request-Timeout is {header[:40]!r}; it has to be a number of seconds")
+    return time.time() + seconds
+
+
+# These three are asked at every status call, of which there are many: as coroutines they need no thread.
+async def _server(request: Request) -> Server:
+    return request.app.state.server
+
+
+ServerState = Annotated[Server, Depends(_server)]
+
+
+async def _base(request: Request, server: ServerState) -> str:
+    return base_url(server.settings.public_url, request.url.scheme, request.headers)
+
+
+Base = Annotated[str, Depends(_base)]
+
+
+async def _caller(request: Request, server: ServerState) -> Key:
+    key = server.keys.caller(request.headers.get("authorization"))
+    if key is None and request.scope.get("proxied") and "authorization" not in request.headers:
+        key = server.keys.named(server.settings.browser_key)
+    if key is None:
+        raise HTTPException(401, "unknown or missing key; send the header: Authorization: Key YOUR_KEY")
+    return key
+
+
+Caller = Annotated[Key, Depends(_caller)]

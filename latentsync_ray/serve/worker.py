@@ -1,0 +1,216 @@
+"""What is done with one request: fetch the inputs, dub them with the warm model, keep the result, say how it goes.
+
+Knows the queue and the files; knows neither HTTP nor Ray.
+"""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+from latentsync_ray.errors import TooLarge, is_transient
+from latentsync_ray.local import LipSync
+from latentsync_ray.records import commit_pending
+from latentsync_ray.serve.fetch import FetchError, fetch
+from latentsync_ray.serve.files import Files, Results
+from latentsync_ray.serve.protocol import File, input_error, unfit
+from latentsync_ray.serve.queue import Outcome, Queue
+from latentsync_ray.serve.settings import Limits, Settings
+from latentsync_ray.serve.tables import RequestRow
+from latentsync_ray.serve.urls import TOKEN_SCHEME, media_url
+from latentsync_ray.stages.parts import drop_parts
+from latentsync_ray.types import ClipRecord, Pair, Part, Span
+
+__all__ = ["Worker"]
+
+_LOG = logging.getLogger(__name__)
+_BEAT_SECONDS = 1.0
+"""How often a running request shows that it is alive and looks whether it shall end."""
+_LOG_SECONDS = 1.0
+"""Progress is told no more often."""
+
+
+class Worker:
+    """``Worker(...).work(request_id)``: from claim to result, with a model that stays loaded."""
+
+    def __init__(self, settings: Settings, queue: Queue, files: Files) -> None:
+        self._settings, self._queue, self._files = settings, queue, files
+        self._limits = {key.name: key.limits for key in settings.keys}
+        self._lipsync = LipSync(settings.folder, recipe=settings.recipe, device=settings.device)
+
+    def work(self, request_id: str) -> ClipRecord | None:
+        """Do one waiting request; the record of its clip, or None when there is nothing to do or it was told to end.
+
+        An error that is not about the clip is raised, and the request stays as it is, for whoever called.
+        """
+        row = self._queue.claim(request_id, lease_seconds=self._settings.lease_seconds)
+        if row is None:
+            return None
+        with self._alive(row) as job:
+            try:
+                return self._dub(job)
+            except _Stopped as stopped:
+                self._queue.log(request_id, str(stopped), level="WARN")
+                if stopped.timed_out:
+                    self._queue.finish(request_id, Outcome.failure(504, "startup_timeout", str(stopped)), attempt=row.attempts)
+                else:
+                    self._queue.give_up(request_id, row.attempts)
+                return None
+
+    @contextmanager
+    def _alive(self, row: RequestRow) -> Iterator[_Job]:
+        """A job whose lease is renewed as long as this lasts."""
+        job = _Job(self._queue, row, self._settings)
+        beat = threading.Thread(target=job.beat, daemon=True)
+        beat.start()
+        try:
+            yield job
+        finally:
+            job.over.set()
+            beat.join()
+
+    def _dub(self, job: _Job) -> ClipRecord | None:
+        row, arguments = job.row, job.row.arguments
+        limits = self._limits.get(row.key_name, Limits())
+        with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
+            paths = {}
+            for name in ("video", "audio"):
+                try:
+                    paths[name] = self._input(job, arguments[f"{name}_url"], Path(work) / name, limits)
+                except FetchError as error:
+                    job.log(f"cannot fetch the {name}: {error}", level="ERROR")
+                    shown = arguments[f"{name}_url"]
+                    body = input_error(f"{name}_url", "file_download_error", f"the {name} cannot be fetched: {error}", shown)
+                    self._queue.finish(row.id, Outcome(code=422, body=body), attempt=row.attempts)
+                    return None
+            pair = Pair(
+                clip_id=row.id,
+                video=str(paths["video"]),
+                audio=str(paths["audio"]),
+                **{name: arguments[name] for name in ("guidance_scale", "seed", "loop_mode")},
+            )
+            sink = Results(self._files, row.key_name)
+            record = self._run(job, pair, sink, limits)
+            clean = record.error
+            for name, path in paths.items():
+                clean = clean.replace(str(path), f"the {name}").replace(path.name, name)
+            record = dc.replace(record, video=arguments["video_url"], audio=arguments["audio_url"], error=clean)
+        return self._settle(job, record, sink)
+
+    def _input(self, job: _Job, url: str, target: Path, limits: Limits) -> Path:
+        """An input as a local file."""
+        if url.startswith(TOKEN_SCHEME):
+            local = self._files.named(url.removeprefix(TOKEN_SCHEME))
+            if local is None:
+                raise FetchError("that upload is not here, or was never finished")
+            return local
+        job.log(f"fetching the {target.name}")
+        began = time.monotonic()
+        fetch(url, target, network=self._settings.network, max_bytes=limits.input_bytes, tick=lambda _: job.check())
+        job.log(f"fetched the {target.name}: {target.stat().st_size / 1e6:.1f} MB in {time.monotonic() - began:.1f} s")
+        return target
+
+    def _run(self, job: _Job, pair: Pair, sink: Results, limits: Limits) -> ClipRecord:
+        parts: list[Part] = []
+        try:
+            for result in self._lipsync.stream(pair, sink=sink, on_frames=job.frames):
+                job.check()
+                if isinstance(result, Span):
+                    seconds = result.frame_count / Fraction(result.fps_num, result.fps_den)
+                    if seconds > limits.output_seconds:
+                        raise TooLarge(
+                            f"the audio lasts {float(seconds):.0f} s; at most {limits.output_seconds:g} s are dubbed"
+                        )
+                    job.planned(result)
+                elif isinstance(result, Part):
+                    parts.append(result)
+                else:
+                    if result.status == "failed":
+                        drop_parts(parts)
+                    return result
+        except _Stopped:
+            drop_parts(parts)
+            raise
+        except TooLarge as error:
+            return ClipRecord.failed(pair, error)
+        raise AssertionError("a stream ends with a record")
+
+    def _settle(self, job: _Job, record: ClipRecord, sink: Results) -> ClipRecord:
+        row = job.row
+        if record.status == "ok" and sink.file is not None:
+            cost = self._settings.tariff.cost(record.duration)
+            record = dc.replace(record, cost=cost)
+            video = File.of(self._files.get(sink.file.token) or sink.file, media_url(row.base, sink.file))
+            outcome = Outcome(code=200, body={"video": video.model_dump()}, record=record.to_row(), cost=cost)
+            job.log(f"done: {record.frames} frames, {record.duration:.2f} s, seed {record.seed}, cost ${cost:g}")
+        elif is_transient(record.error_code) and record.error_code != "invalid_pair":
+            job.log(f"failed: {record.error_code}: {record.error}", level="ERROR")
+            failure = Outcome.failure(500, "runner_server_error", f"{record.error_code}: {record.error}")
+            outcome = dc.replace(failure, record=record.to_row())
+        else:
+            job.log(f"failed: {record.error_code}: {record.error}", level="ERROR")
+            outcome = Outcome(code=422, body=unfit(record.error_code, record.error, row.arguments), record=record.to_row())
+        commit_pending(
+            self._settings.folder, record
+        )  # before it can be delivered, so that no delivered clip is unaccounted for
+        self._queue.finish(row.id, outcome, attempt=row.attempts)
+        told = {"latentsync_request": row.id, "key": row.key_name, "code": outcome.code, "cost": outcome.cost}
+        _LOG.info("request %s: %s", row.id, record.error_code or "ok", extra=told)
+        return record
+
+
+class _Stopped(Exception):
+    """The request shall end."""
+
+    def __init__(self, reason: str, *, timed_out: bool = False) -> None:
+        super().__init__(reason)
+        self.timed_out = timed_out
+
+
+class _Job:
+    """One attempt at a request: shows that it is alive, and tells how it goes."""
+
+    def __init__(self, queue: Queue, row: RequestRow, settings: Settings) -> None:
+        self.queue, self.row, self.over = queue, row, threading.Event()
+        self._settings = settings
+        self._ended = threading.Event()
+        self._until = time.monotonic() + settings.maximum_seconds
+        self._total = self._done = 0
+        self._told = 0.0
+
+    def beat(self) -> None:
+        while not self.over.wait(_BEAT_SECONDS):
+            if not self.queue.renew(self.row.id, self.row.attempts, lease_seconds=self._settings.lease_seconds):
+                self._ended.set()
+                return
+
+    def check(self) -> None:
+        """Raises _Stopped when the request shall end: it was cancelled, or takes too long."""
+        if self._ended.is_set():
+            raise _Stopped("cancelled")
+        if time.monotonic() > self._until:
+            raise _Stopped(f"it takes longer than {self._settings.maximum_seconds:g} s", timed_out=True)
+
+    def log(self, message: str, *, level: str = "INFO") -> None:
+        self.queue.log(self.row.id, message, level=level)
+
+    def planned(self, span: Span) -> None:
+        self._total = span.frame_count
+        rate = float(Fraction(span.fps_num, span.fps_den))
+        seed = "" if span.seed is None else f", seed {span.seed}"
+        self.log(f"dubbing {span.frame_count} frames of {span.width} x {span.height} at {rate:g} fps{seed}")
+
+    def frames(self, count: int) -> None:
+        """``count`` more frames are made."""
+        self.check()
+        self._done = min(self._total, self._done + count)
+        if time.monotonic() - self._told >= _LOG_SECONDS or self._done == self._total:
+            self._told = time.monotonic()
+            self.log(f"lip-synced {self._done} of {self._total} frames")

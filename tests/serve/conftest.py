@@ -1,0 +1,92 @@
+"""A running server for the tests of a file, and a clip that is short enough to be dubbed in a second."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serve_harness import Running, make_settings, running
+
+from latentsync_ray.evaluate import make_take, write_take
+from latentsync_ray.media.speech import SAMPLE_RATE, write_wav
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A portrait of one second and something to say: video and audio."""
+    draw = np.random.default_rng(3)
+    loud = np.repeat(draw.uniform(0, 1, 10), SAMPLE_RATE // 10)
+    speech = (draw.normal(0, 5000, SAMPLE_RATE) * loud).astype(np.int16)
+    return write_take(make_take(speech, speech[::-1].copy(), size=256), tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="session")
+def blink(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same portrait with less to say: one window of frames."""
+    audio = tmp_path_factory.mktemp("blink") / "blink.wav"
+    write_wav(audio, np.random.default_rng(4).integers(-9000, 9000, SAMPLE_RATE // 2).astype(np.int16))
+    return pair[0], audio
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server with random weights, without Ray."""
+    with running(make_settings(tmp_path_factory.mktemp("served") / "data")) as state:
+        yield state
+
+
+@pytest.fixture
+def fal(live: Running, monkeypatch: pytest.MonkeyPatch):
+    """fal's own Python client, pointed at the server."""
+    import fal_client
+    import fal_client.client as wires
+    from serve_harness import SECRET
+
+    monkeypatch.setattr(wires, "RUN_URL_FORMAT", f"{live.url}/")
+    monkeypatch.setattr(wires, "QUEUE_URL_FORMAT", f"{live.url}/queue/")
+    monkeypatch.setattr(wires, "REST_URL", f"{live.url}/rest")
+    monkeypatch.setattr(wires, "CDN_URL", f"{live.url}/cdn")
+    monkeypatch.setenv("FAL_KEY", SECRET)
+    yield fal_client
+    gc.collect()  # the client leaves its connections to it: here, where their warnings are expected
+
+
+def postgres_bin() -> Path | None:
+    """Where Debian puts PostgreSQL's server programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server that lives as long as the tests."""
+    programs = postgres_bin()
+    if programs is None:
+        pytest.skip("needs PostgreSQL's server (Debian: apt-get install postgresql)")
+    folder = tmp_path_factory.mktemp("postgres")
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        if shutil.which("runuser") is None:
+            pytest.skip("PostgreSQL does not run as root, and there is no runuser to become somebody else")
+        as_user = ["runuser", "-u", "postgres", "--"]
+        for each in (folder, *folder.parents[:3]):
+            each.chmod(0o755)
+        shutil.chown(folder, "postgres")
+    data = folder / "data"
+
+    def call(*command: str) -> None:
+        subprocess.run([*as_user, *command], check=True, capture_output=True, timeout=60, cwd="/")
+
+    call(str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "tester")
+    options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
+    call(str(programs / "pg_ctl"), "-D", str(data), "-o", options, "-l", str(folder / "log"), "-w", "start")
+    try:
+        yield f"postgresql+psycopg://tester@/postgres?host={folder}"
+    finally:
+        call(str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")

@@ -1,0 +1,117 @@
+"""Accepted is accepted: a server that is killed in the middle does all of it after its next start, and nothing twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from serve_harness import SECRET
+from sqlalchemy import create_engine, text
+
+APP = "fal-ai/latentsync"
+HEADERS = {"Authorization": f"Key {SECRET}"}
+REQUESTS = 50
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Process:
+    """A server in a process group of its own."""
+
+    def __init__(self, command: list[str], port: int, ready: str) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        environment = {**os.environ, "LATENTSYNC_RAY_KEY": SECRET}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment, cwd=ROOT
+        )
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if ready in line:
+                return
+        raise AssertionError("the server did not start")
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout
+        self.process.stdout.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def upload(client: httpx.Client, path: Path) -> str:
+    about = client.post("/rest/storage/upload/initiate", json={"file_name": path.name}).json()
+    client.put(about["upload_url"], content=path.read_bytes()).raise_for_status()
+    return about["file_url"]
+
+
+def wait_for(client: httpx.Client, ids: list[str], count: int, seconds: float) -> dict[str, Any]:
+    """The results so far, once there are ``count``."""
+    until = time.monotonic() + seconds
+    while True:
+        answers = {each: client.get(f"/queue/{APP}/requests/{each}") for each in ids}
+        done = {each: answer for each, answer in answers.items() if answer.status_code != 400}
+        if len(done) >= count:
+            return {each: answer.json() for each, answer in done.items() if answer.status_code == 200}
+        assert time.monotonic() < until, f"{len(done)} of {count} after {seconds} s"
+        time.sleep(0.3)
+
+
+def survive(command: list[str], port: int, ready: str, pair: tuple[Path, Path], requests: int, database: str) -> None:
+    server = Process(command, port, ready)
+    try:
+        with httpx.Client(base_url=server.url, headers=HEADERS, timeout=30) as client:
+            asked = {"video_url": upload(client, pair[0]), "audio_url": upload(client, pair[1])}
+            ids = [client.post(f"/queue/{APP}", json={**asked, "seed": n}).json()["request_id"] for n in range(requests)]
+            before = wait_for(client, ids, 3, 60)
+    finally:
+        server.kill()
+    server = Process(command, port, ready)
+    try:
+        with httpx.Client(base_url=server.url, headers=HEADERS, timeout=30) as client:
+            after = wait_for(client, ids, requests, 200)
+            assert len(after) == requests
+            assert {each: after[each] for each in before} == before, "what was delivered stays as it was"
+            files = [body["video"]["url"] for body in after.values()]
+            assert len(set(files)) == requests
+            assert all(client.head(url).status_code == 200 for url in files)
+    finally:
+        server.kill()
+    engine = create_engine(database)
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT id, attempts FROM requests")).all()
+        finished = connection.execute(text("SELECT COUNT(*) FROM logs WHERE message LIKE 'done:%'")).scalar_one()
+    engine.dispose()
+    assert {row.id for row in rows} == set(ids)
+    assert finished == requests, "each is done once"
+    assert all(row.attempts == 1 for row in rows if row.id in before)
+    assert sum(row.attempts for row in rows) <= requests + 3, "only what was in work is begun again"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_fifty_requests(kind: str, request: pytest.FixtureRequest, tmp_path: Path, blink: tuple[Path, Path]) -> None:
+    port, folder = free_port(), tmp_path / "data"
+    url = request.getfixturevalue("postgres") if kind == "postgres" else ""
+    command = [sys.executable, "tests/serve_process.py", str(folder), str(port), *([url] if url else [])]
+    survive(command, port, "ready", blink, REQUESTS if kind == "sqlite" else 10, url or f"sqlite:///{folder}/queue.sqlite")
+
+
+@pytest.mark.slow
+def test_fifty_requests_on_ray(tmp_path: Path, blink: tuple[Path, Path]) -> None:
+    command = [str(Path(sys.executable).parent / "latentsync-ray"), "serve", "--model", "tiny-random", "--steps", "1"]
+    assert shutil.which(command[0])
+    port, folder = free_port(), tmp_path / "data"
+    command += ["--port", str(port), "--folder", str(folder)]
+    survive(command, port, "playground", blink, REQUESTS, f"sqlite:///{folder}/queue.sqlite")

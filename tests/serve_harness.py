@@ -1,0 +1,108 @@
+"""A whole server in one process, without Ray: the application under uvicorn, the dispatcher and one worker in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from latentsync_ray.config import Recipe
+from latentsync_ray.serve.app import build_app
+from latentsync_ray.serve.dispatcher import Dispatcher, WorkFailed
+from latentsync_ray.serve.server import Server
+from latentsync_ray.serve.settings import Key, Settings, hash_key
+from latentsync_ray.serve.worker import Worker
+
+SECRET = "a-secret-for-tests"
+OTHER = "another-secret-for-tests"
+
+
+@dataclass
+class Running:
+    """What tests hold of a server."""
+
+    server: Server
+    port: int
+    worker: Worker | None
+    sent: list[str] = field(default_factory=list)
+    paused: threading.Event = field(default_factory=threading.Event)
+    """While set, nothing is handed to the worker."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Key {SECRET}"}
+
+
+def make_settings(folder: Any, **more: Any) -> Settings:
+    """Settings for a quick server on this machine, which may fetch from it."""
+    keys = (Key(name="tester", sha256=hash_key(SECRET)), Key(name="other", sha256=hash_key(OTHER)))
+    defaults: dict[str, Any] = {
+        "recipe": Recipe(model="tiny-random", steps=1),
+        "device": "cpu",
+        "folder": str(folder),
+        "keys": keys,
+        "network": {"allow": ("127.0.0.0/8",), "read_seconds": 3, "total_seconds": 20},
+        "webhooks": {"first_wait_seconds": 0.2, "timeout_seconds": 3},
+    }
+    return Settings.model_validate({**defaults, **more})
+
+
+@contextmanager
+def running(settings: Settings, *, work: bool = True, **options: Any) -> Iterator[Running]:
+    """A server that answers at ``Running.url`` and, with ``work``, does what it accepts. ``options`` are uvicorn's."""
+    server = Server.of(settings)
+    worker = Worker(settings, server.queue, server.files) if work else None
+    web = {"host": "127.0.0.1", "port": 0, "log_level": "warning", "lifespan": "off", **options}
+    config = uvicorn.Config(build_app(server), **web)
+    site = uvicorn.Server(config)
+    ended = threading.Event()
+    state = Running(server=server, port=0, worker=worker)
+    threads = [threading.Thread(target=site.run, daemon=True)]
+    if worker:
+        threads.append(threading.Thread(target=_dispatch, args=(state, worker, ended), daemon=True))
+    for thread in threads:
+        thread.start()
+    while not site.started:
+        time.sleep(0.01)
+    state.port = site.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield state
+    finally:
+        site.should_exit = True
+        ended.set()
+        for thread in threads:
+            thread.join(timeout=20)
+
+
+def _dispatch(state: Running, worker: Worker, ended: threading.Event) -> None:
+    one_at_a_time = asyncio.Lock()
+
+    async def send(request_id: str) -> None:
+        while state.paused.is_set():
+            await asyncio.sleep(0.02)
+        async with one_at_a_time:
+            state.sent.append(request_id)
+            try:
+                await asyncio.to_thread(worker.work, request_id)
+            except RuntimeError as error:
+                raise WorkFailed(repr(error)) from error
+
+    async def main() -> None:
+        task = asyncio.create_task(Dispatcher(state.server, send, ahead=3).run())
+        while not ended.is_set() and not task.done():
+            await asyncio.sleep(0.05)
+        if task.done():
+            task.result()
+        task.cancel()
+
+    asyncio.run(main())

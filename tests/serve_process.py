@@ -1,0 +1,27 @@
+"""A server of its own process, to be killed: python tests/serve_process.py FOLDER PORT [DATABASE]"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from serve_harness import make_settings, running
+
+from latentsync_ray.serve.server import Server
+
+
+def main(folder: str, port: str, database: str = "") -> None:
+    settings = make_settings(folder, database=database, lease_seconds=2)
+    if not database:
+        Server.of(settings).queue.reclaim(attempts=settings.attempts)  # as the command does for the folder that is its alone
+    with running(settings, port=int(port)):
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        time.sleep(600)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
