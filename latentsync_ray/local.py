@@ -97,10 +97,10 @@ def lipsync(
         return LipSync(work, recipe=recipe, device=device, sink=FileSink(str(output)))(pair, on_part=on_part)
 
 
-def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Span | Part | ClipRecord]:
+def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     """Dub pairs one after the other: every part as it is encoded, and each clip's record when it is finished."""
     sink = lookup(SINKS, job.sink, "sink")(job.output)
     model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True)
     for pair in pairs:
         with Naming(pair.clip_id):
-            yield from model.stream(pair)
+            yield from (result for result in model.stream(pair) if not isinstance(result, Span))

@@ -236,6 +236,7 @@ REPORT = Report(
     bytes=12_300_000,
     stage_seconds={"plan": 0, "sync": 360},
     slowest=[SlowClip(clip_id="[2]", seconds=61, frames=300)],
+    cost=0.61,
 )
 
 
@@ -249,6 +250,7 @@ def test_report_shows_the_numbers_and_draws_the_sheet(monkeypatch, tmp_path, cap
     for expected in (
         "10 of 12 clips ok, 2 failed  o",
         "3600 frames, 0:02:24 of video, 12.3 MB",
+        r"\$0.6100 by the server.s tariff",
         "4 frames without a usable face",
         r"no_face +2 +with retry_failed=true +\[1\]: nobody",
         r"plan +0.0 +-",

@@ -61,10 +61,10 @@ class _Listener(nn.Module):
 
         And what its last layers know of them: the last but one of each step (S, 2), the last of the slots (S, 2 * _SLOTS).
         """
-        features = features(self.encoder, mel, first)
-        tokens = self.norm(features[indices].flatten(1, 2))
+        known = features(self.encoder, mel, first)
+        tokens = self.norm(known[indices].flatten(1, 2))
         heard, _ = self.attention(self.start.expand(len(tokens), 1, -1), tokens, tokens, need_weights=False)
-        return self.mix(heard[:, 0]), self.here(features[:, -2]), self.slots(features[:, -1])
+        return self.mix(heard[:, 0]), self.here(known[:, -2]), self.slots(known[:, -1])
 
 
 def features(encoder: WhisperEncoder, mel: Tensor, first: int) -> Tensor:

@@ -59,7 +59,8 @@ def test_the_encoder_starts_by_looking_near_and_at_its_slots() -> None:
     looked = layers[2][0, :, 100:1400].argmax(dim=2)
     for head in range(8):
         away = ((looked[head] - 2 * head - 1 + 8) % 16 - 8).abs()
-        assert (away == 0).float().mean() > 0.8, "at the middle of its own slot"
+        assert (away <= 1).float().mean() > 0.8, "at the middle of its own slot"
+        assert (away == 0).float().mean() > 0.5
         assert ((looked[head] - at).abs() <= 14).float().mean() > 0.8, "and near"
 
 
