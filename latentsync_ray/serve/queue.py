@@ -235,7 +235,7 @@ class Queue:
         """How many requests are in each state."""
         by_state = select(RequestRow.status, func.count()).group_by(RequestRow.status)
         with Session(self._engine) as session:
-            return {IN_QUEUE: 0, IN_PROGRESS: 0, COMPLETED: 0, **dict(session.execute(by_state).tuples().all())}
+            return {IN_QUEUE: 0, IN_PROGRESS: 0, COMPLETED: 0, **{row[0]: row[1] for row in session.execute(by_state)}}
 
     def clean(self, *, older_than: float) -> int:
         """Forget requests that were completed before then and whose webhook needs no more attempts."""
