@@ -40,7 +40,11 @@ class FetchError(Exception):
 
 def usable_url(url: str) -> str:
     """Why ``url`` is none that is ever fetched; empty when it may be tried."""
-    if url.startswith("data:"):
+    if url.startswith("data:"):  # never taken apart by urlsplit, which remembers what it is given
+        if url.startswith("data://"):
+            return "a data: URI has no host; write data:TYPE;base64,CONTENT (RFC 2397)"
+        if not url.isascii():
+            return "a data: URI is ASCII; percent-encode the rest, or use base64"
         return "" if "," in url else "a data: URI needs a comma before its content (RFC 2397)"
     if re.search(r"[\x00-\x20\\\x7f\ud800-\udfff]", url):  # before it is taken apart, which drops some of these
         return "not a URL: it holds a space, backslash or control character; percent-encode it"

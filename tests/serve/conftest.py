@@ -80,8 +80,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         shutil.chown(folder, "postgres")
     data = folder / "data"
 
-    def call(*command: str) -> None:
-        subprocess.run([*as_user, *command], check=True, capture_output=True, timeout=60, cwd="/")
+    def call(*command: str, check: bool = True) -> None:
+        subprocess.run([*as_user, *command], check=check, capture_output=True, timeout=60, cwd="/")
 
     call(str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "tester")
     options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
@@ -89,4 +89,4 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         yield f"postgresql+psycopg://tester@/postgres?host={folder}"
     finally:
-        call(str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+        call(str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop", check=False)

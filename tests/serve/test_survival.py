@@ -60,13 +60,11 @@ def upload(client: httpx.Client, path: Path) -> str:
 def wait_for(client: httpx.Client, ids: list[str], count: int, seconds: float) -> dict[str, Any]:
     """The results so far, once there are ``count``."""
     until = time.monotonic() + seconds
-    while True:
-        answers = {each: client.get(f"/queue/{APP}/requests/{each}") for each in ids}
-        done = {each: answer for each, answer in answers.items() if answer.status_code != 400}
-        if len(done) >= count:
-            return {each: answer.json() for each, answer in done.items() if answer.status_code == 200}
-        assert time.monotonic() < until, f"{len(done)} of {count} after {seconds} s"
-        time.sleep(0.3)
+    while (done := client.get("/ready").json()["requests"]["COMPLETED"]) < count:
+        assert time.monotonic() < until, f"{done} of {count} after {seconds} s"
+        time.sleep(0.5)
+    answers = {each: client.get(f"/queue/{APP}/requests/{each}") for each in ids}
+    return {each: answer.json() for each, answer in answers.items() if answer.status_code == 200}
 
 
 def survive(command: list[str], port: int, ready: str, pair: tuple[Path, Path], requests: int, database: str) -> None:
