@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,27 @@ PRIVATE = (
     *("192.0.2.1", "203.0.113.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "[2001:db8::1]", "[ff02::1]"),
 )
 """Hosts that no stranger may make a server dial."""
+NAMES = {
+    "parents": ("../../etc/passwd", "passwd"),
+    "parents-of-windows": ("..\\..\\x.mp4", "x.mp4"),
+    "absolute": ("/etc/cron.d/x", "x"),
+    "drive": ("C:\\x.mp4", "x.mp4"),
+    "stream-of-a-file": ("x.mp4::$DATA", "x.mp4_DATA"),
+    "nul": ("a\x00.mp4", "a_.mp4"),
+    "percent-encoded": ("%2e%2e%2fx.mp4", "2e_2e_2fx.mp4"),
+    "long": ("x" * 490 + ".mp4", "x" * 96 + ".mp4"),
+    "long-with-a-dot-at-the-cut": ("x" * 300 + "." + "y" * 99, "y" * 99),
+    "dots": ("....", "file.mp4"),
+    "dots-and-slashes": ("../..", "file.mp4"),
+    "hidden": (".htaccess", "htaccess"),
+    "lines": ("a\r\nX-Evil: 1\r\n\r\n<script>.mp4", "a_X-Evil_1_script_.mp4"),
+    "one-line": ("a\nSet-Cookie: a=b.mp4", "a_Set-Cookie_a_b.mp4"),
+    "quotes": ('a"; filename="b.html', "a_filename_b.html"),
+    "address": ("https://a.example/x.mp4?y=z#w", "x.mp4_y_z_w"),
+    "emoji-and-reversed": ("\U0001f600evil\u202e4pm.exe", "evil_4pm.exe"),
+    "empty": ("", "file.mp4"),
+}
+"""What a client calls its video, and what it is shown as."""
 POINTERS = {
     "playlist": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nURL\n#EXT-X-ENDLIST\n",
     "concat": "ffconcat version 1.0\nfile 'URL'\n",
@@ -113,11 +135,12 @@ def redirect(location: str) -> bytes:
 
 
 def drip(start: bytes, block: bytes, *, pause: float = 0.0) -> Answer:
-    """``start`` and then ``block`` for ever, with ``pause`` seconds between two."""
+    """``start`` and then ``block`` again and again, with ``pause`` seconds between two and for ten seconds at most."""
 
     def blocks(ended: threading.Event) -> Iterator[bytes]:
         yield start
-        while not ended.wait(pause) if pause else not ended.is_set():
+        until = time.monotonic() + 10
+        while not ended.wait(pause) and time.monotonic() < until:
             yield block
 
     return blocks
@@ -128,7 +151,7 @@ def late(start: bytes) -> Answer:
 
     def blocks(ended: threading.Event) -> Iterator[bytes]:
         yield start
-        ended.wait(20)
+        ended.wait(10)
 
     return blocks
 
@@ -148,11 +171,10 @@ def changing(monkeypatch: pytest.MonkeyPatch, *answers: tuple[str, ...]) -> list
     return asked
 
 
-def ask_exactly(port: int, path: str, *, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+def ask_exactly(port: int, path: str) -> tuple[int, bytes]:
     """Status and body of a GET whose path is sent letter by letter: clients tidy ``..`` away before they send it."""
-    lines = [f"GET {path} HTTP/1.1", "Host: here", "Connection: close", *(f"{k}: {v}" for k, v in (headers or {}).items())]
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while block := connection.recv(1 << 16):
             answer += block

@@ -24,6 +24,7 @@ __all__ = ["Files", "MissingParts", "Results", "shown_name"]
 
 _SHIPPED = {"demo/demo.mp4": assets.demo_video, "demo/demo.wav": assets.demo_audio}
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32}")
+_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(;[\w .=+-]*)?", re.ASCII)  # it becomes a header
 _DEFAULT_TYPE = "application/octet-stream"
 _MOST_PARTS = 10_000
 
@@ -40,11 +41,12 @@ class Files:
 
     def reserve(self, key_name: str, name: str | None, content_type: str | None) -> FileRow:
         """A place for a file that has yet to arrive."""
-        kind = content_type if content_type and re.fullmatch(r"[\w.+-]+/[\w.+-]+(;[\w .=+-]*)?", content_type) else None
+        kind = content_type if content_type and _TYPE.fullmatch(content_type) else None
+        shown = shown_name(name, kind)
         row = FileRow(
             token=secrets.token_urlsafe(24),
-            name=shown_name(name, kind),
-            content_type=(kind or mimetypes.guess_type(name or "")[0] or _DEFAULT_TYPE)[:128],
+            name=shown,
+            content_type=(kind or mimetypes.guess_type(shown)[0] or _DEFAULT_TYPE)[:128],
             key_name=key_name,
             size=None,
             created=time.time(),
@@ -157,7 +159,7 @@ class Results:
 
 def shown_name(name: str | None, content_type: str | None = None) -> str:
     """A file name fit to be shown and to stand in a URL, whatever a client called it."""
-    base = re.sub(r"[^\w.-]+", "_", re.split(r"[/\\]", name or "")[-1]).strip("._")[-100:]
+    base = re.sub(r"[^\w.-]+", "_", re.split(r"[/\\]", name or "")[-1])[-100:].strip("._")
     if base:
         return base
     return "file" + (mimetypes.guess_extension((content_type or "").partition(";")[0]) or "")

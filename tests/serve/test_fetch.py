@@ -78,7 +78,6 @@ def get(url: str, folder: Path, *, network: Network = HERE, max_bytes: int = 100
         pytest.param("token:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "scheme 'token'", id="our-own-scheme"),
         pytest.param("x" * 5000 + "://a.example/", "scheme 'xxx", id="endless-scheme"),
         pytest.param("a.example/v.mp4", "no scheme", id="no-scheme"),
-        pytest.param("/etc/passwd", "no scheme", id="a-path"),
         pytest.param("//a.example/v.mp4", "no scheme", id="scheme-relative"),
         pytest.param("", "no scheme", id="nothing"),
         pytest.param("http:///v.mp4", "no host", id="no-host"),
@@ -94,7 +93,6 @@ def get(url: str, folder: Path, *, network: Network = HERE, max_bytes: int = 100
         pytest.param("http://a.example/\r\nX-Evil: 1", "control character", id="header-injection"),
         pytest.param("http://a.exam\tple/", "control character", id="tab"),
         pytest.param("http://a.example/\x00.mp4", "control character", id="nul"),
-        pytest.param(" http://a.example/", "space", id="leading-space"),
         pytest.param("http://127\u30020\u30020\u30021/", "", id="ideographic-full-stops"),
         pytest.param("http://\uff11\uff12\uff17.0.0.1/", "", id="full-width-digits"),
         pytest.param("http://b\u00fccher.example/", "host", id="host-beyond-ascii"),
@@ -184,7 +182,6 @@ def test_ports(tmp_path: Path, site: Scripted, dialled: list[str]) -> None:
         pytest.param("data:text/plain,the-content", "data:", id="data"),
         pytest.param("DATA:text/plain,the-content", "scheme 'DATA'", id="data-in-capitals"),
         pytest.param("http://[", "not a URL", id="open-bracket"),
-        pytest.param("http://a.example:port/", "not a URL", id="port-in-letters"),
         pytest.param("http://b\u00fccher.example/", "host", id="host-beyond-ascii"),
         pytest.param("/loop", "more than 3 times", id="loop"),
         pytest.param("/1", "more than 3 times", id="long-chain"),
@@ -257,7 +254,6 @@ def test_answers_that_take_too_long(answer: Answer, network: dict[str, Any], tmp
         pytest.param(";base64," + "c2Vj" * 33_334, "larger than 0.1 MB", id="oversize-base64"),
         pytest.param("audio/wav;base64,secret!", "not valid base64", id="broken-base64"),
         pytest.param("audio/wav;base64,secre", "not valid base64", id="base64-cut-off"),
-        pytest.param("audio/wav;base64,", "holds nothing", id="empty-base64"),
         pytest.param(",", "holds nothing", id="empty"),
         pytest.param("audio/secret", "comma", id="without-content"),
         pytest.param(",secret\ud800", "ASCII", id="half-a-character"),
@@ -295,14 +291,14 @@ LONG = bytes(range(256)) * 390
         pytest.param(reply(LONG, length=-1), id="until-closed"),
         pytest.param(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(LONG), LONG), id="chunked"),
         pytest.param(reply(LONG, headers={"Content-Encoding": "identity"}), id="not-compressed"),
-        pytest.param(redirect("/2"), id="redirected"),
     ],
 )
 @pytest.mark.parametrize("path", ["/v.mp4", "/vid\u00e9o.mp4?a=\u00fc", "/a%20b?c=%2f"])
 def test_bytes_arrive_as_they_are(answer: bytes, path: str, tmp_path: Path, site: Scripted) -> None:
     sent = path.replace("\u00e9", "%C3%A9").replace("\u00fc", "%C3%BC")
-    site.answers = {"/2": redirect(path), sent: reply(LONG)} if b"/2" in answer[:99] else {sent: answer}
-    assert get(f"{site.url}{'/2' if b'/2' in answer[:99] else path}", tmp_path) == LONG
+    site.answers = {"/moved": redirect(path), sent: answer}
+    assert get(site.url + path, tmp_path) == LONG
+    assert get(f"{site.url}/moved", tmp_path) == LONG
 
 
 def test_a_caller_may_stop_it(tmp_path: Path, site: Scripted) -> None:
@@ -316,17 +312,14 @@ def test_a_caller_may_stop_it(tmp_path: Path, site: Scripted) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fetch(f"{site.url}/v", tmp_path / "v", network=HERE, max_bytes=100_000, tick=tick)
-    assert seen == sorted(seen)
+    assert 3000 < seen[-1] < 90_000
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".wav", ""], ids=["mp4", "wav", "bare"])
+@pytest.mark.parametrize("suffix", [".mp4", ".wav", ""])
 @pytest.mark.parametrize("kind", POINTERS)
 def test_files_that_point_elsewhere(kind: str, suffix: str, tmp_path: Path, site: Scripted) -> None:
     speech = write_speech(tmp_path / "speech.wav", speech_like(0.3))
-    places = {"URL": f"{site.url}/secret.ts", "FILE": str(speech), "PORT": str(site.port)}
-    text = POINTERS[kind]
-    for name, value in places.items():
-        text = text.replace(name, value)
+    text = POINTERS[kind].replace("URL", f"{site.url}/secret.ts").replace("FILE", speech.name).replace("PORT", str(site.port))
     site.answers |= {"/input": reply(text.encode()), "/secret.ts": reply(speech.read_bytes())}
     target = tmp_path / f"input{suffix}"
     fetch(f"{site.url}/input", target, network=HERE, max_bytes=10_000)
