@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -54,8 +55,8 @@ class Keys:
         with Session(self._engine) as session:
             return not self._configured and session.scalar(select(KeyRow).limit(1)) is None
 
-    def caller(self, authorization: str | None) -> Key | None:
-        """Who sent this ``Authorization`` header (``Key SECRET`` or ``Bearer TOKEN``); None: nobody we know."""
+    def caller(self, authorization: str | None, *, uploading: bool = False) -> Key | None:
+        """Who sent this ``Authorization`` header (``Key SECRET``, ``Bearer TOKEN`` when ``uploading``); None: nobody."""
         scheme, _, credential = (authorization or "").partition(" ")
         credential = credential.strip()
         if not credential or scheme.lower() not in ("key", "bearer"):
@@ -64,7 +65,7 @@ class Keys:
         for key in (*self._configured, *self._stored()):
             if hmac.compare_digest(key.sha256, digest):
                 return key
-        return self._of_token(credential) if scheme.lower() == "bearer" else None
+        return self._of_token(credential) if uploading and scheme.lower() == "bearer" else None
 
     def named(self, name: str) -> Key | None:
         """The key of that name."""
@@ -87,7 +88,9 @@ class Keys:
     def _of_token(self, token: str) -> Key | None:
         claim, _, signature = token.rpartition(".")
         name, _, expires = claim.rpartition(".")
-        if not expires.isdigit() or not hmac.compare_digest(signature.encode(), self._sign(name, int(expires)).encode()):
+        if not re.fullmatch(r"[0-9]{1,12}", expires) or not hmac.compare_digest(
+            signature.encode(), self._sign(name, int(expires)).encode()
+        ):
             return None
         return self.named(name) if int(expires) > time.time() else None
 

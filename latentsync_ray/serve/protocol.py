@@ -100,7 +100,7 @@ def parse_input(body: bytes) -> LatentSyncInput:
     """The input in a request's body (clients send none at all for an empty one). Raises InvalidInput."""
     try:
         content = json.loads(body) if body.strip() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput([_problem(["body"], "json_invalid", f"the body is not JSON: {error}", None)]) from error
     try:
         return LatentSyncInput.model_validate(content)
@@ -133,6 +133,7 @@ def _problem(loc: list[Any], kind: str, message: str, value: Any, context: Mappi
 def _shortened(value: Any) -> Any:
     """``value`` as an error may repeat it: long texts cut, and of mappings and lists only what fits."""
     if isinstance(value, str):
+        value = value.encode(errors="replace").decode()  # a lone surrogate cannot be sent
         if value.startswith("data:"):
             return f"{value.partition(',')[0][:100]},... ({len(value)} characters)"
         return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}... ({len(value)} characters)"

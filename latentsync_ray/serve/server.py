@@ -114,7 +114,8 @@ Base = Annotated[str, Depends(_base)]
 
 
 async def _caller(request: Request, server: ServerState) -> Key:
-    key = server.keys.caller(request.headers.get("authorization"))
+    uploading = request.scope["path"].startswith(("/cdn/", "/files/"))  # all that upload tokens are good for
+    key = server.keys.caller(request.headers.get("authorization"), uploading=uploading)
     if key is None and request.scope.get("proxied") and "authorization" not in request.headers:
         key = server.keys.named(server.settings.browser_key)
     if key is None:

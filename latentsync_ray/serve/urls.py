@@ -29,6 +29,8 @@ def queue_urls(base: str, request_id: str) -> dict[str, str]:
 
 def localise(url: str, bases: Iterable[str]) -> str:
     """``url``, or the token of the file when it is one of this server's."""
+    if url.startswith("data:"):
+        return url  # whole files, which urlsplit would remember
     match = re.fullmatch(r"(?:/cdn)?/files/([A-Za-z0-9_-]{32})/[^/]*|/(demo/[a-z0-9.]+)", urlsplit(url).path)
     if match and any(url.startswith(f"{base}/") for base in (*bases, _CDN)):
         return TOKEN_SCHEME + (match[1] or match[2])

@@ -42,7 +42,10 @@ class Zones:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host, path, query = headers.get(b"host", ""), scope["path"], scope["query_string"]
         if path == PROXY and scope["method"] != "OPTIONS":
-            target = urlsplit(headers.get(b"x-fal-target-url", ""))
+            try:
+                target = urlsplit(headers.get(b"x-fal-target-url", ""))
+            except ValueError:
+                target = urlsplit("")
             host, path, query = target.netloc, target.path, target.query.encode()
             if target.scheme != "https" or host not in _HOSTS or host == "v3.fal.media":
                 refusal = JSONResponse({"detail": "x-fal-target-url must name fal.run, queue.fal.run or rest.fal.ai"}, 400)

@@ -53,6 +53,8 @@ def fal(live: Running, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(wires, "REST_URL", f"{live.url}/rest")
     monkeypatch.setattr(wires, "CDN_URL", f"{live.url}/cdn")
     monkeypatch.setenv("FAL_KEY", SECRET)
+    for name in ("_client", "_token_manager"):  # kept from the server of an earlier file
+        fal_client.sync_client.__dict__.pop(name, None)
     yield fal_client
     gc.collect()  # the client leaves its connections to it: here, where their warnings are expected
 

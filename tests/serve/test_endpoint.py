@@ -167,7 +167,17 @@ def test_the_description(client: httpx.Client) -> None:
 
 
 def test_bodies_that_are_no_input(client: httpx.Client) -> None:
-    for body in (b"", b"{", b"[]", b'"x"', b'{"video_url": 7, "audio_url": null}', b'{"guidance_scale": NaN}', b"\xff\xfe"):
+    for body in (
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b'{"video_url": 7, "audio_url": null}',
+        b'{"guidance_scale": NaN}',
+        b"\xff\xfe",
+        b"[" * 9999,
+        b'{"seed": "\\ud800"}',
+    ):
         answer = client.post(f"/{APP}", content=body)
         assert answer.status_code == 422, body
         assert answer.json()["detail"][0]["loc"][0] == "body"

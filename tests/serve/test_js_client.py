@@ -144,7 +144,14 @@ def test_cancelling(node: Path, live: Running, pair: tuple[Path, Path]) -> None:
 
 
 def test_the_proxy_route_passes_on_to_nobody_else(live: Running) -> None:
-    for target in ("https://example.com/x", "http://queue.fal.run/x", "https://queue.fal.run@evil.example/x", "nonsense", ""):
+    for target in (
+        "https://example.com/x",
+        "http://queue.fal.run/x",
+        "https://queue.fal.run@evil.example/x",
+        "nonsense",
+        "https://[",
+        "",
+    ):
         answer = httpx.get(f"{live.url}/api/fal/proxy", headers={**live.headers, "x-fal-target-url": target})
         assert answer.status_code == 400, target
     started = time.monotonic()

@@ -116,3 +116,14 @@ def test_who_is_nobody(tmp_path: Path, header: str | None) -> None:
     keys: Keys = Server.of(settings).keys
     assert keys.caller(header) is None
     assert keys.caller("key a-secret-for-tests") is not None
+
+
+def test_upload_tokens_are_for_uploads(tmp_path: Path) -> None:
+    keys = Server.of(make_settings(tmp_path / "data")).keys
+    key = keys.caller("Key a-secret-for-tests")
+    assert key is not None
+    token, _ = keys.token(key)
+    assert keys.caller(f"Bearer {token}") is None
+    assert keys.caller(f"Bearer {token}", uploading=True) == key
+    for forged in ("tester.\u00b2.x", f"tester.{'9' * 5000}.x", token[:-1] + "\u00e9"):
+        assert keys.caller(f"Bearer {forged}", uploading=True) is None

@@ -33,12 +33,12 @@ def media(token: str, name: str, server: ServerState) -> Response:
     row = server.files.get(token)
     if row is None or row.size is None:
         raise HTTPException(404, "no such file: never here, not complete, or cleaned away")
-    kind = "inline" if row.content_type.startswith(_INLINE) and "svg" not in row.content_type else "attachment"
+    shown = row.content_type.startswith(_INLINE) and "svg" not in row.content_type.lower()
     return FileResponse(
         server.files.local(row),
         media_type=row.content_type,
         filename=row.name,
-        content_disposition_type=kind,
+        content_disposition_type="inline" if shown else "attachment",
         headers={**_SAFE, "Cache-Control": "public, max-age=3600, immutable"},
     )
 
