@@ -61,9 +61,6 @@ def serve(
 
     check_port(host, port)
     server = Server.of(settings)
-    fresh = key or (new_key() if server.keys.empty() else None)
-    if fresh:
-        server.keys.add("default", fresh)
     alone = None
     if "://" not in settings.folder and not settings.database:
         alone = FileLock(Path(settings.folder) / "server.lock", timeout=0)
@@ -74,6 +71,9 @@ def serve(
                 f"another server uses {settings.folder}; choose another --folder, or a database for both"
             ) from error
         server.queue.reclaim(attempts=settings.attempts)
+    fresh = key or (new_key() if server.keys.empty() else None)
+    if fresh:
+        server.keys.add("default", fresh)
     if spec.note:
         ERR.print(spec.note)
     ERR.print("starting Ray and the model ...")

@@ -59,9 +59,12 @@ class Worker:
             except _Stopped as stopped:
                 self._queue.log(request_id, str(stopped), level="WARN")
                 if stopped.timed_out:
-                    self._queue.finish(request_id, Outcome.failure(504, "startup_timeout", str(stopped)), attempt=row.attempts)
+                    late = Outcome.failure(504, "startup_timeout", str(stopped))
+                    ended = self._queue.finish(request_id, late, attempt=row.attempts)
                 else:
-                    self._queue.give_up(request_id, row.attempts)
+                    ended = self._queue.give_up(request_id, row.attempts)
+                if ended:  # otherwise another worker has it by now, and goes on with these
+                    drop_parts(job.parts)
                 return None
 
     @contextmanager
@@ -118,7 +121,6 @@ class Worker:
         return target
 
     def _run(self, job: _Job, pair: Pair, sink: Results, limits: Limits) -> ClipRecord:
-        parts: list[Part] = []
         try:
             for result in self._lipsync.stream(pair, sink=sink, on_frames=job.frames):
                 job.check()
@@ -130,14 +132,11 @@ class Worker:
                         )
                     job.planned(result)
                 elif isinstance(result, Part):
-                    parts.append(result)
+                    job.parts.append(result)
                 else:
                     if result.status == "failed":
-                        drop_parts(parts)
+                        drop_parts(job.parts)
                     return result
-        except _Stopped:
-            drop_parts(parts)
-            raise
         except TooLarge as error:
             return ClipRecord.failed(pair, error)
         raise AssertionError("a stream ends with a record")
@@ -157,9 +156,8 @@ class Worker:
         else:
             job.log(f"failed: {record.error_code}: {record.error}", level="ERROR")
             outcome = Outcome(code=422, body=unfit(record.error_code, record.error, row.arguments), record=record.to_row())
-        commit_pending(
-            self._settings.folder, record
-        )  # before it can be delivered, so that no delivered clip is unaccounted for
+        # Before it can be delivered, so that no delivered clip is unaccounted for.
+        commit_pending(self._settings.folder, record)
         self._queue.finish(row.id, outcome, attempt=row.attempts)
         told = {"latentsync_request": row.id, "key": row.key_name, "code": outcome.code, "cost": outcome.cost}
         _LOG.info("request %s: %s", row.id, record.error_code or "ok", extra=told)
@@ -179,6 +177,7 @@ class _Job:
 
     def __init__(self, queue: Queue, row: RequestRow, settings: Settings) -> None:
         self.queue, self.row, self.over = queue, row, threading.Event()
+        self.parts: list[Part] = []
         self._settings = settings
         self._ended = threading.Event()
         self._until = time.monotonic() + settings.maximum_seconds

@@ -249,3 +249,26 @@ def test_many_may_wait(live: Running, client: httpx.Client, pair: tuple[Path, Pa
     for thread in threads:
         thread.join()
     assert answers == [200] * 6
+
+
+def test_a_worker_that_lost_its_request_leaves_the_parts_to_the_next(tmp_path: Path) -> None:
+    recipe = {"model": "tiny-random", "steps": 1, "segment_frames": 48}
+    with running(make_settings(tmp_path / "data", recipe=recipe)) as state:
+        queue = state.server.queue
+        told = httpx.post(f"{state.url}/queue/{APP}", json=demo(state), headers=state.headers).json()
+        folder = Path(state.server.settings.folder) / "_work" / "parts" / told["request_id"]
+        wait_until(lambda: list(folder.rglob("*.json")))
+        queue.release(told["request_id"], 1, attempts=3, reason="taken for dead")
+        wait_until(lambda: queue.counts()["COMPLETED"])
+        row = queue.get(told["request_id"])
+    assert row is not None
+    assert (row.code, row.attempts) == (200, 2)
+    made = [line.message for line in queue.logs(row.id) if "lip-synced" in line.message]
+    assert "154 of 154" not in made[-1], "finished parts were not made again"
+
+
+def wait_until(condition: Any, seconds: float = 40) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
