@@ -40,7 +40,7 @@ WIDTHS = (16, 32, 48, 64)
 def main(
     output: Annotated[Path, typer.Option(help="Folder of the finished model.")] = Path(SPEC.source),
     work: Annotated[Path, typer.Option(help="Folder for data and unfinished trainings.")] = Path("nano-work"),
-    tracks: Annotated[int, typer.Option(min=13)] = 480,
+    tracks: Annotated[int, typer.Option(min=13)] = 1440,
     scenes: Annotated[int, typer.Option(min=1)] = 220,
     encoder_steps: Annotated[int, typer.Option(min=1)] = 4400,
     autoencoder_steps: Annotated[int, typer.Option(min=1)] = 2600,

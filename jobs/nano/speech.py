@@ -23,6 +23,8 @@ LONGEST, SHORT = 30.0, 10.0
 """Seconds: one window of the speech encoder, and what most tracks stay under."""
 _BANDS = (60, 150, 400, 1000, 2500, 6000)
 """Hz, between which a microphone may colour the sound."""
+_THROATS = (0.85, 1.18)
+"""How much faster than spoken a sentence is played: pitch and resonances move together, as from a smaller throat."""
 
 VOICES = (
     *("m1", "m2", "m3", "m4", "m5", "m6", "f1", "f2", "f3", "adam", "anika", "linda", "belinda", "edward", "john", "michel"),
@@ -146,6 +148,7 @@ def _sentence(draw: np.random.Generator) -> np.ndarray:
     voice = f"{language}+{draw.choice(VOICES)}"
     options = ("-v", voice, "-s", str(draw.integers(110, 200)), "-p", str(draw.integers(20, 80)))
     samples, rate = speak(text, options, breath=0.05)
+    rate = 50 * round(rate * draw.uniform(*_THROATS) / 50)  # a common divisor keeps the resampling cheap
     return resample_poly(samples, SAMPLE_RATE, rate).astype(np.float32) * float(draw.uniform(0.5, 1.0))
 
 
