@@ -133,7 +133,7 @@ def launch(settings: Settings, *, address: str | None = None) -> None:
 
 def log_folder() -> str:
     """Where Ray keeps the lines of workers and dispatcher on this machine, as JSON."""
-    return "/tmp/ray/session_latest/logs/serve"
+    return f"/tmp/ray/{ray.get_runtime_context().get_session_name()}/logs/serve"
 
 
 def stop(*, joined: bool) -> None:

@@ -1,8 +1,8 @@
 """Fetching what strangers point at, without becoming their way into this network.
 
-Only http(s) and ``data:``. A name is resolved once, every address that it has is checked, and the checked one is dialled: a DNS
 Only http(s) and ``data:``. A name is resolved once, all of its addresses are checked, and the checked one is dialled: a DNS
-are bounded while streaming, headers included.
+server that changes its mind in between gains nothing. Each redirect is checked as the first URL was. Size, silence and time are
+bounded while streaming, headers included.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import binascii
 import re
 import socket
 import string
+import threading
 import time
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -22,6 +23,7 @@ from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 import httpcore2
 
 from latentsync_ray import __version__
+from latentsync_ray.errors import StorageUnavailable
 from latentsync_ray.serve.settings import Network
 
 __all__ = ["FetchError", "Guard", "fetch", "is_public", "post", "usable_url"]
@@ -115,11 +117,7 @@ class Guard(httpcore2.NetworkBackend):
         """The addresses of ``host``, all of them allowed; raises FetchError otherwise."""
         if self._network.ports and port not in self._network.ports:
             raise FetchError(f"port {port} is not allowed here")
-        try:
-            answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise FetchError(f"the host {host[:100]!r} has no address") from error
-        addresses = list(dict.fromkeys(ip_address(str(answer[4][0]).partition("%")[0]) for answer in answers))
+        addresses = _resolve(host, port, _left(self._deadline, self._network.connect_seconds))
         for address in addresses:
             plain = getattr(address, "ipv4_mapped", None) or address
             if not is_public(address) and not any(plain in network for network in self._allowed):
@@ -130,6 +128,26 @@ class Guard(httpcore2.NetworkBackend):
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+def _resolve(host: str, port: int, seconds: float) -> list[IPv4Address | IPv6Address]:
+    """The addresses of ``host``. The system's resolver has no time limit of its own, so it is asked in a thread."""
+    answers: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answers.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answers.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    if not answers:
+        raise FetchError(f"nobody says where the host {host[:100]!r} is (waited {seconds:.0f} s)")
+    if isinstance(answers[0], Exception):
+        raise FetchError(f"the host {host[:100]!r} has no address") from answers[0]
+    return list(dict.fromkeys(ip_address(str(answer[4][0]).partition("%")[0]) for answer in answers[0]))
 
 
 class _Bounded(httpcore2.NetworkStream):
@@ -159,7 +177,7 @@ class _Bounded(httpcore2.NetworkStream):
 def fetch(url: str, target: Path, *, network: Network, max_bytes: int, tick: Callable[[int], None] | None = None) -> None:
     """Write what is at ``url`` into ``target``; ``tick(bytes so far)`` is called now and then and may raise to stop.
 
-    Raises FetchError, whose message never holds a ``data:`` URI.
+    Raises FetchError, whose message never holds a ``data:`` URI, and StorageUnavailable when ``target`` cannot be written.
     """
     problem = usable_url(url)
     if problem:
@@ -216,16 +234,19 @@ def _download(
         if int(fields.get(b"content-length", "0") or 0) > max_bytes:
             raise _too_large(max_bytes)
         size = 0
-        with target.open("wb") as file:
-            for block in response.iter_stream():
-                size += len(block)
-                if size > max_bytes:
-                    raise _too_large(max_bytes)
-                if time.monotonic() > deadline:
-                    raise httpcore2.ReadTimeout
-                file.write(block)
-                if tick:
-                    tick(size)
+        try:
+            with target.open("wb") as file:
+                for block in response.iter_stream():
+                    size += len(block)
+                    if size > max_bytes:
+                        raise _too_large(max_bytes)
+                    if time.monotonic() > deadline:
+                        raise httpcore2.ReadTimeout
+                    file.write(block)
+                    if tick:
+                        tick(size)
+        except OSError as error:  # the connection's own errors are httpcore's
+            raise StorageUnavailable(f"no room for what is fetched: {error.strerror}") from error
     if size == 0:
         raise FetchError("the server sent nothing")
     return None

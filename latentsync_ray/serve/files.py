@@ -17,6 +17,7 @@ from sqlalchemy import Engine, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from latentsync_ray import assets, storage
+from latentsync_ray.errors import TooLarge
 from latentsync_ray.serve.tables import FileRow
 from latentsync_ray.sinks import Published, publish_file
 
@@ -84,9 +85,12 @@ class Files:
         if not 1 <= number <= _MOST_PARTS:
             raise MissingParts(f"part {number} is not one of 1 to {_MOST_PARTS}")
         storage.publish(local, self._part_uri(row.token, number))
+        arrived = FileRow.arrived + local.stat().st_size
+        with Session(self._engine) as session, session.begin():
+            session.execute(update(FileRow).where(FileRow.token == row.token).values(arrived=arrived))
 
     def assemble(self, row: FileRow, numbers: Iterable[int], *, max_bytes: int) -> int:
-        """Make the file of its parts and forget them: its size. Raises MissingParts, and what ``store`` raises."""
+        """Make the file of its parts and forget them: its size. Raises MissingParts, TooLarge, and what ``store`` raises."""
         numbers = sorted(set(numbers))
         there = set(storage.list_files(storage.join(self._folder, "_work", "uploads", row.token)))
         missing = [number for number in numbers if self._part_uri(row.token, number) not in there]
@@ -100,15 +104,16 @@ class Files:
                         while block := part.read(1 << 20):
                             file.write(block)
                     if file.tell() > max_bytes:
-                        raise MissingParts(f"the parts are together larger than {max_bytes / 1e6:g} MB")
+                        raise TooLarge(f"the parts are together larger than the {max_bytes / 1e6:g} MB that this key may send")
             self.store(row, whole)
             size = whole.stat().st_size
         storage.delete(there)
         return size
 
     def used(self, key_name: str) -> int:
-        """Bytes that a key's uploads take."""
-        mine = select(func.coalesce(func.sum(FileRow.size), 0)).where(FileRow.key_name == key_name, FileRow.result.is_(False))
+        """Bytes that a key's uploads take, unfinished ones included."""
+        bytes_of = func.coalesce(FileRow.size, FileRow.arrived)
+        mine = select(func.coalesce(func.sum(bytes_of), 0)).where(FileRow.key_name == key_name, FileRow.result.is_(False))
         with Session(self._engine) as session:
             return int(session.scalar(mine) or 0)
 

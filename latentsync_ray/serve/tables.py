@@ -93,6 +93,8 @@ class FileRow(_Base):
     key_name: Mapped[str] = mapped_column(String(64), index=True)
     size: Mapped[int | None] = mapped_column(BigInteger)
     """None until it is complete."""
+    arrived: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Bytes of its parts so far; a part that was sent again counts again."""
     created: Mapped[float] = mapped_column(index=True)
     result: Mapped[bool] = mapped_column(default=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from latentsync_ray.serve.protocol import APP
 from latentsync_ray.serve.tables import FileRow
@@ -18,7 +18,7 @@ _CDN = "https://v3.fal.media"
 
 def media_url(base: str, file: FileRow) -> str:
     """Where a file is read."""
-    return f"{base}/files/{file.token}/{file.name}"
+    return f"{base}/files/{file.token}/{quote(file.name)}"
 
 
 def queue_urls(base: str, request_id: str) -> dict[str, str]:

@@ -132,7 +132,7 @@ class Worker:
                         )
                     job.planned(result)
                 elif isinstance(result, Part):
-                    job.parts.append(result)
+                    job.finished(result)
                 else:
                     if result.status == "failed":
                         drop_parts(job.parts)
@@ -209,7 +209,16 @@ class _Job:
     def frames(self, count: int) -> None:
         """``count`` more frames are made."""
         self.check()
-        self._done = min(self._total, self._done + count)
-        if time.monotonic() - self._told >= _LOG_SECONDS or self._done == self._total:
+        self._tell(self._done + count)
+
+    def finished(self, part: Part) -> None:
+        """One more part is there: made now, left by an earlier attempt, or without any face."""
+        self.parts.append(part)
+        self._tell(sum(each.stop - each.start for each in self.parts))
+
+    def _tell(self, done: int) -> None:
+        before, self._done = self._done, min(self._total, done)
+        due = time.monotonic() - self._told >= _LOG_SECONDS or self._done == self._total
+        if self._done != before and due:
             self._told = time.monotonic()
             self.log(f"lip-synced {self._done} of {self._total} frames")

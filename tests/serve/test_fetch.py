@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,7 +16,7 @@ import pytest
 from make_clips import speech_like, write_speech
 from serve_tricks import POINTERS, PRIVATE, Answer, Scripted, changing, drip, late, redirect, reply, scripted
 
-from latentsync_ray.errors import ClipError, UnreadableAudio, UnreadableVideo
+from latentsync_ray.errors import ClipError, StorageUnavailable, UnreadableAudio, UnreadableVideo
 from latentsync_ray.media.source import open_media, probe_audio, probe_video
 from latentsync_ray.serve.fetch import FetchError, Guard, fetch, is_public, post, usable_url
 from latentsync_ray.serve.settings import Network
@@ -64,6 +65,23 @@ def get(url: str, folder: Path, *, network: Network = HERE, max_bytes: int = 100
     target = folder / "fetched"
     fetch(url, target, network=network, max_bytes=max_bytes)
     return target.read_bytes()
+
+
+def test_a_resolver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, dialled: list[str], tmp_path: Path) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: ended.wait(20))
+    began = time.monotonic()
+    with pytest.raises(FetchError, match="nobody says where the host 'slow"):
+        get("http://slow.example/v.mp4", tmp_path, network=Network(connect_seconds=0.3))
+    assert time.monotonic() - began < 5
+    assert dialled == []
+    ended.set()
+
+
+def test_a_full_disk_is_no_fault_of_the_url(site: Scripted) -> None:
+    site.answers["/v.mp4"] = reply(b"x" * 100_000)
+    with pytest.raises(StorageUnavailable, match="no room"):
+        fetch(f"http://127.0.0.1:{site.port}/v.mp4", Path("/dev/full"), network=HERE, max_bytes=10**6)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -26,6 +27,7 @@ IN_HEADERS = [trick for trick, (name, _) in NAMES.items() if name.isascii() and 
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server that only keeps files, in a folder with nothing beside it."""
     limits = {"small": Limits(input_bytes=1000), "full": Limits(stored_bytes=600)}
+    limits |= {f"room-{way}": Limits(stored_bytes=600) for way in ("signed", "direct")}
     keys = [Key(name=name, sha256=hash_key(name), limits=each) for name, each in limits.items()]
     keys += [Key(name="tester", sha256=hash_key(SECRET)), Key(name="other", sha256=hash_key(OTHER))]
     with running(make_settings(tmp_path_factory.mktemp("alone") / "data", keys=keys), work=False) as state:
@@ -67,7 +69,7 @@ def test_names_are_no_paths(site: Running, client: httpx.Client, send: Any, tric
     folder = Path(site.server.settings.folder)
     before = files_below(folder)
     url = send(name, "video/mp4", way=way)
-    assert url == f"{site.url}/files/{token_of(url)}/{shown}"
+    assert url == f"{site.url}/files/{token_of(url)}/{quote(shown)}"
     assert files_below(folder) - before == {f"files/{token_of(url)}"}
     assert files_below(folder.parent) == {f"data/{name}" for name in files_below(folder)}, "nothing beside the folder"
     answer = client.get(url)
@@ -90,6 +92,14 @@ def test_shown_names_without_a_name() -> None:
     assert shown_name(None, "video/mp4; codecs=avc1") == "file.mp4"
     assert shown_name("..", "no type at all") == "file"
     assert shown_name("\u05e9\u05dc\u05d5\u05dd \u00e9t\u00e9.mp4") == "\u05e9\u05dc\u05d5\u05dd_\u00e9t\u00e9.mp4"
+
+
+def test_names_beyond_ascii(client: httpx.Client, send: Any) -> None:
+    url = send("\u00e9t\u00e9 \u05e9.mp4", "video/mp4")
+    assert url.endswith("/%C3%A9t%C3%A9_%D7%A9.mp4"), "as URLs are written"
+    answer = client.get(url)
+    assert (answer.status_code, answer.content) == (200, CONTENT)
+    assert "filename*=utf-8''%C3%A9t%C3%A9_%D7%A9.mp4" in answer.headers["content-disposition"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +217,7 @@ def test_parts_in_any_order(site: Running, client: httpx.Client, parts: Any) -> 
     answer = client.get(upload.url)
     assert (answer.content, answer.headers["content-type"]) == (b"part 1.part 2.part 10.", "video/mp4")
     assert not [name for name in files_below(folder) if token_of(upload.url) in name and "_work" in name], "parts are gone"
-    assert upload.complete(2, 10, 1).status_code == 403, "complete"
+    assert upload.complete(2, 10, 1).json() == {"access_url": upload.url}, "asked again, as when the first answer was lost"
     assert upload.put(1, b"something else").status_code == 403, "and not to be changed"
     assert client.get(upload.url).content == answer.content
 
@@ -234,8 +244,7 @@ def test_parts_that_are_too_large(client: httpx.Client, parts: Any) -> None:
     assert upload.put(1, b"x" * 1001).status_code == 413
     assert [upload.put(number, b"x" * 501).status_code for number in (1, 2)] == [200, 200]
     answer = upload.complete(1, 2)
-    assert answer.status_code in (400, 413)
-    assert "together larger" in answer.json()["detail"]
+    assert (answer.status_code, "together larger" in answer.json()["detail"]) == (413, True)
     assert client.get(upload.url).status_code == 404
 
 
@@ -299,6 +308,25 @@ def test_the_room_of_a_key(site: Running, client: httpx.Client) -> None:
         answer = client.post(path, json={}, headers=key("full"))
         assert (answer.status_code, "already stores" in answer.json()["detail"]) == (403, True)
     assert client.post(upload, content=b"x", headers=site.headers).status_code == 200, "other keys have their own"
+
+
+def test_parts_take_room_before_they_are_a_file(client: httpx.Client, parts: Any, request: pytest.FixtureRequest) -> None:
+    own = f"room-{request.node.callspec.params['parts']}"
+    upload = parts(own)
+    assert upload.put(1, b"x" * 500).status_code == 200
+    assert upload.put(2, b"x" * 101).status_code == 413
+    assert upload.put(2, b"x" * 100).status_code == 200
+    assert upload.put(3, b"x").status_code == 403
+    assert client.post("/rest/storage/upload/initiate", json={}, headers=key(own)).status_code == 403
+    assert upload.complete(1, 2).status_code == 200
+    assert client.get(upload.url).content == b"x" * 600
+
+
+def test_what_is_said_of_an_upload_is_small(client: httpx.Client, site: Running, parts: Any) -> None:
+    upload, long = parts(), b'{"parts": [' + b" " * 2_000_000 + b"]}"
+    for url in (f"{upload.root}/complete", "/rest/storage/upload/initiate", "/rest/storage/upload/initiate-multipart"):
+        assert client.post(url, content=long, headers=site.headers).status_code == 413
+        assert client.post(url, content=b'{"parts": 1, "file_name": 1}', headers=site.headers).status_code == 422
 
 
 UPLOADS = ["/rest/storage/auth/token", "/cdn/files/upload", "/cdn/files/upload/multipart", "/rest/storage/upload/initiate"]

@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from latentsync_ray.errors import TooLarge
 from latentsync_ray.serve.files import MissingParts
-from latentsync_ray.serve.routes.bodies import save_body
+from latentsync_ray.serve.routes.bodies import read_model, save_body
 from latentsync_ray.serve.server import Base, Caller, Server, ServerState
 from latentsync_ray.serve.settings import Key, Limits
 from latentsync_ray.serve.tables import FileRow
@@ -88,15 +89,16 @@ async def put_part(request: Request, server: ServerState, caller: Caller, row: _
 
 
 @router.post("/files/{token}/{name}/multipart/{upload_id}/complete")
-def complete(server: ServerState, caller: Caller, row: _CallersOwn, base: Base, sent: _Complete) -> Response:
+async def complete(request: Request, server: ServerState, caller: Caller, row: _CallersOwn, base: Base) -> Response:
     """All parts are there."""
-    return _assemble(server, row, caller.limits, sent, base)
+    return await _assemble(request, server, row, caller.limits, base)
 
 
 @router.post("/rest/storage/upload/initiate")
 @router.post("/rest/storage/upload/initiate-multipart")
-async def initiate(server: ServerState, caller: Caller, base: Base, about: _Announced) -> Response:
+async def initiate(request: Request, server: ServerState, caller: Caller, base: Base) -> Response:
     """A URL to PUT a file to, or its parts; whoever knows it may."""
+    about = await read_model(request, _Announced)
     row = await _reserve(server, caller, about.file_name, about.content_type)
     return JSONResponse({"upload_url": f"{base}/uploads/{server.keys.capability(row.token)}", "file_url": media_url(base, row)})
 
@@ -126,23 +128,29 @@ async def put_numbered(request: Request, server: ServerState, row: _Capable, num
 
 
 @router.post("/uploads/{capability}/complete")
-def complete_numbered(server: ServerState, row: _Capable, base: Base, sent: _Complete) -> Response:
+async def complete_numbered(request: Request, server: ServerState, row: _Capable, base: Base) -> Response:
     """All parts are there."""
-    return _assemble(server, row, _limits(server, row), sent, base)
+    return await _assemble(request, server, row, _limits(server, row), base)
 
 
 async def _reserve(server: Server, key: Key, name: str | None, kind: str | None) -> FileRow:
-    used = await run_in_threadpool(server.files.used, key.name)
-    if used >= key.limits.stored_bytes:
-        raise HTTPException(403, f"this key already stores {used / 1e9:.1f} GB; uploads go after {_days(server)}")
+    await _room(server, key.name, key.limits)
     return await run_in_threadpool(server.files.reserve, key.name, name, kind)
+
+
+async def _room(server: Server, key_name: str, limits: Limits) -> int:
+    """Bytes that the next body may have."""
+    used = await run_in_threadpool(server.files.used, key_name)
+    if used >= limits.stored_bytes:
+        raise HTTPException(403, f"this key already stores {used / 1e9:.1f} GB; uploads go after {_days(server)}")
+    return min(limits.input_bytes, limits.stored_bytes - used)
 
 
 async def _receive(request: Request, server: Server, row: FileRow, limits: Limits) -> None:
     _check_open(row)
     with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
         local = Path(work) / "upload"
-        await save_body(request, local, limits.input_bytes)
+        await save_body(request, local, await _room(server, row.key_name, limits))
         await run_in_threadpool(server.files.store, row, local)
 
 
@@ -150,7 +158,7 @@ async def _receive_part(request: Request, server: Server, row: FileRow, limits: 
     _check_open(row)
     with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
         local = Path(work) / "part"
-        await save_body(request, local, limits.input_bytes)
+        await save_body(request, local, await _room(server, row.key_name, limits))
         etag = hashlib.sha256(local.read_bytes()).hexdigest()[:32]
         try:
             await run_in_threadpool(server.files.store_part, row, number, local)
@@ -159,12 +167,16 @@ async def _receive_part(request: Request, server: Server, row: FileRow, limits: 
     return JSONResponse({"partNumber": number, "etag": etag}, headers={"ETag": f'"{etag}"'})
 
 
-def _assemble(server: Server, row: FileRow, limits: Limits, sent: _Complete, base: str) -> Response:
-    _check_open(row)
-    try:
-        server.files.assemble(row, [part.partNumber for part in sent.parts], max_bytes=limits.input_bytes)
-    except MissingParts as error:
-        raise HTTPException(400, str(error)) from error
+async def _assemble(request: Request, server: Server, row: FileRow, limits: Limits, base: str) -> Response:
+    sent = await read_model(request, _Complete)
+    if row.size is None:  # otherwise the answer was lost, and is given again
+        numbers = [part.partNumber for part in sent.parts]
+        try:
+            await run_in_threadpool(server.files.assemble, row, numbers, max_bytes=limits.input_bytes)
+        except MissingParts as error:
+            raise HTTPException(400, str(error)) from error
+        except TooLarge as error:
+            raise HTTPException(413, str(error)) from error
     return JSONResponse({"access_url": media_url(base, row)})
 
 
