@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from serve_harness import Running, make_settings, running
@@ -32,6 +33,21 @@ def blink(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     audio = tmp_path_factory.mktemp("blink") / "blink.wav"
     write_wav(audio, np.random.default_rng(4).integers(-9000, 9000, SAMPLE_RATE // 2).astype(np.int16))
     return pair[0], audio
+
+
+@pytest.fixture(scope="session")
+def unfit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Videos that cannot be dubbed, by the code of the error: a text, and a picture of nobody."""
+    folder = tmp_path_factory.mktemp("unfit")
+    text, faceless = folder / "text.mp4", folder / "faceless.mp4"
+    text.write_text("this is no video\n" * 100)
+    with av.open(str(faceless), "w") as container:
+        stream = container.add_stream("h264", rate=25)
+        stream.width = stream.height = 128
+        for _ in range(10):
+            container.mux(stream.encode(av.VideoFrame(128, 128, "yuv420p")))
+        container.mux(stream.encode())
+    return {"unreadable_video": text, "no_face": faceless}
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,45 @@ def test_wrong_input(node: Path, live: Running, pair: tuple[Path, Path], change:
     said = javascript(node, live, code)
     assert (said["name"], said["status"]) == ("ValidationError", 422)
     assert [each["loc"][-1] for each in said["fields"]] == [field]
+    assert all(len(each["msg"]) > 10 for each in said["fields"])
+
+
+@pytest.mark.parametrize("code", ["unreadable_video", "no_face"])
+def test_videos_that_cannot_be_dubbed(
+    node: Path, live: Running, pair: tuple[Path, Path], unfit: dict[str, Path], code: str
+) -> None:
+    said = javascript(
+        node,
+        live,
+        f"""
+    const input = {{video_url: "{upload(live, unfit[code])}", audio_url: "{upload(live, pair[1])}"}};
+    try {{ await fal.subscribe("{APP}", {{input, pollInterval: 50}}); say("no error"); }}
+    catch (error) {{ say({{name: error.name, fields: error.getFieldErrors("video_url")}}); }}
+    """,
+    )
+    assert said["name"] == "ValidationError"
+    (detail,) = said["fields"]
+    assert (detail["loc"], detail["type"]) == (["body", "video_url"], code)
+    assert len(detail["msg"]) > 10
+    assert "/tmp" not in detail["msg"]
+
+
+def test_large_files_come_in_parts(node: Path, live: Running) -> None:
+    code = """
+    const {createHash} = await import("node:crypto");
+    const bytes = Buffer.alloc(95 * 1024 * 1024);
+    for (let at = 0; at < bytes.length; at += 4096) bytes.writeUInt32LE(at, at);
+    const url = await fal.storage.upload(new File([bytes], "long.mp4", {type: "video/mp4"}));
+    const back = Buffer.from(await (await fetch(url)).arrayBuffer());
+    const hash = data => createHash("sha256").update(data).digest("hex");
+    say({url, same: hash(back) === hash(bytes), size: back.length});
+    """
+    said = javascript(node, live, code)
+    assert said["same"]
+    assert said["size"] == 95 << 20
+    row = live.server.files.get(said["url"].split("/")[-2])
+    assert row is not None
+    assert row.arrived == row.size, "it came in parts"
 
 
 def test_a_wrong_key(node: Path, live: Running) -> None:
