@@ -27,7 +27,7 @@ from nano.start import start_local
 __all__ = ["features", "hear", "slot_frames", "train_encoder"]
 
 _BATCH = 4
-_WHOLE = 0.1
+_WHOLE = 0.05
 """Share of tracks that are heard with all the silence up to 30 s, as the pipeline hears them."""
 _FRAMES = 250
 """Frames read per track and step; all steps of a track are computed anyway."""

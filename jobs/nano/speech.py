@@ -103,15 +103,15 @@ class Track:
 
 
 def make_track(seed: int) -> Track:
-    """The track of that number: sentences with pauses, at some loudness, some with noise; every tenth is silence.
+    """The track of that number: sentences with pauses, at some loudness, some with noise; every twentieth is silence.
 
-    One in five is long; the others are cheap to learn from.
+    One in ten is long; the others are cheap to learn from.
     """
     draw = np.random.default_rng((19, seed))
-    wanted = float(draw.uniform(*((SHORT, LONGEST) if seed % 5 == 0 else (2, SHORT))))
+    wanted = float(draw.uniform(*((SHORT, LONGEST) if seed % 10 == 0 else (2, SHORT))))
     count = int(wanted * SAMPLE_RATE)
     samples = np.zeros(count, np.float32)
-    if seed % 10 != 9:
+    if seed % 20 != 9:
         pieces, total = [], 0
         while total < count:
             piece = _sentence(draw)
