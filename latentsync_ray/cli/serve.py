@@ -33,6 +33,9 @@ def serve(
         tuple[Path, Path] | None, typer.Option(metavar="CERT KEY", help="Certificate and private key (PEM): serve https.")
     ] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; by default one on this machine.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Where Prometheus scrapes; by default any free port, which is printed.")
+    ] = None,
 ) -> None:
     """Offer the hosted endpoint fal-ai/latentsync on this machine or cluster, with a playground at /."""
     try:
@@ -60,6 +63,8 @@ def serve(
                 raise ConfigError(f"{path} is not a file; --tls takes a certificate and its private key, both PEM")
 
     check_port(host, port)
+    if metrics_port:
+        check_port("127.0.0.1", metrics_port, option="--metrics-port")
     server = Server.of(settings)
     alone = None
     if "://" not in settings.folder and not settings.database:
@@ -83,10 +88,11 @@ def serve(
         OUT.print(f"[bold]serving fal-ai/latentsync with {escape(settings.recipe.model)} at {shown}[/]", soft_wrap=True)
         if fresh and not key:
             OUT.print(f"key: [bold]{fresh}[/]  (shown once; another: latentsync-ray serve-key)", soft_wrap=True)
-        OUT.print(f"[dim]playground: {shown}/   logs: {deploy.log_folder()}   stop: Ctrl-C[/]", soft_wrap=True)
+        OUT.print(f"[dim]playground: {shown}/   metrics: {deploy.metrics_url()}[/]", soft_wrap=True)
+        OUT.print(f"[dim]logs: {deploy.log_folder()}   stop: Ctrl-C[/]", soft_wrap=True)
 
     try:
-        deploy.launch(settings, address=address)
+        deploy.launch(settings, address=address, metrics_port=metrics_port)
         listen(server, host=host, port=port, tls=tls, on_ready=tell)
         ERR.print("stopping; requests that are not finished are kept for the next start")
     finally:

@@ -23,13 +23,15 @@ from latentsync_ray.serve.settings import Settings, load_settings
 from latentsync_ray.serve.worker import Worker
 from latentsync_ray.serve.zones import Zones
 
-__all__ = ["Conductor", "Dubber", "Ingress", "build", "deploy", "launch", "log_folder", "stop"]
+__all__ = ["Conductor", "Dubber", "Ingress", "build", "deploy", "launch", "log_folder", "metrics_url", "stop"]
 
 _NAME = "latentsync"
 _LOGGING = LoggingConfig(encoding="JSON")
 _STAGES = ("plan", "crop", "sync", "paste", "join")
 _WAITING = 2
 """Requests on their way beyond one for each worker: they show the autoscaler that there is more to do."""
+_UPSCALE_SECONDS = 10
+"""Requests that wait for so long get another worker; what one clip takes, about."""
 _CONNECTIONS = 1000
 """Calls that one ingress replica holds: waiting ``run`` calls and event streams among them."""
 _BOUNDARIES = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000]
@@ -113,8 +115,10 @@ class Ingress:
         return build_app(self._server)
 
 
-def launch(settings: Settings, *, address: str | None = None) -> None:
+def launch(settings: Settings, *, address: str | None = None, metrics_port: int | None = None) -> None:
     """Start Ray here, or join the cluster at ``address``, and on it everything but the ingress; returns when the model is warm.
+
+    Ray's metrics, and this server's among them, are at ``metrics_port`` of this machine, unless a cluster is joined.
 
     For one process that answers HTTP by itself: Serve's own proxy takes several milliseconds of two processes for each status
     call, and a waiting client makes ten a second.
@@ -126,6 +130,7 @@ def launch(settings: Settings, *, address: str | None = None) -> None:
         include_dashboard=None if address else False,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        **({} if address else {"_metrics_export_port": metrics_port}),
     )
     serve.start(proxy_location="Disabled", logging_config=_LOGGING)
     serve.run(_conducted(settings), name=_NAME, route_prefix=None, logging_config=_LOGGING)
@@ -134,6 +139,13 @@ def launch(settings: Settings, *, address: str | None = None) -> None:
 def log_folder() -> str:
     """Where Ray keeps the lines of workers and dispatcher on this machine, as JSON."""
     return f"/tmp/ray/{ray.get_runtime_context().get_session_name()}/logs/serve"
+
+
+def metrics_url() -> str:
+    """Where Prometheus finds the metrics of the machine that this process is on."""
+    own = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == own)
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
 
 def stop(*, joined: bool) -> None:
@@ -155,6 +167,8 @@ def deploy(settings: Settings) -> serve.Application:
 
 def build(arguments: dict[str, str]) -> serve.Application:
     """For ``serve run latentsync_ray.serve:build config=configs/serve.yaml`` and Serve's own YAML files."""
+    if not ray.is_initialized():  # ``serve run`` builds before it connects, and whether there are GPUs decides what is built
+        ray.init(namespace="serve")
     return deploy(load_settings(arguments.get("config"), folder=arguments.get("folder"), database=arguments.get("database")))
 
 
@@ -168,7 +182,11 @@ def _conducted(settings: Settings) -> serve.Application:
     scale: dict[str, Any] = {"num_replicas": most}
     if fewest != most:
         wanted = AutoscalingConfig(
-            min_replicas=fewest, max_replicas=most, initial_replicas=max(1, fewest), target_ongoing_requests=1
+            min_replicas=fewest,
+            max_replicas=most,
+            initial_replicas=max(1, fewest),
+            target_ongoing_requests=1,
+            upscale_delay_s=_UPSCALE_SECONDS,
         )
         scale = {"autoscaling_config": wanted}
     dubber = serve.deployment(Dubber).options(

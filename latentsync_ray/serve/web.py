@@ -46,12 +46,12 @@ def listen(
     _Web(config, on_ready).run()
 
 
-def check_port(host: str, port: int) -> None:
-    """Raises ConfigError when ``port`` is taken."""
+def check_port(host: str, port: int, *, option: str = "--port") -> None:
+    """Raises ConfigError when ``port`` is taken; ``option`` is what the message tells to change."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error
+            raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with {option}") from error
