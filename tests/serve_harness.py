@@ -1,13 +1,18 @@
-"""A whole server in one process, without Ray: the application under uvicorn, the dispatcher and one worker in threads."""
+"""Servers to test: one in this process, without Ray (application, dispatcher, one worker in threads), or a process to kill."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -21,6 +26,7 @@ from latentsync_ray.serve.worker import Worker
 
 SECRET = "a-secret-for-tests"
 OTHER = "another-secret-for-tests"
+_ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass
@@ -106,3 +112,34 @@ def _dispatch(state: Running, worker: Worker, ended: threading.Event) -> None:
         task.cancel()
 
     asyncio.run(main())
+
+
+class Process:
+    """A server in a process group of its own, once it has said ``ready``."""
+
+    def __init__(self, command: list[str], port: int, ready: str) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        environment = {**os.environ, "LATENTSYNC_RAY_KEY": SECRET}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment, cwd=_ROOT
+        )
+        assert self.process.stdout
+        self.said: list[str] = []
+        for line in self.process.stdout:
+            self.said.append(line)
+            if ready in line:
+                return
+        raise AssertionError(f"the server did not start: {''.join(self.said)}")
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout
+        self.process.stdout.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -125,12 +125,13 @@ def launch(settings: Settings, *, address: str | None = None, metrics_port: int 
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    own: dict[str, Any] = {} if address else {"_metrics_export_port": metrics_port}
     ray.init(
         address=address or "local",
         include_dashboard=None if address else False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        **({} if address else {"_metrics_export_port": metrics_port}),
+        **own,
     )
     serve.start(proxy_location="Disabled", logging_config=_LOGGING)
     serve.run(_conducted(settings), name=_NAME, route_prefix=None, logging_config=_LOGGING)

@@ -17,6 +17,8 @@ from serve_harness import Running, make_settings, running
 from latentsync_ray.evaluate import make_take, write_take
 from latentsync_ray.media.speech import SAMPLE_RATE, write_wav
 
+_JS_CLIENT = "@fal-ai/client@1.10.1"
+
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -73,6 +75,21 @@ def fal(live: Running, monkeypatch: pytest.MonkeyPatch):
         fal_client.sync_client.__dict__.pop(name, None)
     yield fal_client
     gc.collect()  # the client leaves its connections to it: here, where their warnings are expected
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which Node finds the client."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("needs node and npm")
+    folder = tmp_path_factory.mktemp("node")
+    done = subprocess.run(
+        ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", _JS_CLIENT],
+        cwd=folder, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"npm cannot install {_JS_CLIENT}: {done.stderr.strip().splitlines()[-1:]}")
+    return folder
 
 
 def postgres_bin() -> Path | None:

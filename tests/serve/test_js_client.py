@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +12,6 @@ import httpx
 import pytest
 from serve_harness import SECRET, Running
 
-CLIENT = "@fal-ai/client@1.10.1"
 APP = "fal-ai/latentsync"
 
 BY_PROXY = 'fal.config({credentials: KEY, proxyUrl: {url: URL_ + "/api/fal/proxy", when: "always"}});'
@@ -25,21 +23,6 @@ const rewrite = url => {
 };
 fal.config({credentials: KEY, requestMiddleware: async request => ({...request, url: rewrite(request.url)})});
 """
-
-
-@pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which Node finds the client."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("needs node and npm")
-    folder = tmp_path_factory.mktemp("node")
-    done = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", CLIENT],
-        cwd=folder, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    if done.returncode:
-        pytest.skip(f"npm cannot install {CLIENT}: {done.stderr.strip().splitlines()[-1:]}")
-    return folder
 
 
 def javascript(node: Path, live: Running, code: str, *, config: str = BY_PROXY, key: str = SECRET) -> Any:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,41 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
-from serve_harness import SECRET
+from serve_harness import SECRET, Process, free_port
 from sqlalchemy import create_engine, text
 
 APP = "fal-ai/latentsync"
 HEADERS = {"Authorization": f"Key {SECRET}"}
 REQUESTS = 50
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-class Process:
-    """A server in a process group of its own."""
-
-    def __init__(self, command: list[str], port: int, ready: str) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        environment = {**os.environ, "LATENTSYNC_RAY_KEY": SECRET}
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment, cwd=ROOT
-        )
-        assert self.process.stdout
-        for line in self.process.stdout:
-            if ready in line:
-                return
-        raise AssertionError("the server did not start")
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        assert self.process.stdout
-        self.process.stdout.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def upload(client: httpx.Client, path: Path) -> str:
