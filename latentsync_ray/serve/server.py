@@ -17,7 +17,7 @@ from latentsync_ray.serve.files import Files
 from latentsync_ray.serve.keys import Keys
 from latentsync_ray.serve.protocol import InvalidInput, LatentSyncInput, input_error
 from latentsync_ray.serve.queue import Queue
-from latentsync_ray.serve.settings import Key, Settings
+from latentsync_ray.serve.settings import Key, Limits, Settings
 from latentsync_ray.serve.tables import RequestRow, connect
 from latentsync_ray.serve.urls import TOKEN_SCHEME, base_url, localise
 
@@ -70,16 +70,25 @@ class Server:
         )
         return row
 
+    def room(self, key_name: str, limits: Limits) -> int:
+        """Bytes that the next file of a key may have. Answers 403 when it stores as much as it may."""
+        used = self.files.used(key_name)
+        if used >= limits.stored_bytes:
+            kept = f"{self.settings.result_seconds / 3600:.0f} hours"
+            raise HTTPException(403, f"this key already stores {used / 1e9:.1f} GB; uploads go after {kept}")
+        return min(limits.input_bytes, limits.stored_bytes - used)
+
     def _kept(self, key: Key, name: str, url: str) -> str:
         """``url``; the content of an inline one becomes a file, so that the queue stays small."""
         if not url.startswith("data:"):
             return url
         kind = url[5 : url.index(",")].partition(";")[0]
+        room = self.room(key.name, key.limits)
         row = self.files.reserve(key.name, None, kind)
         with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
             local = Path(work) / "inline"
             try:
-                fetch(url, local, network=self.settings.network, max_bytes=key.limits.input_bytes)
+                fetch(url, local, network=self.settings.network, max_bytes=room)
             except FetchError as error:
                 raise InvalidInput(input_error(name, "file_download_error", str(error), url)["detail"]) from error
             self.files.store(row, local)

@@ -307,6 +307,10 @@ def test_the_room_of_a_key(site: Running, client: httpx.Client) -> None:
     for path in ("/rest/storage/upload/initiate", "/rest/storage/upload/initiate-multipart", f"{upload}/multipart"):
         answer = client.post(path, json={}, headers=key("full"))
         assert (answer.status_code, "already stores" in answer.json()["detail"]) == (403, True)
+    inline = {"video_url": "data:video/mp4;base64,AAAA", "audio_url": "data:audio/wav;base64,AAAA"}
+    assert client.post("/queue/fal-ai/latentsync", json=inline, headers=key("full")).status_code == 403, (
+        "inline ones are kept too"
+    )
     assert client.post(upload, content=b"x", headers=site.headers).status_code == 200, "other keys have their own"
 
 

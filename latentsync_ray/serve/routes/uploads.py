@@ -134,23 +134,15 @@ async def complete_numbered(request: Request, server: ServerState, row: _Capable
 
 
 async def _reserve(server: Server, key: Key, name: str | None, kind: str | None) -> FileRow:
-    await _room(server, key.name, key.limits)
+    await run_in_threadpool(server.room, key.name, key.limits)
     return await run_in_threadpool(server.files.reserve, key.name, name, kind)
-
-
-async def _room(server: Server, key_name: str, limits: Limits) -> int:
-    """Bytes that the next body may have."""
-    used = await run_in_threadpool(server.files.used, key_name)
-    if used >= limits.stored_bytes:
-        raise HTTPException(403, f"this key already stores {used / 1e9:.1f} GB; uploads go after {_days(server)}")
-    return min(limits.input_bytes, limits.stored_bytes - used)
 
 
 async def _receive(request: Request, server: Server, row: FileRow, limits: Limits) -> None:
     _check_open(row)
     with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
         local = Path(work) / "upload"
-        await save_body(request, local, await _room(server, row.key_name, limits))
+        await save_body(request, local, await run_in_threadpool(server.room, row.key_name, limits))
         await run_in_threadpool(server.files.store, row, local)
 
 
@@ -158,7 +150,7 @@ async def _receive_part(request: Request, server: Server, row: FileRow, limits: 
     _check_open(row)
     with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
         local = Path(work) / "part"
-        await save_body(request, local, await _room(server, row.key_name, limits))
+        await save_body(request, local, await run_in_threadpool(server.room, row.key_name, limits))
         etag = hashlib.sha256(local.read_bytes()).hexdigest()[:32]
         try:
             await run_in_threadpool(server.files.store_part, row, number, local)
@@ -188,7 +180,3 @@ def _check_open(row: FileRow) -> None:
 def _limits(server: Server, row: FileRow) -> Limits:
     key = server.keys.named(row.key_name)
     return key.limits if key else Limits()
-
-
-def _days(server: Server) -> str:
-    return f"{server.settings.result_seconds / 3600:.0f} hours"
