@@ -124,13 +124,18 @@ def train_encoder(
     torch.set_flush_denormal(True)
     try:
         finished = path.exists() and torch.load(path, weights_only=True)["step"] == steps
-        trained = train(path, listener, loss_of, steps=steps, rate=3e-3, average=0.99, device=device)
+        trained = train(path, listener, loss_of, steps=steps, rate=3e-3, average=0.99, muon=_inner, device=device)
         if not finished:
             _report(trained, tracks[-_HELD_OUT:])
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(threads)
     return trained.encoder
+
+
+def _inner(name: str) -> bool:
+    """Whether a matrix is one of the layers', of which Muon makes more than AdamW does; not a table or a last layer."""
+    return name.startswith(("encoder.layers.", "attention.", "mix."))
 
 
 def _step_curves(track: Track) -> Tensor:

@@ -88,7 +88,8 @@ def test_a_scene_is_one_head_with_several_mouths() -> None:
     assert openings[1] > openings[0] + 0.05
 
 
-def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("muon", [False, True], ids=["adamw", "muon"])
+def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path: Path, muon: bool) -> None:
     def run(path: Path, stop: int | None = None) -> torch.Tensor:
         torch.manual_seed(2)
         line = torch.nn.Linear(3, 1)
@@ -101,7 +102,8 @@ def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path: Path) -> N
                     raise KeyboardInterrupt
             return (line(torch.from_numpy(draw.normal(size=(4, 3)).astype(np.float32))) - 1).square().mean()
 
-        return train(path, line, loss_of, steps=20, rate=0.1, device=torch.device("cpu"), save_every=0.0).weight
+        cpu = torch.device("cpu")
+        return train(path, line, loss_of, steps=20, rate=0.1, muon=lambda name: muon, device=cpu, save_every=0.0).weight
 
     whole = run(tmp_path / "whole.pt")
     with pytest.raises(KeyboardInterrupt):
