@@ -23,6 +23,7 @@ from latentsync_ray.model.whisper import build_encoder, speech_features
 from nano.loop import train
 from nano.speech import FPS, Track
 from nano.start import start_local
+from nano.vary import varied
 
 __all__ = ["features", "hear", "slot_frames", "train_encoder"]
 
@@ -38,10 +39,6 @@ middle frame's slot, and their position in time says which that is.
 """
 _WIDTH = 0.15
 """How much the width counts against the aperture: an error of it changes far fewer pixels."""
-_LOUDNESS = 4.0
-"""Standard deviation (dB) of the volume. The mouth is as open as the sound is loud against the loudest of its clip; a network
-that hears every clip at one volume learns the clips by heart instead.
-"""
 _HELD_OUT = 12
 """Tracks, the last ones, that only report."""
 
@@ -105,11 +102,11 @@ def train_encoder(
     def loss_of(draw: np.random.Generator) -> Tensor:
         losses = []
         for chosen in draw.integers(0, len(tracks) - _HELD_OUT, _BATCH):
-            track = tracks[chosen]
+            track = varied(tracks[chosen], draw)
             steps, at = (STEPS_PER_WINDOW, 0) if draw.random() < _WHOLE else _cut(track, draw)
             first = int(draw.integers(0, max(1, len(track.curves) - _FRAMES + 1)))
             truth = torch.from_numpy(track.curves[first : first + _FRAMES]).to(device)
-            mel = _louder(_mel(track)[:, : 2 * steps], track, draw).to(device)
+            mel = _mel(track)[:, : 2 * steps].to(device)
             read, here, slots = listener(mel, _indices(track, first, first + len(truth)).to(device), at)
             wanted = torch.from_numpy(track.curves[slot_frames(len(track.curves))[: track.steps]]).flatten(1).to(device)
             both = importance.repeat(_SLOTS)
@@ -142,12 +139,6 @@ def _step_curves(track: Track) -> Tensor:
     """Aperture and width at every step (steps, 2): in the middle of the frames, which are the odd ones, and between them."""
     at = np.clip((np.arange(track.steps) - 1) * FPS / 50, 0, len(track.curves) - 1)
     return torch.from_numpy(np.stack([np.interp(at, np.arange(len(track.curves)), c) for c in track.curves.T], 1)).float()
-
-
-def _louder(mel: Tensor, track: Track, draw: np.random.Generator) -> Tensor:
-    """The mel of the same sound at another volume, on which the mouth does not depend. The 0.0 behind the sound stays."""
-    volume = float(draw.normal(0, _LOUDNESS)) / 40 if track.curves.any() else 0.0  # 40 dB are 1, see ``mel_window``
-    return mel + volume * (mel != 0)
 
 
 def _cut(track: Track, draw: np.random.Generator) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 from concurrent.futures import ProcessPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from espeak import speak
 from scipy.signal import resample_poly
 
 from latentsync_ray.model.mel import SAMPLE_RATE, audio_step_count, log_mel_peak, mel_window
-from latentsync_ray.portrait import mouth_curves
+from latentsync_ray.portrait import mouth_of, sound_curves
 
 __all__ = ["FPS", "HELD_OUT", "Track", "held_out", "load_tracks", "make_track", "save_tracks"]
 
@@ -96,10 +97,15 @@ class Track:
 
     mel: np.ndarray
     """float16 (80, 3000), as the model hears it."""
-    curves: np.ndarray
-    """float32 (T, 2): aperture and width of the mouth."""
+    sound: np.ndarray
+    """float32 (T, 2): what the mouth depends on, level (dB) and centroid (Hz) of the voice."""
     steps: int
     """Whisper steps that the recording fills."""
+
+    @cached_property
+    def curves(self) -> np.ndarray:
+        """float32 (T, 2): aperture and width of the mouth."""
+        return np.stack(mouth_of(*self.sound.T), axis=1)
 
 
 def make_track(seed: int) -> Track:
@@ -119,13 +125,13 @@ def make_track(seed: int) -> Track:
             pieces += [piece, pause]
             total += len(piece) + len(pause)
         samples = _coloured(np.concatenate(pieces)[:count], draw) * float(10 ** (-draw.uniform(0, 0.7)))  # down to -14 dB
-    mouth = mouth_curves(samples, SAMPLE_RATE, fps=FPS, frames=round(count / SAMPLE_RATE * FPS))  # before the noise
+    clean = sound_curves(samples, SAMPLE_RATE, fps=FPS, frames=round(count / SAMPLE_RATE * FPS))  # before the noise
     if draw.random() < 0.4:
         samples = samples + draw.normal(0, 10 ** -draw.uniform(3.5, 5), count)
     sound = np.clip(np.rint(samples * 32767), -32768, 32767).astype(np.int16)
     return Track(
         mel=mel_window(sound, 0, log_mel_peak(sound)).astype(np.float16),
-        curves=np.stack(mouth, axis=1),
+        sound=np.stack(clean, axis=1).astype(np.float32),
         steps=audio_step_count(count),
     )
 
@@ -156,20 +162,20 @@ def save_tracks(path: Path, count: int) -> None:
     """Make ``count`` tracks, on all cores."""
     with ProcessPoolExecutor() as pool:
         tracks = list(pool.map(make_track, range(count), chunksize=4))
-    curves = np.concatenate([track.curves for track in tracks])
-    lengths = np.array([len(track.curves) for track in tracks])
+    sound = np.concatenate([track.sound for track in tracks])
+    lengths = np.array([len(track.sound) for track in tracks])
     steps = np.array([track.steps for track in tracks])
     draft = path.with_suffix(".draft.npz")
-    np.savez(draft, mel=np.stack([track.mel for track in tracks]), curves=curves, lengths=lengths, steps=steps)
+    np.savez(draft, mel=np.stack([track.mel for track in tracks]), sound=sound, lengths=lengths, steps=steps)
     draft.replace(path)
 
 
 def load_tracks(path: Path) -> list[Track]:
     """What ``save_tracks`` wrote."""
     with np.load(path) as file:
-        curves = np.split(file["curves"], np.cumsum(file["lengths"])[:-1])
-        rows = zip(file["mel"], curves, file["steps"].tolist(), strict=True)
-        return [Track(mel=mel, curves=curve, steps=steps) for mel, curve, steps in rows]
+        sounds = np.split(file["sound"], np.cumsum(file["lengths"])[:-1])
+        rows = zip(file["mel"], sounds, file["steps"].tolist(), strict=True)
+        return [Track(mel=mel, sound=sound, steps=steps) for mel, sound, steps in rows]
 
 
 HELD_OUT = (

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SAMPLE_RATE", "STEPS_PER_WINDOW", "audio_step_count", "log_mel_peak", "mel_window"]
+__all__ = ["SAMPLE_RATE", "STEPS_PER_WINDOW", "audio_step_count", "log_mel_peak", "mel_bands", "mel_window"]
 
 SAMPLE_RATE = 16_000
 STEPS_PER_WINDOW = 1500
@@ -69,11 +69,11 @@ def _log_mel(samples: NDArray[np.int16], first: int, last: int) -> NDArray[np.fl
     angles = np.arange(_FFT, dtype=np.float32) * np.float32(2.0 * np.pi / _FFT)  # in float32, as in torch.hann_window:
     hann = 0.5 - 0.5 * np.cos(angles, dtype=np.float64)  # the model heard its rounding in training
     power = np.abs(np.fft.rfft(frames * hann)) ** 2
-    return np.log10(np.maximum(_mel_bands() @ power.T, _FLOOR))
+    return np.log10(np.maximum(mel_bands() @ power.T, _FLOOR))
 
 
 @functools.cache
-def _mel_bands() -> NDArray[np.float64]:
+def mel_bands() -> NDArray[np.float64]:
     """Triangular filters (80, 201) of unit area, 0 to 8 kHz on Slaney's mel scale (M. Slaney, Auditory Toolbox, 1998)."""
     frequencies = np.linspace(0.0, SAMPLE_RATE / 2, _FFT // 2 + 1)
     corners = _slaney_hertz(np.linspace(0.0, _slaney_mel(SAMPLE_RATE / 2), _BANDS + 2))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["mouth_curves"]
+__all__ = ["VOICE_BAND", "mouth_curves", "mouth_of", "sound_curves"]
 
 _WINDOW = 0.050
 """Seconds of sound that a video frame looks at, around its middle: longer than a pitch period, shorter than a syllable."""
-_BAND = (200.0, 3500.0)
+VOICE_BAND = (200.0, 3500.0)
 """Hz; where vowels carry their power, without hum and hiss."""
 _RANGE = 28.0
 """dB from a closed mouth to an open one, below the clip's own loud level (95th percentile)."""
@@ -24,20 +24,31 @@ def mouth_curves(
 
     ``samples`` is mono sound, float, at ``rate`` Hz. ``frames`` defaults to what the sound fills; after its end it is silent.
     """
+    return mouth_of(*sound_curves(samples, rate, fps=fps, frames=frames))
+
+
+def sound_curves(
+    samples: np.ndarray, rate: int, *, fps: float = 25, frames: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the mouth depends on: level (dB) and centroid (Hz) of the voice's band around each video frame, float64."""
     count = int(np.ceil(len(samples) / rate * fps)) if frames is None else frames
     if not count:
-        return np.zeros(0, np.float32), np.zeros(0, np.float32)
+        return np.zeros(0), np.zeros(0)
     size = int(_WINDOW * rate)
     starts = ((np.arange(count) + 0.5) / fps * rate).astype(int)  # the sound is padded by half a window in front
     needed = int(starts[-1]) + size
     padded = np.pad(np.asarray(samples, np.float32), (size // 2, max(0, needed - size // 2 - len(samples))))
     windows = padded[starts[:, None] + np.arange(size)] * np.hanning(size)
     hertz = np.fft.rfftfreq(size, 1 / rate)
-    band = (hertz > _BAND[0]) & (hertz < _BAND[1])
+    band = (hertz > VOICE_BAND[0]) & (hertz < VOICE_BAND[1])
     power = np.abs(np.fft.rfft(windows, axis=1)[:, band]) ** 2
-    level = 10 * np.log10(power.mean(1) + 1e-12)
-    centroid = power @ hertz[band] / (power.sum(1) + 1e-12)
+    return 10 * np.log10(power.mean(1) + 1e-12), power @ hertz[band] / (power.sum(1) + 1e-12)
 
+
+def mouth_of(level: np.ndarray, centroid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Aperture and width, as ``mouth_curves`` returns them, of what ``sound_curves`` returns."""
+    if not len(level):
+        return np.zeros(0, np.float32), np.zeros(0, np.float32)
     loud = np.percentile(level, 95)
     aperture = np.clip((level - loud) / _RANGE + 1, 0, 1) ** 1.3
     if loud < -60:  # nothing but silence, whose own percentile must not open the mouth

@@ -16,13 +16,16 @@ from nano.loop import train
 from nano.pictures import draw_scene, render_scene
 from nano.speech import HELD_OUT, SENTENCES, VOICES, Track
 from nano.start import start_local
+from nano.vary import heard, varied
 
 from latentsync_ray.config import WINDOW
+from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech
 from latentsync_ray.model.audio import step_indices
 from latentsync_ray.model.latentsync import load_model
+from latentsync_ray.model.mel import audio_step_count, log_mel_peak, mel_window
 from latentsync_ray.model.options import WhisperSize
 from latentsync_ray.model.whisper import build_encoder, speech_features
-from latentsync_ray.portrait import read_aperture
+from latentsync_ray.portrait import read_aperture, sound_curves
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -75,9 +78,52 @@ def test_part_of_a_window_is_heard_as_in_the_whole() -> None:
     assert not torch.allclose(late, speech_features(encoder, mel)[:200]), "where it stands matters"
 
 
+@pytest.fixture(scope="module")
+def spoken(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """A sentence, float at 16 kHz."""
+    raw = tmp_path_factory.mktemp("speech") / "speech.raw"
+    decode_speech(golden / "speech" / "0-en-us-f5.flac", raw, max_seconds=60)
+    return np.array(read_speech(raw)) / 32768
+
+
+def as_track(samples: np.ndarray) -> Track:
+    sound = np.clip(np.rint(samples * 32767), -32768, 32767).astype(np.int16)
+    return Track(
+        mel=mel_window(sound, 0, log_mel_peak(sound)),
+        sound=np.stack(sound_curves(samples, SAMPLE_RATE), axis=1).astype(np.float32),
+        steps=audio_step_count(len(sound)),
+    )
+
+
+def test_the_spectrum_tells_how_the_mouth_would_change(spoken: np.ndarray) -> None:
+    hertz = np.fft.rfftfreq(len(spoken), 1 / SAMPLE_RATE)
+    gain = 10 ** (np.interp(hertz, [0, 400, 1500, 4000, 8000], [-6, 6, -10, 4, 0]) / 20)
+    other = 0.4 * np.fft.irfft(np.fft.rfft(spoken) * gain, len(spoken))
+    before, after = as_track(spoken), as_track(other)
+    told = heard(after.mel, len(after.sound)) - heard(before.mel, len(before.sound))
+    loud = before.curves[:, 0] > 0.1
+    off = (told - (after.sound - before.sound))[loud]
+    assert np.abs(after.sound - before.sound)[loud, 0].mean() > 5, "it is another sound"
+    assert np.sqrt(np.mean(off[:, 0] ** 2)) < 0.7, "dB"
+    assert np.sqrt(np.mean(off[:, 1] ** 2)) < 60, "Hz"
+
+
+def test_a_varied_track_keeps_its_place_and_its_silence(spoken: np.ndarray) -> None:
+    track, draw = as_track(spoken), np.random.default_rng(0)
+    sounding = track.mel.any(axis=0)
+    others = [varied(track, draw) for _ in range(20)]
+    for other in others:
+        assert (other.mel.any(axis=0) == sounding).all()
+        assert other.mel.max() - other.mel[:, sounding].min() <= 2.0001, "80 dB"
+        assert np.corrcoef(other.curves[:, 0], track.curves[:, 0])[0, 1] > 0.7
+    assert len({other.curves.tobytes() for other in others}) > 10, "most are wanted otherwise"
+    silent = as_track(np.zeros(SAMPLE_RATE))
+    assert varied(silent, draw) is silent
+
+
 def test_a_scene_is_one_head_with_several_mouths() -> None:
     mouths = np.stack([np.linspace(0, 1, WINDOW), np.zeros(WINDOW)], axis=1).astype(np.float32)
-    track = Track(mel=np.zeros((80, 3000), np.float16), curves=np.zeros((200, 2), np.float32), steps=400)
+    track = Track(mel=np.zeros((80, 3000), np.float16), sound=np.zeros((200, 2), np.float32), steps=400)
     assert draw_scene(3, [track] * 9).frames.max() <= 200 - WINDOW
     scene = render_scene(5, [mouths, mouths[::-1], 0 * mouths, mouths], resolution=64)
     assert scene.shape == (5, WINDOW, 64, 64, 3)
