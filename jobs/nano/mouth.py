@@ -89,7 +89,12 @@ def train_unet(
         steepness = ((1 - alpha) / alpha).clamp(0.3, _STEEPEST).to(device)
         return ((predicted - noise.to(device)).square() * weight * steepness).mean() / weight.mean()
 
-    return train(path, network, loss_of, steps=steps, rate=1e-3, device=device)
+    return train(path, network, loss_of, steps=steps, rate=1e-3, muon=_inner, device=device)
+
+
+def _inner(name: str) -> bool:
+    """Whether a matrix is an attention's or a feed-forward layer's, and not the time embedding's."""
+    return not name.startswith(("time_embedding.", "conv_"))
 
 
 def _start_still(network: LatentSyncUNet) -> None:
