@@ -80,7 +80,7 @@ def train(
             print(f"{path.stem}: step {step + 1} of {steps}, loss {np.mean(recent):.4f}, {took:.0f} s", flush=True)
             recent.clear()
         if now - written > save_every or last:
-            state = {"network": network.state_dict(), "averaged": averaged.state_dict()}
+            state: dict[str, Any] = {"network": network.state_dict(), "averaged": averaged.state_dict()}
             state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
             _save(path, {**state, "step": step + 1, "seconds": spent + now - began})
             written = now
