@@ -93,7 +93,7 @@ def train_unet(
 
 
 def _inner(name: str) -> bool:
-    """Whether a matrix is an attention's or a feed-forward layer's, and not the time embedding's."""
+    """Whether a matrix belongs to a block of the network, and not to the time embedding."""
     return not name.startswith(("time_embedding.", "conv_"))
 
 

@@ -2,7 +2,7 @@
 
 What the mouth does depends on the level and the centroid of the voice alone, and how these change with the spectrum can be
 computed from the spectrum. So a track may sound different each time that it is heard, and what is wanted of it follows; a
-network that hears a thousand tracks as they are learns those tracks instead.
+network that hears a few hundred tracks as they are learns how loud those are.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def varied(track: Track, draw: np.random.Generator) -> Track:
 def heard(mel: np.ndarray, frames: int) -> np.ndarray:
     """Level (dB, but for a constant) and centroid (Hz) of the voice around each of ``frames`` video frames: (frames, 2).
 
-    ``mel`` is Whisper's log-mel (80, T) at 100 columns a second. To about half a dB what ``sound_curves`` finds in the samples.
+    ``mel`` is Whisper's log-mel (80, T) at 100 columns a second. Changes of level agree with ``sound_curves``' within 0.7 dB.
     """
     power = _band_weights() @ 10 ** (mel.astype(np.float64) * (_DB / 10) - 4)
     middle = (np.arange(frames) * 2 + 1) * 50 // FPS
