@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ class Outcome:
         return cls(code=code, body={"detail": detail, "error_type": error_type})
 
 
+_IN_ORDER = select(RequestRow.id).where(RequestRow.status == IN_QUEUE).order_by(RequestRow.priority, RequestRow.created)
 _CANCELLED = Outcome.failure(499, "client_cancelled", "the request was cancelled")
 _NOT_STARTED = Outcome.failure(504, "request_timeout", "the request did not start before its deadline; nothing was done")
 
@@ -97,6 +98,16 @@ class Queue:
         with Session(self._engine) as session:
             return session.scalar(select(func.count()).where(RequestRow.status == IN_QUEUE, before)) or 0
 
+    def states(self, request_ids: Collection[str]) -> tuple[dict[str, tuple[str, int]], dict[str, int]]:
+        """State and number of the last line (0: none) of each request that exists, and the positions of the waiting ones."""
+        last = select(func.max(LogRow.id)).where(LogRow.request_id == RequestRow.id).scalar_subquery()
+        asked = select(RequestRow.id, RequestRow.status, func.coalesce(last, 0)).where(RequestRow.id.in_(request_ids))
+        with Session(self._engine) as session:
+            states = {row[0]: (row[1], row[2]) for row in session.execute(asked)}
+            waiting = any(status == IN_QUEUE for status, _ in states.values())
+            in_order = session.scalars(_IN_ORDER).all() if waiting else ()
+        return states, {each: number for number, each in enumerate(in_order) if each in states}
+
     def unfinished(self, key_name: str) -> int:
         """How many requests of a key are waiting or being worked on."""
         open_ones = select(func.count()).where(RequestRow.key_name == key_name, RequestRow.status.in_((IN_QUEUE, IN_PROGRESS)))
@@ -116,9 +127,8 @@ class Queue:
 
     def waiting(self, count: int) -> Sequence[str]:
         """The next requests to begin, at most ``count``."""
-        in_order = select(RequestRow.id).where(RequestRow.status == IN_QUEUE).order_by(RequestRow.priority, RequestRow.created)
         with Session(self._engine) as session:
-            return session.scalars(in_order.limit(count)).all()
+            return session.scalars(_IN_ORDER.limit(count)).all()
 
     def claim(self, request_id: str, *, lease_seconds: float) -> RequestRow | None:
         """Begin a waiting request. None when it is no longer waiting, or when its start deadline has passed."""

@@ -12,6 +12,7 @@ from typing import Annotated, Self
 
 from fastapi import Depends, HTTPException, Request
 
+from latentsync_ray.serve.board import Board
 from latentsync_ray.serve.fetch import FetchError, fetch, usable_url
 from latentsync_ray.serve.files import Files
 from latentsync_ray.serve.keys import Keys
@@ -21,7 +22,17 @@ from latentsync_ray.serve.settings import Key, Limits, Settings
 from latentsync_ray.serve.tables import RequestRow, connect
 from latentsync_ray.serve.urls import TOKEN_SCHEME, base_url, localise
 
-__all__ = ["BadRequest", "Base", "Caller", "Overloaded", "Server", "ServerState"]
+__all__ = [
+    "BadRequest",
+    "Base",
+    "Caller",
+    "Overloaded",
+    "Server",
+    "ServerState",
+    "base_of",
+    "caller_of",
+    "server_of",
+]
 
 
 class Overloaded(Exception):
@@ -38,6 +49,7 @@ class Server:
 
     settings: Settings
     queue: Queue
+    board: Board
     files: Files
     keys: Keys
 
@@ -45,7 +57,14 @@ class Server:
     def of(cls, settings: Settings) -> Self:
         """Connect to what the settings name. Raises ConfigError."""
         engine = connect(settings.database_url)
-        return cls(settings=settings, queue=Queue(engine), files=Files(engine, settings.folder), keys=Keys(engine, settings))
+        queue = Queue(engine)
+        return cls(
+            settings=settings,
+            queue=queue,
+            board=Board(queue),
+            files=Files(engine, settings.folder),
+            keys=Keys(engine, settings),
+        )
 
     def accept(
         self, key: Key, asked: LatentSyncInput, headers: Mapping[str, str], *, base: str, webhook: str | None = None
@@ -108,21 +127,19 @@ def _start_before(header: str | None) -> float | None:
 
 
 # These three are asked at every status call, of which there are many: as coroutines they need no thread.
-async def _server(request: Request) -> Server:
+async def server_of(request: Request) -> Server:
+    """The server that a request came to."""
     return request.app.state.server
 
 
-ServerState = Annotated[Server, Depends(_server)]
+async def base_of(request: Request) -> str:
+    """How the client reaches this server."""
+    return base_url(request.app.state.server.settings.public_url, request.scope["scheme"], request.headers)
 
 
-async def _base(request: Request, server: ServerState) -> str:
-    return base_url(server.settings.public_url, request.url.scheme, request.headers)
-
-
-Base = Annotated[str, Depends(_base)]
-
-
-async def _caller(request: Request, server: ServerState) -> Key:
+async def caller_of(request: Request) -> Key:
+    """Whose request it is. Answers 401 when that cannot be told."""
+    server: Server = request.app.state.server
     uploading = request.scope["path"].startswith(("/cdn/", "/files/"))  # all that upload tokens are good for
     key = server.keys.caller(request.headers.get("authorization"), uploading=uploading)
     if key is None and request.scope.get("proxied") and "authorization" not in request.headers:
@@ -132,4 +149,6 @@ async def _caller(request: Request, server: ServerState) -> Key:
     return key
 
 
-Caller = Annotated[Key, Depends(_caller)]
+ServerState = Annotated[Server, Depends(server_of)]
+Base = Annotated[str, Depends(base_of)]
+Caller = Annotated[Key, Depends(caller_of)]

@@ -51,6 +51,19 @@ def test_from_acceptance_to_result(queue: Queue) -> None:
     assert queue.counts() == {IN_QUEUE: 0, IN_PROGRESS: 0, COMPLETED: 1}
 
 
+def test_many_at_once(queue: Queue) -> None:
+    running, waits, low = submit(queue), submit(queue), submit(queue, priority=1)
+    queue.claim(running, lease_seconds=9)
+    queue.log(running, "one")
+    queue.log(running, "two")
+    last = queue.logs(running)[-1].id
+    states, positions = queue.states([running, low, "unknown"])
+    assert states == {running: (IN_PROGRESS, last), low: (IN_QUEUE, 0)}
+    assert positions == {low: 1}
+    assert queue.states([waits])[1] == {waits: 0}
+    assert queue.states([]) == ({}, {})
+
+
 def test_first_come_first_served_and_low_priority_last(queue: Queue) -> None:
     low = submit(queue, priority=1)
     first, second = submit(queue), submit(queue)

@@ -12,11 +12,12 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from latentsync_ray.serve.board import View
 from latentsync_ray.serve.protocol import APP, BODY, LatentSyncOutput, parse_input, status_body
 from latentsync_ray.serve.routes.bodies import read_body
-from latentsync_ray.serve.server import Base, Caller, Server, ServerState
+from latentsync_ray.serve.server import Base, Caller, Server, ServerState, base_of, caller_of, server_of
 from latentsync_ray.serve.settings import Key
-from latentsync_ray.serve.tables import COMPLETED, IN_QUEUE, LogRow, RequestRow
+from latentsync_ray.serve.tables import COMPLETED, IN_QUEUE, RequestRow
 from latentsync_ray.serve.urls import queue_urls
 
 __all__ = ["cancel", "result", "router", "run", "status", "status_stream", "submit"]
@@ -41,7 +42,7 @@ async def run(request: Request, server: ServerState, caller: Caller, base: Base)
             if await request.is_disconnected():
                 await run_in_threadpool(server.queue.cancel, row.id)
             await asyncio.sleep(_RUN_POLL)
-            row = await run_in_threadpool(_known, server, caller, row.id)
+            row = (await _view(server, caller, row.id)).row
     except asyncio.CancelledError:
         server.queue.cancel(row.id)
         raise
@@ -71,36 +72,36 @@ async def submit(
 
 
 @router.get(f"{_REQUEST}/status")
-def status(request_id: str, server: ServerState, caller: Caller, base: Base, logs: str = "false") -> Response:
+async def status(request: Request, request_id: str, logs: str = "false") -> Response:
     """Where a request is; all lines about it so far when ``logs`` is true or 1."""
-    row = _known(server, caller, request_id)
-    lines = server.queue.logs(row.id) if _wanted(logs) else None
-    position = server.queue.position(row) if row.status == IN_QUEUE else 0
-    body = status_body(row, queue_urls(base, row.id), logs=lines, position=position)
-    return JSONResponse(body, 200 if row.status == COMPLETED else 202, headers={"x-fal-request-id": row.id})
+    # Dependencies of FastAPI would take longer than everything else here, and every waiting client calls ten times a second.
+    view = await _view(await server_of(request), await caller_of(request), request_id)
+    base, with_logs = await base_of(request), _wanted(logs)
+    content = view.answers.get((base, with_logs))
+    if content is None:
+        lines = view.lines if with_logs else None
+        body = status_body(view.row, queue_urls(base, request_id), logs=lines, position=view.position)
+        content = view.answers[base, with_logs] = json.dumps(body).encode()
+    code = 200 if view.row.status == COMPLETED else 202
+    return Response(content, code, headers={"x-fal-request-id": request_id}, media_type="application/json")
 
 
 @router.get(f"{_REQUEST}/status/stream")
 async def status_stream(request_id: str, server: ServerState, caller: Caller, base: Base, logs: str = "false") -> Response:
     """The same as server-sent events, one per change, each with the lines that are new; ends with the request."""
-    row = await run_in_threadpool(_known, server, caller, request_id)
-    events = _events(server, row, queue_urls(base, row.id), with_logs=_wanted(logs))
-    headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no", "x-fal-request-id": row.id}
+    view = await _view(server, caller, request_id)
+    events = _events(server, view, queue_urls(base, request_id), with_logs=_wanted(logs))
+    headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no", "x-fal-request-id": request_id}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-async def _events(server: Server, row: RequestRow, urls: dict[str, str], *, with_logs: bool) -> AsyncIterator[str]:
+async def _events(server: Server, view: View, urls: dict[str, str], *, with_logs: bool) -> AsyncIterator[str]:
     seen, before, spoke = 0, None, time.monotonic()
     while True:
-
-        def look(row: RequestRow = row, seen: int = seen) -> tuple[RequestRow, list[LogRow], int]:
-            now = server.queue.get(row.id) or row
-            lines = list(server.queue.logs(row.id, after=seen)) if with_logs and now.status != IN_QUEUE else []
-            return now, lines, server.queue.position(now) if now.status == IN_QUEUE else 0
-
-        row, lines, position = await run_in_threadpool(look)
+        row, position = view.row, view.position
+        lines = view.lines[seen:] if with_logs and row.status != IN_QUEUE else ()
         if lines or before != (row.status, position):
-            before, seen = (row.status, position), lines[-1].id if lines else seen
+            before, seen = (row.status, position), seen + len(lines)
             body = status_body(row, urls, logs=lines if with_logs else None, position=position)
             spoke = time.monotonic()
             yield f"data: {json.dumps(body)}\n\n"  # ASCII: a client may decode each network packet by itself
@@ -110,12 +111,13 @@ async def _events(server: Server, row: RequestRow, urls: dict[str, str], *, with
         if row.status == COMPLETED:
             return
         await asyncio.sleep(_STREAM_POLL)
+        view = await server.board.look(row.id) or view
 
 
 @router.get(_REQUEST, responses=_OUTPUT)
 def result(request_id: str, server: ServerState, caller: Caller) -> Response:
     """What came of a request, as often as it is asked for while it is kept."""
-    row = _known(server, caller, request_id)
+    row = _owned(server.queue.get(request_id), caller, request_id)
     if row.status != COMPLETED:
         raise HTTPException(400, "Request is still in progress", headers={"x-fal-request-id": row.id})
     return _result(row)
@@ -127,13 +129,21 @@ def cancel(request_id: str, server: ServerState, caller: Caller) -> Response:
     row = server.queue.get(request_id)
     if row is None or row.key_name != caller.name:
         return JSONResponse({"status": "NOT_FOUND", "detail": f"no request {request_id[:40]!r}"}, 404)
-    if server.queue.cancel(request_id) == COMPLETED:
+    before = server.queue.cancel(request_id)
+    server.board.forget(request_id)
+    if before == COMPLETED:
         return JSONResponse({"status": "ALREADY_COMPLETED", "detail": "the request is completed"}, 400)
     return JSONResponse({"status": "CANCELLATION_REQUESTED", "success": True}, 202)
 
 
-def _known(server: Server, caller: Key, request_id: str) -> RequestRow:
-    row = server.queue.get(request_id)
+async def _view(server: Server, caller: Key, request_id: str) -> View:
+    view = await server.board.look(request_id)
+    _owned(view and view.row, caller, request_id)
+    assert view
+    return view
+
+
+def _owned(row: RequestRow | None, caller: Key, request_id: str) -> RequestRow:
     if row is None or row.key_name != caller.name:
         raise HTTPException(404, f"no request {request_id[:40]!r}: unknown, another key's, or cleaned away")
     return row

@@ -1,0 +1,161 @@
+"""What waiting clients are told: for all of them at once, and never long behind the database."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from latentsync_ray.serve import board as module
+from latentsync_ray.serve.board import Board, View
+from latentsync_ray.serve.queue import Outcome, Queue
+from latentsync_ray.serve.tables import COMPLETED, IN_PROGRESS, IN_QUEUE, connect
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = connect(f"sqlite:///{tmp_path}/queue.sqlite")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def queue(engine: Engine) -> Queue:
+    return Queue(engine)
+
+
+def submit(queue: Queue) -> str:
+    return queue.submit("tester", {"seed": 1}, base="http://a")[0].id
+
+
+async def seen(board: Board, request_id: str) -> View:
+    view = await board.look(request_id)
+    assert view
+    return view
+
+
+async def later(board: Board, request_id: str) -> View:
+    """What is told when the last answer is too old."""
+    await asyncio.sleep(module._OLD_SECONDS + 0.05)
+    return await seen(board, request_id)
+
+
+def test_a_request_from_end_to_end(queue: Queue) -> None:
+    async def follow() -> None:
+        board = Board(queue)
+        first, second = submit(queue), submit(queue)
+        assert [(await seen(board, each)).position for each in (first, second)] == [0, 1]
+        queue.claim(first, lease_seconds=9)
+        queue.log(first, "one")
+        view = await later(board, first)
+        assert (view.row.status, [line.message for line in view.lines]) == (IN_PROGRESS, ["one"])
+        assert (await seen(board, second)).position == 0
+        queue.log(first, "two")
+        queue.log(first, "three")
+        assert [line.message for line in (await later(board, first)).lines] == ["one", "two", "three"]
+        queue.finish(first, Outcome(code=200, body={"video": 1}), attempt=1)
+        row = (await later(board, first)).row
+        assert (row.status, row.code, row.body) == (COMPLETED, 200, {"video": 1})
+
+    asyncio.run(follow())
+
+
+def test_one_reading_serves_all(queue: Queue, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_OLD_SECONDS", 60.0)
+    queries: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: queries.append(arguments[2]))
+
+    async def ask() -> None:
+        board = Board(queue)
+        ids = [submit(queue) for _ in range(30)]
+        for each in ids:
+            await seen(board, each)
+        queries.clear()
+        views = await asyncio.gather(*(seen(board, each) for each in ids * 20))
+        assert len(views) == 600
+        assert len({id(view) for view in views}) == 30
+
+    asyncio.run(ask())
+    assert len(queries) <= 2  # states and order
+
+
+def test_unknown_requests_are_asked_for_each_time(queue: Queue) -> None:
+    async def ask() -> None:
+        board = Board(queue)
+        assert await board.look("unknown") is None
+        assert not board._asked
+        assert not board._views
+
+    asyncio.run(ask())
+
+
+def test_what_was_changed_from_here_is_seen_at_once(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_OLD_SECONDS", 60.0)
+
+    async def cancel() -> None:
+        board, request_id = Board(queue), submit(queue)
+        await seen(board, request_id)
+        await seen(board, request_id)
+        queue.cancel(request_id)
+        assert (await seen(board, request_id)).row.status == IN_QUEUE
+        board.forget(request_id)
+        assert (await seen(board, request_id)).row.status == COMPLETED
+
+    asyncio.run(cancel())
+
+
+def test_who_asks_seldom_is_told_too(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ASKED_SECONDS", 0.0)
+
+    async def ask() -> None:
+        board, request_id = Board(queue), submit(queue)
+        other = submit(queue)
+        await seen(board, other)
+        assert (await seen(board, request_id)).position == 0
+        queue.claim(request_id, lease_seconds=9)
+        assert (await later(board, request_id)).row.status == IN_PROGRESS
+        assert other not in board._views  # nobody asked for it again
+
+    asyncio.run(ask())
+
+
+def test_a_new_request_during_a_reading(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither waits for the reading that began before it, nor is forgotten when that ends."""
+    go, states = threading.Event(), queue.states
+    old, new = submit(queue), submit(queue)
+
+    def slow(request_ids: Any) -> Any:
+        if new not in request_ids:
+            assert go.wait(10)
+        return states(request_ids)
+
+    async def ask() -> None:
+        board = Board(queue)
+        await seen(board, old)
+        monkeypatch.setattr(queue, "states", slow)
+        renewal = asyncio.create_task(seen(board, old))
+        await asyncio.sleep(0.05)
+        await seen(board, new)
+        assert not renewal.done()
+        go.set()
+        assert (await renewal).row.id == old
+        assert new in board._views
+
+    asyncio.run(ask())
+
+
+def test_a_request_that_was_cleaned_away(queue: Queue) -> None:
+    async def ask() -> None:
+        board, request_id = Board(queue), submit(queue)
+        await seen(board, request_id)
+        queue.cancel(request_id)
+        queue.clean(older_than=1e12)
+        await asyncio.sleep(module._OLD_SECONDS)
+        assert await board.look(request_id) is None
+
+    asyncio.run(ask())
