@@ -34,7 +34,10 @@ def serve(
     ] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; by default one on this machine.")] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Where Prometheus scrapes; by default any free port, which is printed.")
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Where Prometheus scrapes; by default a free port, which is printed. Not with --address."
+        ),
     ] = None,
 ) -> None:
     """Offer the hosted endpoint fal-ai/latentsync on this machine or cluster, with a playground at /."""
@@ -57,6 +60,8 @@ def serve(
     spec = find_spec(settings.recipe.model)
     if spec.source:
         locate(spec)  # a missing model is told here, and not by a worker that does not start
+    if metrics_port and address:
+        raise ConfigError("--metrics-port is for a Ray of one's own; the cluster at --address has its own metrics port")
     if tls:
         for path in tls:
             if not path.is_file():

@@ -183,7 +183,11 @@ def fetch(url: str, target: Path, *, network: Network, max_bytes: int, tick: Cal
     if problem:
         raise FetchError(problem)
     if url.startswith("data:"):
-        target.write_bytes(_inline(url, max_bytes))
+        content = _inline(url, max_bytes)
+        try:
+            target.write_bytes(content)
+        except OSError as error:
+            raise _no_room(error) from error
         return
     deadline = time.monotonic() + network.total_seconds
     try:
@@ -246,7 +250,7 @@ def _download(
                     if tick:
                         tick(size)
         except OSError as error:  # the connection's own errors are httpcore's
-            raise StorageUnavailable(f"no room for what is fetched: {error.strerror}") from error
+            raise _no_room(error) from error
     if size == 0:
         raise FetchError("the server sent nothing")
     return None
@@ -303,6 +307,10 @@ def _left(deadline: float, timeout: float | None) -> float:
     if left <= 0:
         raise httpcore2.ReadTimeout
     return left if timeout is None else min(left, timeout)
+
+
+def _no_room(error: OSError) -> StorageUnavailable:
+    return StorageUnavailable(f"no room for what is fetched: {error.strerror}")
 
 
 def _too_large(max_bytes: int) -> FetchError:

@@ -78,6 +78,7 @@ def test_what_keeps_the_server_from_starting(tmp_path: Path, capsys: pytest.Capt
     assert "latentsync-9" in told("--model", "latentsync-9")
     assert "nothing-here" in told("--model", str(tmp_path / "nothing-here"))
     assert "PEM" in told("--model", "nano", "--tls", "nothing.pem", "nothing.pem")
+    assert "has its own" in told("--model", "nano", "--address", "auto", "--metrics-port", "9000")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
