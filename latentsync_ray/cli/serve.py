@@ -77,9 +77,7 @@ def serve(
         try:
             alone.acquire()
         except Timeout as error:
-            raise ConfigError(
-                f"another server uses {settings.folder}; choose another --folder, or a database for both"
-            ) from error
+            raise ConfigError(f"another server uses {settings.folder}; stop it, or choose another --folder") from error
         server.queue.reclaim(attempts=settings.attempts)
     fresh = key or (new_key() if server.keys.empty() else None)
     if fresh:
@@ -110,6 +108,10 @@ def serve_key(
     name: Annotated[str, typer.Argument(help="Whose key it is; stands in logs and records.")],
     folder: Annotated[str | None, typer.Option(help="The server's folder.", show_default="serve-data")] = None,
     config: Annotated[Path | None, typer.Option(help="The server's settings.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the key away (servers notice within seconds).")] = False,
+    print_only: Annotated[
+        bool, typer.Option("--print-only", help="Do not keep it in the database: for the keys of a settings file.")
+    ] = False,
 ) -> None:
     """Make a key for a caller and print it; a second one for the same name replaces the first."""
     try:
@@ -126,9 +128,18 @@ def serve_key(
         Key(name=name, sha256=hash_key(secret))
     except ValidationError as error:
         raise ConfigError(f"{name!r} is no name for a key: letters, digits and . _ @ -, at most 64") from error
-    Server.of(load_settings(config, folder=folder)).keys.add(name, secret)
+    if not print_only:
+        settings = load_settings(config, folder=folder)
+        if name in {key.name for key in settings.keys}:
+            raise ConfigError(f"{name} is one of the keys in {config}; change it there (--print-only makes a new secret)")
+        keys = Server.of(settings).keys
+        if remove:
+            if not keys.remove(name):
+                raise ConfigError(f"the database knows no key {name!r}")
+            return
+        keys.add(name, secret)
     OUT.print(secret, soft_wrap=True)
-    ERR.print(f"[dim]sha256 for the keys of a settings file: {hash_key(secret)}[/]", soft_wrap=True)
+    ERR.print(f"[dim]sha256, as the keys of a settings file need it: {hash_key(secret)}[/]", soft_wrap=True)
 
 
 def price(

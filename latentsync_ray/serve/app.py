@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse, Response
 
 from latentsync_ray import __version__
@@ -16,6 +19,7 @@ from latentsync_ray.serve.zones import Zones
 
 __all__ = ["build_app"]
 
+_LOG = logging.getLogger(__name__)
 _EXPOSED = ["x-fal-request-id", "x-fal-error-type", "x-fal-request-timeout-type", "x-latentsync-seed", "etag"]
 
 
@@ -47,6 +51,14 @@ def build_app(server: Server) -> Zones:
     @app.exception_handler(InputNotFound)
     def storage(_: Request, error: Exception) -> Response:
         return _failure(500, "internal_error", "the storage of this server does not answer")
+
+    @app.exception_handler(SQLAlchemyError)
+    @app.exception_handler(OSError)
+    @app.exception_handler(Exception)
+    def broken(_: Request, error: Exception) -> Response:
+        _LOG.error("a call failed", exc_info=error)
+        what = "the database of this server does not answer" if isinstance(error, SQLAlchemyError) else "the server failed"
+        return _failure(500, "internal_error", f"{what}; its log says why")
 
     # The middleware added last is the outermost: browsers' preliminary requests are answered before anything is looked at.
     app.add_middleware(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from starlette.concurrency import run_in_threadpool
@@ -22,8 +22,12 @@ _OLD_SECONDS = 0.2
 """What is told may be so old."""
 _SHARE = 0.1
 """Of the time, what reading may take: where it is slow (a long queue, a far database), what is told may be older."""
+_OLDEST_SECONDS = 2.0
+"""But never older, as long as the database answers."""
 _ASKED_SECONDS = 5.0
 """A request that nobody asks for is read no more."""
+_MOST_ANSWERS = 8
+"""Kept for one view: with and without lines, for the few names by which a server is reached."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +40,26 @@ class View:
     position: int
     """How many waiting requests come before it; 0 when it does not wait."""
     answers: dict[Hashable, bytes] = field(default_factory=dict, compare=False)
-    """What was made of this, for those who want the same."""
+
+    def answer(self, kind: Hashable, make: Callable[[], bytes]) -> bytes:
+        """What ``make`` makes of this, made once for all who want the same ``kind``."""
+        content = self.answers.get(kind)
+        if content is None:
+            content = make()
+            if len(self.answers) < _MOST_ANSWERS:
+                self.answers[kind] = content
+        return content
 
 
 class Board:
-    """The requests that are asked for, at most ``_OLD_SECONDS`` old. For one event loop."""
+    """The requests that are asked for, as they were a moment ago. For one event loop."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._views: dict[str, View] = {}
         self._asked: dict[str, float] = {}
+        self._since: dict[str, float] = {}
+        """Readings that began before this are older than what is known of a request."""
         self._good_until = -math.inf
         self._lock = asyncio.Lock()
 
@@ -63,37 +77,54 @@ class Board:
     def forget(self, request_id: str) -> None:
         """Read this one anew when it is next asked for: it was just changed from here."""
         self._views.pop(request_id, None)
+        self._asked[request_id] = self._since[request_id] = time.monotonic()
 
     async def _find(self, request_id: str) -> View | None:
-        found = await run_in_threadpool(self._read, [request_id])
-        self._views |= found
-        self._asked |= dict.fromkeys(found, time.monotonic())
+        began = time.monotonic()
+        found, _ = await run_in_threadpool(self._read, [request_id])
+        if request_id in found:
+            self._asked[request_id] = time.monotonic()
+            self._keep(found, began)
         return found.get(request_id)
 
     async def _renew(self) -> None:
         async with self._lock:
-            began = time.monotonic()
+            began, seconds = time.monotonic(), 0.0
             if began < self._good_until:
                 return  # somebody else was faster
             self._asked = {each: when for each, when in self._asked.items() if began - when < _ASKED_SECONDS}
             read = frozenset(self._asked)
-            found = await run_in_threadpool(self._read, read)
-            self._views = {each: view for each, view in self._views.items() if each in self._asked.keys() - read} | found
-            self._good_until = time.monotonic() + max(_OLD_SECONDS, (time.monotonic() - began) / _SHARE)
+            try:
+                found, seconds = await run_in_threadpool(self._read, read)
+                for each in [each for each in self._views if each not in found and (each in read or each not in self._asked)]:
+                    del self._views[each]
+                self._since = {each: when for each, when in self._since.items() if each in self._asked}
+                self._keep(found, began)
+            finally:  # also when the database does not answer: those who wait here must not ask it one after the other
+                self._good_until = time.monotonic() + min(max(_OLD_SECONDS, seconds / _SHARE), _OLDEST_SECONDS)
 
-    def _read(self, request_ids: Collection[str]) -> dict[str, View]:
-        """The views of these requests; one that did not change stays the same object."""
+    def _keep(self, found: dict[str, View], began: float) -> None:
+        """Show what a reading found that ``began`` then, except where something newer is known."""
+        for request_id, view in found.items():
+            if self._since.get(request_id, -math.inf) <= began:
+                self._views[request_id], self._since[request_id] = view, began
+
+    def _read(self, request_ids: Collection[str]) -> tuple[dict[str, View], float]:
+        """The views of these requests, and how many seconds that took; one that did not change stays the same object."""
+        began = time.monotonic()
         states, positions = self._queue.states(request_ids)
         views: dict[str, View] = {}
         for request_id, (status, last_line) in states.items():
             before, position = self._views.get(request_id), positions.get(request_id, 0)
             lines = before.lines if before else []
             seen = lines[-1].id if lines else 0
-            if before and (before.row.status, before.position, seen) == (status, position, last_line):
+            same = before is not None and before.row.status == status
+            if before and same and (before.position, seen) == (position, last_line):
                 views[request_id] = before
                 continue
-            row = before.row if before and before.row.status == status else self._queue.get(request_id)
+            row = before.row if before and same else self._queue.get(request_id)
             if row:
-                new = self._queue.logs(request_id, after=seen) if last_line > seen else ()
+                # After the row: what is told of a completed request is complete.
+                new = self._queue.logs(request_id, after=seen) if last_line > seen or not same else ()
                 views[request_id] = View(row=row, lines=[*lines, *new], position=position)
-        return views
+        return views, time.monotonic() - began

@@ -14,8 +14,9 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 from ray.util.metrics import Counter, Gauge, Histogram
+from sqlalchemy.exc import SQLAlchemyError
 
-from latentsync_ray.errors import DeviceLost
+from latentsync_ray.errors import ConfigError, DeviceLost
 from latentsync_ray.serve.app import build_app
 from latentsync_ray.serve.dispatcher import Dispatcher, WorkerGone, WorkFailed
 from latentsync_ray.serve.server import Server
@@ -92,6 +93,8 @@ class Conductor:
         try:
             await self._dubber.work.remote(request_id)
         except RayTaskError as error:
+            if isinstance(error.cause, SQLAlchemyError):
+                raise WorkerGone("the database did not answer") from error
             raise WorkFailed(str(error)) from error
         except RayError as error:
             raise WorkerGone(type(error).__name__) from error
@@ -168,6 +171,9 @@ def deploy(settings: Settings) -> serve.Application:
 
 def build(arguments: dict[str, str]) -> serve.Application:
     """For ``serve run latentsync_ray.serve:build config=configs/serve.yaml`` and Serve's own YAML files."""
+    unknown = arguments.keys() - {"config", "folder", "database"}
+    if unknown:
+        raise ConfigError(f"{', '.join(sorted(unknown))}: takes config, folder and database; all else is in the config's file")
     if not ray.is_initialized():  # ``serve run`` builds before it connects, and whether there are GPUs decides what is built
         ray.init(namespace="serve")
     return deploy(load_settings(arguments.get("config"), folder=arguments.get("folder"), database=arguments.get("database")))
@@ -175,6 +181,12 @@ def build(arguments: dict[str, str]) -> serve.Application:
 
 def _conducted(settings: Settings) -> serve.Application:
     """Dispatcher and workers."""
+    machines = sum(bool(node["Alive"]) for node in ray.nodes())
+    if machines > 1 and settings.database_url.startswith("sqlite"):
+        raise ConfigError(
+            f"this cluster has {machines} machines: they need a database (database: postgresql+psycopg://user@host/name) "
+            "and a folder that all of them reach"
+        )
     Server.of(settings)  # makes the tables, and fails here rather than in replicas
     gpus = settings.replica_gpus
     if gpus is None:

@@ -11,6 +11,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from latentsync_ray.errors import StorageUnavailable
 from latentsync_ray.records import Records
 from latentsync_ray.serve.queue import Outcome
 from latentsync_ray.serve.server import Server
@@ -22,6 +25,8 @@ __all__ = ["Dispatcher", "WorkFailed", "WorkerGone"]
 _LOG = logging.getLogger(__name__)
 _POLL = 0.1
 """Seconds between two looks for waiting requests: what an idle server adds to a request's time."""
+_AGAIN = 1.0
+"""Seconds to wait when database or storage do not answer."""
 _MINUTE = 60.0
 
 
@@ -60,7 +65,11 @@ class Dispatcher:
 
     async def _repeat(self, job: Callable[[], Awaitable[None]], every: float) -> None:
         while True:
-            await job()
+            try:
+                await job()
+            except (SQLAlchemyError, StorageUnavailable) as error:
+                _LOG.warning("database or storage do not answer, trying again: %s", error)
+                await asyncio.sleep(_AGAIN)
             await asyncio.sleep(every)
 
     async def _dispatch(self) -> None:

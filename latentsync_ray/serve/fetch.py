@@ -29,6 +29,7 @@ from latentsync_ray.serve.settings import Network
 __all__ = ["FetchError", "Guard", "fetch", "is_public", "post", "usable_url"]
 
 _BLOCK = 1 << 16
+_LONGEST_URL = 8192
 _REDIRECTS = {301, 302, 303, 307, 308}
 _INTERNAL = (ip_network("192.0.0.0/24"), ip_network("168.63.129.16/32"))
 """What Python calls global and is not: protocol assignments, where Oracle's metadata lies (RFC 6890), and Azure's host."""
@@ -48,6 +49,8 @@ def usable_url(url: str) -> str:
         if not url.isascii():
             return "a data: URI is ASCII; percent-encode the rest, or use base64"
         return "" if "," in url else "a data: URI needs a comma before its content (RFC 2397)"
+    if len(url) > _LONGEST_URL:
+        return f"a URL of {len(url)} characters is not fetched; at most {_LONGEST_URL} (inline content begins with data:)"
     if re.search(r"[\x00-\x20\\\x7f\ud800-\udfff]", url):  # before it is taken apart, which drops some of these
         return "not a URL: it holds a space, backslash or control character; percent-encode it"
     try:

@@ -10,7 +10,9 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Engine, delete, func, select, update
@@ -39,6 +41,23 @@ class Files:
 
     def __init__(self, engine: Engine, folder: str) -> None:
         self._engine, self._folder = engine, folder
+        self._arriving: Counter[str] = Counter()
+
+    @contextmanager
+    def arriving(self, key_name: str) -> Iterator[Callable[[int], int]]:
+        """A counter of bytes on their way: takes some more, and says how many there are of all uploads of the key here."""
+        mine = 0
+
+        def count(size: int) -> int:
+            nonlocal mine
+            mine += size
+            self._arriving[key_name] += size
+            return self._arriving[key_name]
+
+        try:
+            yield count
+        finally:
+            self._arriving[key_name] -= mine
 
     def reserve(self, key_name: str, name: str | None, content_type: str | None) -> FileRow:
         """A place for a file that has yet to arrive."""

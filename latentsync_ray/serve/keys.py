@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 import math
 import re
 import secrets
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from latentsync_ray.serve.settings import Key, Limits, Settings, hash_key
@@ -22,6 +23,7 @@ from latentsync_ray.serve.tables import KeyRow, SecretRow
 
 __all__ = ["Keys", "new_key"]
 
+_LOG = logging.getLogger(__name__)
 _TOKEN_SECONDS = 3600
 _REMEMBERED_SECONDS = 5.0
 """A key that is taken away works for so long."""
@@ -38,6 +40,7 @@ class Keys:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._configured = settings.keys
+        self._names = {key.name for key in settings.keys}
         self._cached: tuple[float, list[Key]] = (-math.inf, [])
         self._secret = self._shared("tokens", lambda: secrets.token_hex(32)).encode()
 
@@ -49,6 +52,15 @@ class Keys:
             session.flush()
             session.add(KeyRow(sha256=hash_key(secret), name=name))
         self._cached = (-math.inf, [])
+
+    def remove(self, name: str) -> bool:
+        """Let nobody in as ``name`` by the database any more; whether somebody was."""
+        with Session(self._engine) as session, session.begin():
+            rows = session.scalars(select(KeyRow).where(KeyRow.name == name)).all()
+            for row in rows:
+                session.delete(row)
+        self._cached = (-math.inf, [])
+        return bool(rows)
 
     def empty(self) -> bool:
         """Whether nobody could call."""
@@ -108,13 +120,28 @@ class Keys:
 
         return Ed25519PrivateKey.from_private_bytes(base64.b64decode(self._shared("webhooks", fresh)))
 
+    @property
+    def old(self) -> bool:
+        """Whether what is known of the database's keys should be read again."""
+        return time.monotonic() - self._cached[0] > _REMEMBERED_SECONDS
+
+    def refresh(self) -> None:
+        """Read the keys again. While the database does not answer, those that were known are good."""
+        before = self._cached
+        if before[0] > -math.inf:
+            self._cached = time.monotonic(), before[1]  # other callers need not do the same
+        try:
+            self._cached = time.monotonic(), self._read()
+        except SQLAlchemyError as error:
+            if before[0] == -math.inf:
+                raise
+            _LOG.warning("the database does not answer, its keys are used as they were: %s", type(error).__name__)
+
     def _stored(self) -> list[Key]:
-        """Those in the database, asked for now and then: every status call needs them."""
-        read, keys = self._cached
-        if time.monotonic() - read > _REMEMBERED_SECONDS:
-            keys = self._read()
-            self._cached = time.monotonic(), keys
-        return keys
+        """Those in the database. A name that the settings know is theirs alone."""
+        if self.old:
+            self.refresh()
+        return [key for key in self._cached[1] if key.name not in self._names]
 
     def _read(self) -> list[Key]:
         with Session(self._engine) as session:

@@ -6,6 +6,7 @@ be renewed and shown, so that of two workers that believe they own a request onl
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Collection, Sequence
@@ -37,6 +38,8 @@ class Outcome:
         return cls(code=code, body={"detail": detail, "error_type": error_type})
 
 
+_ID = re.compile(r"[0-9a-f-]{36}")
+"""Nothing else is asked for: databases differ in what they make of odd characters."""
 _IN_ORDER = select(RequestRow.id).where(RequestRow.status == IN_QUEUE).order_by(RequestRow.priority, RequestRow.created)
 _CANCELLED = Outcome.failure(499, "client_cancelled", "the request was cancelled")
 _NOT_STARTED = Outcome.failure(504, "request_timeout", "the request did not start before its deadline; nothing was done")
@@ -80,12 +83,21 @@ class Queue:
                 session.add(row)
             return row, True
         except IntegrityError:
-            same = select(RequestRow).where(RequestRow.key_name == key_name, RequestRow.idempotency_key == idempotency_key)
-            with Session(self._engine, expire_on_commit=False) as session:
-                return session.scalars(same).one(), False
+            before = self.same(key_name, idempotency_key or "")
+            if before is None:
+                raise
+            return before, False
+
+    def same(self, key_name: str, idempotency_key: str) -> RequestRow | None:
+        """The request that a key sent with this ``idempotency_key`` before."""
+        before = select(RequestRow).where(RequestRow.key_name == key_name, RequestRow.idempotency_key == idempotency_key)
+        with Session(self._engine, expire_on_commit=False) as session:
+            return session.scalars(before).one_or_none()
 
     def get(self, request_id: str) -> RequestRow | None:
         """The request, or None when it is unknown (or was cleaned away)."""
+        if not _ID.fullmatch(request_id):
+            return None
         with Session(self._engine, expire_on_commit=False) as session:
             return session.get(RequestRow, request_id)
 
@@ -101,7 +113,8 @@ class Queue:
     def states(self, request_ids: Collection[str]) -> tuple[dict[str, tuple[str, int]], dict[str, int]]:
         """State and number of the last line (0: none) of each request that exists, and the positions of the waiting ones."""
         last = select(func.max(LogRow.id)).where(LogRow.request_id == RequestRow.id).scalar_subquery()
-        asked = select(RequestRow.id, RequestRow.status, func.coalesce(last, 0)).where(RequestRow.id.in_(request_ids))
+        ids = [each for each in request_ids if _ID.fullmatch(each)]
+        asked = select(RequestRow.id, RequestRow.status, func.coalesce(last, 0)).where(RequestRow.id.in_(ids))
         with Session(self._engine) as session:
             states = {row[0]: (row[1], row[2]) for row in session.execute(asked)}
             waiting = any(status == IN_QUEUE for status, _ in states.values())
@@ -185,13 +198,15 @@ class Queue:
 
     def cancel(self, request_id: str) -> str | None:
         """Ask a request to end; a waiting one ends here. Its state before, or None when it is unknown."""
-        if self.finish(request_id, _CANCELLED):
-            return IN_QUEUE
-        self._changed(
-            update(RequestRow).where(RequestRow.id == request_id, RequestRow.status == IN_PROGRESS).values(cancelled=True)
-        )
-        row = self.get(request_id)
-        return row.status if row else None
+        running = update(RequestRow).where(RequestRow.id == request_id, RequestRow.status == IN_PROGRESS).values(cancelled=True)
+        while True:
+            if self.finish(request_id, _CANCELLED):
+                return IN_QUEUE
+            if self._changed(running):
+                return IN_PROGRESS
+            row = self.get(request_id)
+            if row is None or row.status == COMPLETED:
+                return row and row.status
 
     def give_up(self, request_id: str, attempt: int) -> bool:
         """End a running request that was cancelled."""
@@ -263,6 +278,12 @@ class Queue:
         due = select(RequestRow).where(RequestRow.webhook_due <= time.time()).order_by(RequestRow.webhook_due).limit(count)
         with Session(self._engine, expire_on_commit=False) as session:
             return session.scalars(due).all()
+
+    def claim_webhook(self, row: RequestRow, *, until: float) -> bool:
+        """Begin an attempt to deliver, which is over at ``until``. False when somebody else began it."""
+        still_due = (RequestRow.id == row.id) & (RequestRow.webhook_due <= time.time())
+        mine = update(RequestRow).where(still_due, RequestRow.webhook_attempts == row.webhook_attempts)
+        return self._changed(mine.values(webhook_due=until))
 
     def delivered(self, row: RequestRow, *, again_at: float | None) -> None:
         """Note an attempt to deliver: done, or when to try again."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from fastapi import Depends, HTTPException, Request
+from starlette.concurrency import run_in_threadpool
 
 from latentsync_ray.serve.board import Board
 from latentsync_ray.serve.fetch import FetchError, fetch, usable_url
@@ -69,7 +70,11 @@ class Server:
     def accept(
         self, key: Key, asked: LatentSyncInput, headers: Mapping[str, str], *, base: str, webhook: str | None = None
     ) -> RequestRow:
-        """Put a request into the queue. Raises Overloaded, BadRequest or InvalidInput."""
+        """Put a request into the queue, or find it there. Raises Overloaded, BadRequest or InvalidInput."""
+        again = (headers.get("idempotency-key") or headers.get("x-fal-idempotency-key") or "")[:200] or None
+        before = self.queue.same(key.name, again) if again else None
+        if before:
+            return before
         if self.queue.unfinished(key.name) >= key.limits.queued_requests:
             raise Overloaded(f"{key.limits.queued_requests} requests of this key are unfinished; wait for some")
         if webhook and (usable_url(webhook) or webhook.startswith("data:")):
@@ -85,24 +90,24 @@ class Server:
             priority=1 if headers.get("x-fal-queue-priority") == "low" else 0,
             start_before=_start_before(headers.get("x-fal-request-timeout")),
             webhook=webhook,
-            idempotency_key=(headers.get("idempotency-key") or headers.get("x-fal-idempotency-key") or "")[:200] or None,
+            idempotency_key=again,
         )
         return row
 
     def room(self, key_name: str, limits: Limits) -> int:
-        """Bytes that the next file of a key may have. Answers 403 when it stores as much as it may."""
+        """Bytes that a key may still store. Answers 403 when there are none."""
         used = self.files.used(key_name)
         if used >= limits.stored_bytes:
             kept = f"{self.settings.result_seconds / 3600:.0f} hours"
             raise HTTPException(403, f"this key already stores {used / 1e9:.1f} GB; uploads go after {kept}")
-        return min(limits.input_bytes, limits.stored_bytes - used)
+        return limits.stored_bytes - used
 
     def _kept(self, key: Key, name: str, url: str) -> str:
         """``url``; the content of an inline one becomes a file, so that the queue stays small."""
         if not url.startswith("data:"):
             return url
         kind = url[5 : url.index(",")].partition(";")[0]
-        room = self.room(key.name, key.limits)
+        room = min(key.limits.input_bytes, self.room(key.name, key.limits))
         row = self.files.reserve(key.name, None, kind)
         with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
             local = Path(work) / "inline"
@@ -140,6 +145,8 @@ async def base_of(request: Request) -> str:
 async def caller_of(request: Request) -> Key:
     """Whose request it is. Answers 401 when that cannot be told."""
     server: Server = request.app.state.server
+    if server.keys.old:
+        await run_in_threadpool(server.keys.refresh)
     uploading = request.scope["path"].startswith(("/cdn/", "/files/"))  # all that upload tokens are good for
     key = server.keys.caller(request.headers.get("authorization"), uploading=uploading)
     if key is None and request.scope.get("proxied") and "authorization" not in request.headers:

@@ -42,7 +42,7 @@ class Key(_Strict):
     name: Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
     """Stands in logs and records."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """``latentsync-ray serve-key NAME`` makes a secret and prints this."""
+    """``latentsync-ray serve-key --print-only NAME`` makes a secret and prints this."""
     limits: Limits = Limits()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ IN_PROGRESS = "IN_PROGRESS"
 COMPLETED = "COMPLETED"
 
 
+_CONNECT_SECONDS = "10"
 _ROW_NUMBER = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows by itself only when they are INTEGER
 
 
@@ -124,10 +126,14 @@ def connect(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite":
             engine = _sqlite(url, Path(parsed.database or ""))
         else:
-            engine = create_engine(url, pool_pre_ping=True)
+            if parsed.drivername == "postgresql+psycopg" and "connect_timeout" not in parsed.query:
+                parsed = parsed.update_query_dict({"connect_timeout": _CONNECT_SECONDS})
+            engine = create_engine(parsed, pool_pre_ping=True)
         _Base.metadata.create_all(engine)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise ConfigError(f"database {url!r} is not a usable SQLAlchemy URL: {error}") from error
+        shown = re.sub(r":[^:@/]*@", ":***@", url)
+        missing = " (pip install 'latentsync-ray[postgres]')" if isinstance(error, ModuleNotFoundError) else ""
+        raise ConfigError(f"database {shown!r} is not a usable SQLAlchemy URL: {error}{missing}") from error
     except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         raise ConfigError(f"the database {make_url(url).render_as_string()} cannot be used: {reason}") from error

@@ -28,6 +28,8 @@ __all__ = ["Courier", "jwks", "notice"]
 _LOG = logging.getLogger(__name__)
 _LONGEST_WAIT = 1800.0
 _AT_ONCE = 8
+_GRACE = 15.0
+"""Seconds after an attempt's longest time, at which it counts as never made: whoever made it went away."""
 
 
 class Courier:
@@ -45,6 +47,8 @@ class Courier:
 
     def _attempt(self, row: RequestRow) -> None:
         options, body = self._settings.webhooks, json.dumps(notice(row)).encode()
+        if not self._queue.claim_webhook(row, until=time.time() + options.timeout_seconds + _GRACE):
+            return
         try:
             status = post(
                 str(row.webhook),

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from latentsync_ray.errors import TooLarge, is_transient
 from latentsync_ray.local import LipSync
 from latentsync_ray.records import commit_pending
@@ -186,7 +188,12 @@ class _Job:
 
     def beat(self) -> None:
         while not self.over.wait(_BEAT_SECONDS):
-            if not self.queue.renew(self.row.id, self.row.attempts, lease_seconds=self._settings.lease_seconds):
+            try:
+                mine = self.queue.renew(self.row.id, self.row.attempts, lease_seconds=self._settings.lease_seconds)
+            except SQLAlchemyError as error:
+                _LOG.warning("request %s: the database does not answer: %s", self.row.id, type(error).__name__)
+                continue
+            if not mine:
                 self._ended.set()
                 return
 
@@ -198,7 +205,10 @@ class _Job:
             raise _Stopped(f"it takes longer than {self._settings.maximum_seconds:g} s", timed_out=True)
 
     def log(self, message: str, *, level: str = "INFO") -> None:
-        self.queue.log(self.row.id, message, level=level)
+        try:
+            self.queue.log(self.row.id, message, level=level)
+        except SQLAlchemyError:  # no line is worth the work
+            _LOG.warning("request %s: not kept, the database does not answer: %s", self.row.id, message)
 
     def planned(self, span: Span) -> None:
         self._total = span.frame_count

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
 
 from latentsync_ray.serve import board as module
 from latentsync_ray.serve.board import Board, View
 from latentsync_ray.serve.queue import Outcome, Queue
-from latentsync_ray.serve.tables import COMPLETED, IN_PROGRESS, IN_QUEUE, connect
+from latentsync_ray.serve.tables import COMPLETED, IN_PROGRESS, IN_QUEUE, RequestRow, connect
 
 
 @pytest.fixture
@@ -147,6 +149,99 @@ def test_a_new_request_during_a_reading(queue: Queue, monkeypatch: pytest.Monkey
         assert new in board._views
 
     asyncio.run(ask())
+
+
+def test_a_completed_request_has_all_its_lines(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it was completed while it was read: clients stop at the first COMPLETED."""
+    states = queue.states
+
+    def then_complete(request_ids: Any) -> Any:
+        told = states(request_ids)
+        queue.log(request_id, "done")
+        queue.finish(request_id, Outcome(code=200, body={}), attempt=1)
+        return told
+
+    async def ask() -> None:
+        board = Board(queue)
+        await seen(board, request_id)
+        queue.claim(request_id, lease_seconds=9)
+        monkeypatch.setattr(queue, "states", then_complete)
+        view = await later(board, request_id)
+        assert (view.row.status, [line.message for line in view.lines]) == (COMPLETED, ["done"])
+
+    request_id = submit(queue)
+    asyncio.run(ask())
+
+
+def test_cancelled_during_a_reading(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a reading found that began before is not shown any more."""
+    monkeypatch.setattr(module, "_OLD_SECONDS", 0.0)
+    begun, go, states = threading.Event(), threading.Event(), queue.states
+
+    def slow(request_ids: Any) -> Any:
+        told = states(request_ids)
+        begun.set()
+        assert go.wait(10)
+        return told
+
+    async def ask() -> None:
+        board, request_id = Board(queue), submit(queue)
+        await seen(board, request_id)
+        monkeypatch.setattr(queue, "states", slow)
+        reading = asyncio.create_task(seen(board, request_id))
+        await asyncio.to_thread(begun.wait, 10)
+        monkeypatch.setattr(queue, "states", states)
+        queue.cancel(request_id)
+        board.forget(request_id)
+        go.set()
+        await reading
+        monkeypatch.setattr(module, "_OLD_SECONDS", 60.0)
+        assert (await seen(board, request_id)).row.status == COMPLETED
+
+    asyncio.run(ask())
+
+
+def test_a_database_that_does_not_answer_is_asked_once(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def fail(_: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        raise OperationalError("select", {}, Exception("no route to host"))
+
+    async def ask() -> None:
+        board, request_id = Board(queue), submit(queue)
+        await seen(board, request_id)
+        await later(board, request_id)
+        await asyncio.sleep(module._OLD_SECONDS + 0.05)
+        with monkeypatch.context() as patch:
+            patch.setattr(queue, "states", fail)
+            told = await asyncio.gather(*(board.look(request_id) for _ in range(20)), return_exceptions=True)
+        assert [type(each) for each in told].count(OperationalError) == calls == 1
+        queue.claim(request_id, lease_seconds=9)
+        assert (await later(board, request_id)).row.status == IN_PROGRESS
+
+    asyncio.run(ask())
+
+
+def test_slow_readings_are_rarer_within_a_bound(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SHARE", 1e-9)
+
+    async def ask() -> None:
+        board, request_id = Board(queue), submit(queue)
+        for _ in range(2):
+            await seen(board, request_id)
+        assert 0 < board._good_until - time.monotonic() <= module._OLDEST_SECONDS
+
+    asyncio.run(ask())
+
+
+def test_few_answers_are_kept() -> None:
+    view = View(row=RequestRow(), lines=[], position=0)
+    told = [view.answer(number, lambda number=number: str(number).encode()) for number in range(100)]
+    assert told == [str(number).encode() for number in range(100)]
+    assert len(view.answers) == module._MOST_ANSWERS
+    assert view.answer(3, lambda: b"made again") == b"3"
 
 
 def test_a_request_that_was_cleaned_away(queue: Queue) -> None:

@@ -6,12 +6,14 @@ import json
 import socket
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from serve_harness import OTHER, Running, make_settings, running
+from sqlalchemy.exc import OperationalError
 
 from latentsync_ray.records import read_records
 from latentsync_ray.serve.settings import Key, Limits, hash_key
@@ -128,6 +130,32 @@ def test_the_same_idempotency_key(client: httpx.Client) -> None:
     }
     assert len(ids) == 1
     client.put(f"/queue/{APP}/requests/{ids.pop()}/cancel")
+
+
+@pytest.mark.usefixtures("paused")
+def test_a_call_that_can_be_repeated_is_not_cancelled(live: Running, client: httpx.Client) -> None:
+    again = {"Idempotency-Key": "morning-8"}
+    with pytest.raises(httpx.ReadTimeout):
+        client.post(f"/{APP}", json=demo(live), headers=again, timeout=1.0)
+    live.paused.clear()
+    first, second = (client.post(f"/{APP}", json=demo(live), headers=again) for _ in range(2))
+    assert first.status_code == 200
+    assert first.json() == second.json()
+
+
+def test_a_database_that_does_not_answer(live: Running, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise OperationalError("select", {}, Exception("no route to host"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(live.server.queue, "get", fail)
+        patch.setattr(live.server.queue, "states", fail)
+        for path in ("", "/status"):
+            answer = client.get(f"/queue/{APP}/requests/{uuid.uuid4()}{path}", headers={"Origin": "https://a.example"})
+            assert (answer.status_code, answer.json()["error_type"]) == (500, "internal_error")
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "route" not in answer.text
+    assert client.get(f"/queue/{APP}/requests/{uuid.uuid4()}/status").status_code == 404
 
 
 def test_browsers_may_ask(live: Running) -> None:

@@ -102,6 +102,7 @@ def test_a_full_disk_is_no_fault_of_the_url(site: Scripted) -> None:
         pytest.param("http:///v.mp4", "no host", id="no-host"),
         pytest.param("http://:80/v.mp4", "no host", id="only-a-port"),
         pytest.param("http://[::1/v.mp4", "not a URL", id="open-bracket"),
+        pytest.param("http://a.example/" + "v" * 9000, "9017 characters", id="endless-path"),
         pytest.param("http://a.example:99999/", "not a URL", id="port-too-large"),
         pytest.param("http://a.example:" + "9" * 5000, "not a URL", id="endless-port"),
         pytest.param("http://me:secret@a.example/", "names and passwords", id="user-and-password"),

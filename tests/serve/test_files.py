@@ -26,7 +26,7 @@ IN_HEADERS = [trick for trick, (name, _) in NAMES.items() if name.isascii() and 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server that only keeps files, in a folder with nothing beside it."""
-    limits = {"small": Limits(input_bytes=1000), "full": Limits(stored_bytes=600)}
+    limits = {"small": Limits(input_bytes=1000), "full": Limits(stored_bytes=600), "shared": Limits(stored_bytes=600)}
     limits |= {f"room-{way}": Limits(stored_bytes=600) for way in ("signed", "direct")}
     keys = [Key(name=name, sha256=hash_key(name), limits=each) for name, each in limits.items()]
     keys += [Key(name="tester", sha256=hash_key(SECRET)), Key(name="other", sha256=hash_key(OTHER))]
@@ -312,6 +312,19 @@ def test_the_room_of_a_key(site: Running, client: httpx.Client) -> None:
         "inline ones are kept too"
     )
     assert client.post(upload, content=b"x", headers=site.headers).status_code == 200, "other keys have their own"
+
+
+def test_uploads_at_the_same_time_share_the_room(site: Running, client: httpx.Client) -> None:
+    told = client.post("/rest/storage/upload/initiate", json={}, headers=key("shared")).json()
+    path = httpx.URL(told["upload_url"]).path
+    with socket.create_connection(("127.0.0.1", site.port)) as connection:
+        connection.sendall(f"PUT {path} HTTP/1.1\r\nHost: here\r\nContent-Length: 500\r\n\r\n".encode() + b"x" * 400)
+        time.sleep(0.3)
+        for content in (b"x" * 300, in_blocks(b"x" * 300)):
+            assert client.post("/cdn/files/upload", content=content, headers=key("shared")).status_code == 413
+        assert client.post("/cdn/files/upload", content=b"x" * 100, headers=key("shared")).status_code == 200
+    time.sleep(0.3)
+    assert client.post("/cdn/files/upload", content=b"x" * 300, headers=key("shared")).status_code == 200
 
 
 def test_parts_take_room_before_they_are_a_file(client: httpx.Client, parts: Any, request: pytest.FixtureRequest) -> None:

@@ -51,6 +51,26 @@ def test_from_acceptance_to_result(queue: Queue) -> None:
     assert queue.counts() == {IN_QUEUE: 0, IN_PROGRESS: 0, COMPLETED: 1}
 
 
+def test_a_webhook_is_delivered_by_one(queue: Queue) -> None:
+    request_id = submit(queue, webhook="http://a/hook")
+    queue.cancel(request_id)
+    (due,) = queue.due_webhooks()
+    assert queue.claim_webhook(due, until=time.time() + 9)
+    assert not queue.claim_webhook(due, until=time.time() + 9)
+    assert queue.due_webhooks() == []
+    queue.delivered(due, again_at=time.time() - 1)
+    (again,) = queue.due_webhooks()
+    assert not queue.claim_webhook(due, until=time.time() + 9), "that was the attempt before"
+    assert queue.claim_webhook(again, until=time.time() - 1)
+    assert len(queue.due_webhooks()) == 1, "whoever claimed it went away"
+
+
+def test_ids_that_are_none(queue: Queue) -> None:
+    for odd in ("", "\0", "x" * 36, "%00", "a" * 100_000):
+        assert queue.get(odd) is None
+        assert queue.states([odd]) == ({}, {})
+
+
 def test_many_at_once(queue: Queue) -> None:
     running, waits, low = submit(queue), submit(queue), submit(queue, priority=1)
     queue.claim(running, lease_seconds=9)

@@ -11,9 +11,11 @@ from serve_harness import make_settings
 
 from latentsync_ray.cli import main
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.serve.deploy import build
 from latentsync_ray.serve.keys import Keys
 from latentsync_ray.serve.server import Server
-from latentsync_ray.serve.settings import Tariff, load_settings
+from latentsync_ray.serve.settings import Tariff, hash_key, load_settings
+from latentsync_ray.serve.tables import connect
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -107,6 +109,38 @@ def test_keys_come_and_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert caller.name == "studio"
     assert second not in "".join(str(path.read_bytes()) for path in Path(folder).iterdir()), "the secret is kept nowhere"
     main_ends(["serve-key", "no spaces please", "--folder", folder], 2)
+    main_ends(["serve-key", "--remove", "studio", "--folder", folder], 0)
+    assert Server.of(load_settings(folder=folder)).keys.caller(f"Key {second}") is None
+    main_ends(["serve-key", "--remove", "studio", "--folder", folder], 2)
+    assert "knows no key 'studio'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_keys_of_a_settings_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tmp_path / "data")
+    main_ends(["serve-key", "--print-only", "studio", "--folder", folder], 0)
+    secret = capsys.readouterr().out.strip()
+    assert not Path(folder).exists()
+    settings = tmp_path / "serve.yaml"
+    settings.write_text(f"folder: {folder}\nkeys: [{{name: studio, sha256: {hash_key(secret)}}}]")
+    assert Server.of(load_settings(settings)).keys.caller(f"Key {secret}")
+    main_ends(["serve-key", "studio", "--config", str(settings)], 2)
+    assert "change it there" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_password_is_not_told() -> None:
+    for url in (
+        "nonsense://me:secret@db/x",
+        "postgresql+nonsense://me:secret@db/x",
+        "postgresql+psycopg://me:secret@127.0.0.1:9/x",
+    ):
+        with pytest.raises(ConfigError) as told:
+            connect(url)
+        assert "secret" not in str(told.value)
+
+
+def test_arguments_that_a_build_does_not_take() -> None:
+    with pytest.raises(ConfigError, match=r"model: takes config, folder and database"):
+        build({"model": "nano"})
 
 
 @pytest.mark.parametrize(

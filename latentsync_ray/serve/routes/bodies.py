@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,17 +37,16 @@ async def read_model(request: Request, model: type[_Model]) -> _Model:
         raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in error.errors()]) from error
 
 
-async def save_body(request: Request, target: Path, most: int) -> int:
-    """Write the body into a file: its size. Answers 413 when it is larger than ``most`` bytes."""
-    _check_announced(request, most)
+async def save_body(request: Request, target: Path, most: int, *, count: Callable[[int], int], room: int) -> None:
+    """Write the body into a file. Answers 413 when it is larger than ``most`` bytes, or what ``count`` counts than ``room``."""
+    _check_announced(request, min(most, room))
     size = 0
     with target.open("wb") as file:
         async for block in request.stream():
             size += len(block)
-            if size > most:
-                raise _too_large(most)
+            if size > most or count(len(block)) > room:
+                raise _too_large(min(most, room))
             file.write(block)
-    return size
 
 
 def _check_announced(request: Request, most: int) -> None:

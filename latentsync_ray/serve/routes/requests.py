@@ -34,18 +34,18 @@ _REQUEST = f"/queue/{APP}/requests/{{request_id}}"
 
 @router.post(f"/{APP}", openapi_extra=BODY, responses=_OUTPUT)
 async def run(request: Request, server: ServerState, caller: Caller, base: Base) -> Response:
-    """Dub, and answer when it is done. A connection that drops cancels the work."""
+    """Dub, and answer when it is done. A connection that drops cancels the work, unless its request can be asked for again."""
     asked = parse_input(await read_body(request, caller.limits.inline_bytes))
     row = await run_in_threadpool(server.accept, caller, asked, request.headers, base=base)
     try:
         while row.status != COMPLETED:
             if await request.is_disconnected():
-                await run_in_threadpool(server.queue.cancel, row.id)
+                return Response(status_code=499)
             await asyncio.sleep(_RUN_POLL)
             row = (await _view(server, caller, row.id)).row
-    except asyncio.CancelledError:
-        server.queue.cancel(row.id)
-        raise
+    finally:
+        if row.status != COMPLETED and row.idempotency_key is None:
+            server.queue.cancel(row.id)
     return _result(row)
 
 
@@ -77,11 +77,12 @@ async def status(request: Request, request_id: str, logs: str = "false") -> Resp
     # Dependencies of FastAPI would take longer than everything else here, and every waiting client calls ten times a second.
     view = await _view(await server_of(request), await caller_of(request), request_id)
     base, with_logs = await base_of(request), _wanted(logs)
-    content = view.answers.get((base, with_logs))
-    if content is None:
+
+    def make() -> bytes:
         lines = view.lines if with_logs else None
-        body = status_body(view.row, queue_urls(base, request_id), logs=lines, position=view.position)
-        content = view.answers[base, with_logs] = json.dumps(body).encode()
+        return json.dumps(status_body(view.row, queue_urls(base, request_id), logs=lines, position=view.position)).encode()
+
+    content = view.answer((base, with_logs), make)
     code = 200 if view.row.status == COMPLETED else 202
     return Response(content, code, headers={"x-fal-request-id": request_id}, media_type="application/json")
 
@@ -124,12 +125,12 @@ def result(request_id: str, server: ServerState, caller: Caller) -> Response:
 
 
 @router.put(f"{_REQUEST}/cancel")
-def cancel(request_id: str, server: ServerState, caller: Caller) -> Response:
+async def cancel(request_id: str, server: ServerState, caller: Caller) -> Response:
     """End a request: at once when it is waiting, at its next window when it is being worked on."""
-    row = server.queue.get(request_id)
+    row = await run_in_threadpool(server.queue.get, request_id)
     if row is None or row.key_name != caller.name:
         return JSONResponse({"status": "NOT_FOUND", "detail": f"no request {request_id[:40]!r}"}, 404)
-    before = server.queue.cancel(request_id)
+    before = await run_in_threadpool(server.queue.cancel, request_id)
     server.board.forget(request_id)
     if before == COMPLETED:
         return JSONResponse({"status": "ALREADY_COMPLETED", "detail": "the request is completed"}, 400)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -138,25 +140,36 @@ async def _reserve(server: Server, key: Key, name: str | None, kind: str | None)
     return await run_in_threadpool(server.files.reserve, key.name, name, kind)
 
 
+@asynccontextmanager
+async def _body(request: Request, server: Server, row: FileRow, limits: Limits) -> AsyncIterator[Path]:
+    """The body as a file, which counts as stored while this lasts."""
+    if row.size is not None:
+        raise HTTPException(403, "this upload is complete and cannot be changed")
+    room = await run_in_threadpool(server.room, row.key_name, limits)
+    with tempfile.TemporaryDirectory(prefix="latentsync-") as work, server.files.arriving(row.key_name) as count:
+        local = Path(work) / "body"
+        await save_body(request, local, limits.input_bytes, count=count, room=room)
+        yield local
+
+
 async def _receive(request: Request, server: Server, row: FileRow, limits: Limits) -> None:
-    _check_open(row)
-    with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
-        local = Path(work) / "upload"
-        await save_body(request, local, await run_in_threadpool(server.room, row.key_name, limits))
+    async with _body(request, server, row, limits) as local:
         await run_in_threadpool(server.files.store, row, local)
 
 
 async def _receive_part(request: Request, server: Server, row: FileRow, limits: Limits, number: int) -> Response:
-    _check_open(row)
-    with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
-        local = Path(work) / "part"
-        await save_body(request, local, await run_in_threadpool(server.room, row.key_name, limits))
-        etag = hashlib.sha256(local.read_bytes()).hexdigest()[:32]
+    async with _body(request, server, row, limits) as local:
+        etag = await run_in_threadpool(_hash, local)
         try:
             await run_in_threadpool(server.files.store_part, row, number, local)
         except MissingParts as error:
             raise HTTPException(400, str(error)) from error
     return JSONResponse({"partNumber": number, "etag": etag}, headers={"ETag": f'"{etag}"'})
+
+
+def _hash(local: Path) -> str:
+    with local.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 async def _assemble(request: Request, server: Server, row: FileRow, limits: Limits, base: str) -> Response:
@@ -170,11 +183,6 @@ async def _assemble(request: Request, server: Server, row: FileRow, limits: Limi
         except TooLarge as error:
             raise HTTPException(413, str(error)) from error
     return JSONResponse({"access_url": media_url(base, row)})
-
-
-def _check_open(row: FileRow) -> None:
-    if row.size is not None:
-        raise HTTPException(403, "this upload is complete and cannot be changed")
 
 
 def _limits(server: Server, row: FileRow) -> Limits:
