@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import av
 import numpy as np
 import pytest
 from serve_harness import Running, make_settings, running
+from sqlalchemy import create_engine
 
 from latentsync_ray.evaluate import make_take, write_take
 from latentsync_ray.media.speech import SAMPLE_RATE, write_wav
@@ -98,8 +100,17 @@ def postgres_bin() -> Path | None:
     return found[-1].parent if found else None
 
 
+@pytest.fixture(scope="module")
+def postgres(postgres_server: str) -> str:
+    """The URL of a new database on a PostgreSQL server."""
+    name = f"tests_{uuid.uuid4().hex}"
+    with create_engine(postgres_server, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    return postgres_server.replace("/postgres?", f"/{name}?")
+
+
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a PostgreSQL server that lives as long as the tests."""
     programs = postgres_bin()
     if programs is None:
