@@ -104,8 +104,10 @@ def postgres_bin() -> Path | None:
 def postgres(postgres_server: str) -> str:
     """The URL of a new database on a PostgreSQL server."""
     name = f"tests_{uuid.uuid4().hex}"
-    with create_engine(postgres_server, isolation_level="AUTOCOMMIT").connect() as connection:
+    engine = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
     return postgres_server.replace("/postgres?", f"/{name}?")
 
 
