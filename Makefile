@@ -11,13 +11,13 @@ demo: $(READY)  ## lip-sync the shipped clip into demo-output/
 	$(BIN)/latentsync-ray demo
 
 test: $(READY)  ## the test suite, without the slow and the GPU tests
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## everything a change has to pass
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)  ## speed by stage and memory by length, on this machine (about ten minutes)
 	$(BIN)/python jobs/bench.py

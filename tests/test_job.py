@@ -139,19 +139,33 @@ def test_a_second_run_finds_nothing_to_do(local: tuple[Path, Summary], manifest:
     assert before == {path: path.stat().st_mtime_ns for path in (output / "clips").iterdir()}
 
 
-@pytest.mark.timeout(600)
-def test_ray_gives_the_same_files_and_so_does_another_cluster_and_order(
-    manifest: Path, local: tuple[Path, Summary], ray_cluster: None, tmp_path: Path
-) -> None:
-    expected = hashes(local[0])
+@pytest.fixture
+def lines(manifest: Path) -> list[str]:
+    """The pairs in another order."""
     lines = manifest.read_text().splitlines(keepends=True)
     random.Random(5).shuffle(lines)
-    shuffled, half = manifest.with_name("shuffled.jsonl"), manifest.with_name("half.jsonl")
+    return lines
+
+
+@pytest.mark.timeout(600)
+def test_ray_gives_the_same_files_and_so_does_another_order(
+    manifest: Path, lines: list[str], local: tuple[Path, Summary], ray_cluster: None, tmp_path: Path
+) -> None:
+    expected = hashes(local[0])
+    shuffled = manifest.with_name("shuffled.jsonl")
     shuffled.write_text("".join(lines))
-    half.write_text("".join(lines[::2]))
     run(job(shuffled, tmp_path / "a", sync_workers=(2, 2), sync_cpus=0.25, crop_cpus=0.25, paste_cpus=0.25))
     assert hashes(tmp_path / "a") == expected
     assert all(row["note"] == f"row of {clip_id}" for clip_id, row in rows(tmp_path / "a").items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_another_cluster_gives_the_same_files(
+    manifest: Path, lines: list[str], local: tuple[Path, Summary], ray_cluster: None, tmp_path: Path
+) -> None:
+    expected, half = hashes(local[0]), manifest.with_name("half.jsonl")
+    half.write_text("".join(lines[::2]))
     run(job(half, tmp_path / "b", sync_workers=(1, 1), shard_clips=3))
     some = hashes(tmp_path / "b")
     assert len(some) == len(lines[::2])
@@ -159,7 +173,7 @@ def test_ray_gives_the_same_files_and_so_does_another_cluster_and_order(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("runner", ["local", "ray"])
+@pytest.mark.parametrize("runner", [pytest.param("local", marks=pytest.mark.slow), "ray"])
 def test_killed_in_the_middle_and_run_again(runner: str, manifest: Path, local: tuple[Path, Summary], tmp_path: Path) -> None:
     output, config, some = tmp_path / "out", tmp_path / "job.yaml", manifest.with_name(f"some_{runner}.jsonl")
     chosen = ("talk", "pingpong", "turned", "text")
