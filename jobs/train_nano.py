@@ -44,7 +44,7 @@ def main(
     scenes: Annotated[int, typer.Option(min=1)] = 220,
     encoder_steps: Annotated[int, typer.Option(min=1)] = 5000,
     autoencoder_steps: Annotated[int, typer.Option(min=1)] = 2300,
-    unet_steps: Annotated[int, typer.Option(min=1)] = 3200,
+    unet_steps: Annotated[int, typer.Option(min=1)] = 2600,
 ) -> None:
     """Render, train the speech encoder and the autoencoder side by side, then the denoiser, and write the folder."""
     began = time.monotonic()
