@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from nano.folder import megabytes, write_folder
@@ -26,6 +26,7 @@ from nano.mouth import hear_scenes, train_unet
 from nano.paint import encode_scenes, train_autoencoder
 from nano.pictures import load_scenes, save_scenes
 from nano.speech import load_tracks, save_tracks
+from nano.together import end_with, together
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from latentsync_ray.model.specs import MODELS
@@ -35,6 +36,8 @@ from latentsync_ray.model.vae import build_small_vae
 SPEC = MODELS["nano"]
 WIDTHS = (16, 32, 48, 64)
 """Of the autoencoder, level by level."""
+PROCESSES = 2
+"""That train the denoising network, on a CPU."""
 
 
 def main(
@@ -59,7 +62,7 @@ def main(
     pictures, said = load_scenes(work / "scenes.npy", heard)
 
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_end_with, initargs=(os.getpid(),)) as beside:
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with, initargs=(os.getpid(),)) as beside:
         listening = beside.submit(listen, work, encoder_steps, device)  # on one core, as it has to; this one takes the other
         threads = torch.get_num_threads()
         torch.set_num_threads(max(1, threads - 1))
@@ -70,12 +73,11 @@ def main(
         listening.result()
     torch.set_num_threads(threads)
     whisper = listen(work, encoder_steps, device)
-    latents = encode_scenes(work / "latents.npy", vae, pictures)
-    speech = hear_scenes(whisper, said, heard)
-    torch.manual_seed(3)
-    unet = train_unet(
-        work / "unet.pt", LatentSyncUNet(SPEC.unet), latents, speech, side=SPEC.resolution, steps=unet_steps, device=device
-    )
+    encode_scenes(work / "latents.npy", vae, pictures)
+    torch.save(hear_scenes(whisper, said, heard), work / "speech.pt")
+    if device.type == "cpu":
+        together(denoise, work, unet_steps, device, folder=work, processes=PROCESSES)
+    unet = denoise(work, unet_steps, device)  # on a CPU it only reads what they trained
     write_folder(output, SPEC, unet=unet, whisper=whisper, vae=vae)
     print(f"{output}: {megabytes(output):.1f} MB after {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
 
@@ -86,15 +88,12 @@ def listen(work: Path, steps: int, device: torch.device) -> WhisperEncoder:
     return train_encoder(work / "encoder.pt", load_tracks(work / "tracks.npz"), SPEC.whisper, steps=steps, device=device)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: the next run would train beside it, into the same files."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def denoise(work: Path, steps: int, device: torch.device) -> LatentSyncUNet:
+    """Train the denoising network on what is in ``work``; a trained one is only read."""
+    latents, speech = np.load(work / "latents.npy", mmap_mode="r"), torch.load(work / "speech.pt", weights_only=True)
+    torch.manual_seed(3)
+    network = LatentSyncUNet(SPEC.unet)
+    return train_unet(work / "unet.pt", network, latents, speech, side=SPEC.resolution, steps=steps, device=device)
 
 
 def settle(path: Path, sizes: list[int]) -> None:

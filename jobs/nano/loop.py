@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nano.together import average_gradients, place
+
 __all__ = ["train"]
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -40,7 +42,7 @@ def train(
     on the CPU. ``network`` is moved to ``device``. ``muon`` says by its name which matrix Muon trains, and at its own rate.
 
     ``loss_of`` gets a generator that depends on the step alone, so an interrupted training, which goes on from ``path``, draws
-    the same batches. A finished one is only loaded.
+    the same batches. A finished one is only loaded. Of processes that train ``together`` each draws others.
     """
     averaged = copy.deepcopy(network.to(device).train())
     chosen = [value for name, value in network.named_parameters() if value.ndim == 2 and muon(name)]
@@ -58,22 +60,26 @@ def train(
             optimizer.load_state_dict(state)
         first, spent = saved["step"], saved["seconds"]
     began = written = time.monotonic()
+    rank, processes = place()
     recent: list[float] = []
     for step in range(first, steps):
-        torch.manual_seed(step)
+        torch.manual_seed(step * processes + rank)
         warm, progress = min(1.0, (step + 1) / 100), step / steps
         share = warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
         for optimizer, full in zip(optimizers, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = full * share
-        loss = loss_of(np.random.default_rng((31, step)))
+        loss = loss_of(np.random.default_rng((31, step, rank)))
         network.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(network)
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
         _average(averaged, network, min(average, (step + 1) / (step + 10)))
         recent.append(loss.item())
+        if rank:
+            continue  # the first one reports and saves
         now, last = time.monotonic(), step == steps - 1
         if (step + 1) % max(1, steps // _REPORTS) == 0 or last:
             took = spent + now - began

@@ -23,10 +23,12 @@ from nano.listen import hear
 from nano.loop import train
 from nano.pictures import MOUTHS, Scene
 from nano.speech import Track
+from nano.together import place
 
 __all__ = ["hear_scenes", "train_unet"]
 
-_BATCH = 3
+_BATCH = 4
+"""Windows of a step, of all processes together."""
 _UNHEARD = 0.12
 """Share of windows without speech, for classifier-free guidance."""
 _KEPT = 0.1
@@ -67,24 +69,24 @@ def train_unet(
     keep = torch.from_numpy(keep_mask(side)[:: side // latents.shape[-1], :: side // latents.shape[-1]].copy())
     weight = (_KEPT + (1 - _KEPT) * (1 - keep)).to(device)
     signal = ddim(1).alphas_cumprod
+    batch = _BATCH // place()[1]
 
     def loss_of(draw: np.random.Generator) -> Tensor:
-        scenes = draw.integers(0, len(latents), _BATCH)
-        spoken = draw.integers(0, MOUTHS - 1, _BATCH)
-        filmed = (spoken + draw.integers(1, MOUTHS, _BATCH)) % MOUTHS
+        scenes = draw.integers(0, len(latents), batch)
+        spoken = draw.integers(0, MOUTHS - 1, batch)
+        filmed = (spoken + draw.integers(1, MOUTHS, batch)) % MOUTHS
         clean = _window(latents[scenes, spoken, 0])
-        other = _window(latents[scenes, draw.integers(0, MOUTHS, _BATCH), 0])
+        other = _window(latents[scenes, draw.integers(0, MOUTHS, batch), 0])
         whole, masked = _window(latents[scenes, filmed, 0]), _window(latents[scenes, filmed, 1])
-        heard = (
-            speech[scenes, spoken] * torch.from_numpy((draw.random(_BATCH) > _UNHEARD).astype(np.float32))[:, None, None, None]
-        )
-        timestep = torch.from_numpy(draw.integers(0, 1000, _BATCH))
+        told = torch.from_numpy((draw.random(batch) > _UNHEARD).astype(np.float32))
+        heard = speech[scenes, spoken] * told[:, None, None, None]
+        timestep = torch.from_numpy(draw.integers(0, 1000, batch))
         alpha = signal[timestep][:, None, None, None, None]
-        noise = torch.randn(_BATCH, 4, 1, *keep.shape).expand_as(clean)
-        wrong = torch.rand(_BATCH, 1, 1, 1, 1) * (other - clean) + _tint(keep.shape)
+        noise = torch.randn(batch, 4, 1, *keep.shape).expand_as(clean)
+        wrong = torch.rand(batch, 1, 1, 1, 1) * (other - clean) + _tint(batch, keep.shape)
         noise = noise + (alpha / (1 - alpha)).sqrt().clamp(max=1) * wrong
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        sample = torch.cat([noisy, keep.expand(_BATCH, 1, WINDOW, -1, -1), masked, whole], dim=1)
+        sample = torch.cat([noisy, keep.expand(batch, 1, WINDOW, -1, -1), masked, whole], dim=1)
         predicted = network(sample.to(device), timestep.to(device), heard.to(device))
         steepness = ((1 - alpha) / alpha).clamp(0.3, _STEEPEST).to(device)
         return ((predicted - noise.to(device)).square() * weight * steepness).mean() / weight.mean()
@@ -107,9 +109,9 @@ def _start_still(network: LatentSyncUNet) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _tint(size: tuple[int, ...]) -> Tensor:
+def _tint(batch: int, size: tuple[int, ...]) -> Tensor:
     """Coarse random offsets (B, 4, 1, h, w), the same in all frames."""
-    coarse = [strength * torch.randn(_BATCH, 4, side, side) for side, strength in _TINTS]
+    coarse = [strength * torch.randn(batch, 4, side, side) for side, strength in _TINTS]
     return sum((nn.functional.interpolate(each, size, mode="bicubic") for each in coarse), torch.zeros(()))[:, :, None]
 
 

@@ -64,10 +64,10 @@ def _scale(codec: Any, pictures: Tensor, repainted: Tensor) -> None:
 
 
 @torch.inference_mode()
-def encode_scenes(path: Path, network: AutoencoderKL, scenes: np.ndarray) -> np.ndarray:
-    """Latents of all faces, whole and masked: float16 (N, M, 2, 16, 4, h, w). Written to ``path``, and only read if there."""
+def encode_scenes(path: Path, network: AutoencoderKL, scenes: np.ndarray) -> None:
+    """Write latents of all faces, whole and masked, unless they are there: float16 (N, M, 2, 16, 4, h, w)."""
     if path.exists():
-        return np.load(path, mmap_mode="r")
+        return
     count, mouths, frames, side = scenes.shape[:4]
     codec, keep = PictureCodec(network, side), torch.from_numpy(keep_mask(side).copy())
     small = side // codec.stride
@@ -79,4 +79,3 @@ def encode_scenes(path: Path, network: AutoencoderKL, scenes: np.ndarray) -> np.
     draft = path.with_suffix(".draft.npy")
     np.save(draft, latents)
     draft.replace(path)
-    return latents

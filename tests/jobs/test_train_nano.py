@@ -16,7 +16,10 @@ from nano.loop import train
 from nano.pictures import draw_scene, render_scene
 from nano.speech import HELD_OUT, SENTENCES, VOICES, Track
 from nano.start import start_local
+from nano.together import together
 from nano.vary import heard, varied
+from torch.multiprocessing.spawn import ProcessRaisedException
+from train_pair import regress
 
 from latentsync_ray.config import WINDOW
 from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech
@@ -35,6 +38,21 @@ def test_nothing_that_is_measured_with_is_learned_from() -> None:
     for voice, sentence in HELD_OUT:
         assert voice.partition("+")[2] not in VOICES
         assert sentence not in learned
+
+
+def test_two_processes_train_as_one_with_both_batches(tmp_path: Path) -> None:
+    together(regress, tmp_path / "both.pt", folder=tmp_path, processes=2)
+    both = torch.load(tmp_path / "both.pt", weights_only=True)["network"]
+    alone = regress(tmp_path / "alone.pt", draws=2)
+    once = torch.load(tmp_path / "alone.pt", weights_only=True)["network"]
+    assert all(torch.allclose(both[name], once[name], atol=1e-5) for name in once)
+    half = regress(tmp_path / "half.pt").state_dict()
+    assert not torch.allclose(half["weight"], alone.state_dict()["weight"], atol=1e-3), "one batch is something else"
+
+
+def test_a_process_that_fails_ends_all(tmp_path: Path) -> None:
+    with pytest.raises(ProcessRaisedException, match="nowhere"):
+        together(regress, tmp_path / "nowhere" / "x.pt", folder=tmp_path, processes=2)
 
 
 def test_all_steps_of_a_frame_agree_on_its_slot() -> None:
