@@ -45,9 +45,9 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder for data and unfinished trainings.")] = Path("nano-work"),
     tracks: Annotated[int, typer.Option(min=13)] = 1440,
     scenes: Annotated[int, typer.Option(min=1)] = 220,
-    encoder_steps: Annotated[int, typer.Option(min=1)] = 5000,
+    encoder_steps: Annotated[int, typer.Option(min=1)] = 3000,
     autoencoder_steps: Annotated[int, typer.Option(min=1)] = 2300,
-    unet_steps: Annotated[int, typer.Option(min=1)] = 2600,
+    unet_steps: Annotated[int, typer.Option(min=1)] = 3700,
 ) -> None:
     """Render, train the speech encoder and the autoencoder side by side, then the denoiser, and write the folder."""
     began = time.monotonic()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from latentsync_ray.faces.mask import keep_mask
@@ -40,10 +41,14 @@ def train_autoencoder(
         # Other tints, so that it learns skin and lips rather than one skin.
         tint = 1 + 0.15 * torch.from_numpy(draw.standard_normal((_BATCH, 3, 1, 1)).astype(np.float32))
         pictures = ((pictures + 1) * tint - 1).clamp(-1, 1).to(device)
-        distribution = codec.encode(pictures).latent_dist
+        with torch.autocast(device.type, torch.bfloat16):  # a quarter less time, and after 200 steps no worse
+            moments = codec.encode(pictures).latent_dist.parameters
+        distribution = DiagonalGaussianDistribution(moments.float())
         latents = distribution.sample()
         latents = latents + _JITTER * latents.detach().std() * torch.randn_like(latents)
-        error = codec.decode(latents).sample - pictures
+        with torch.autocast(device.type, torch.bfloat16):
+            painted = codec.decode(latents).sample
+        error = painted.float() - pictures
         edges = (error.diff(dim=-1) * weight[:, 1:]).abs().mean() + (error.diff(dim=-2) * weight[1:]).abs().mean()
         divergence = distribution.kl().mean() / latents[0].numel()
         return (error.abs() * weight).mean() + (error.square() * weight).mean() + edges + _DIVERGENCE * divergence
