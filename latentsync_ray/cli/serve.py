@@ -123,6 +123,8 @@ def serve_key(
     except ImportError as error:
         raise ConfigError(f"{_MISSING} ({error.name} is not installed)") from error
 
+    if remove and print_only:
+        raise ConfigError("--remove is for keys in the database, and --print-only leaves it alone: choose one")
     secret = new_key()
     try:
         Key(name=name, sha256=hash_key(secret))

@@ -112,6 +112,7 @@ def test_keys_come_and_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     main_ends(["serve-key", "--remove", "studio", "--folder", folder], 0)
     assert Server.of(load_settings(folder=folder)).keys.caller(f"Key {second}") is None
     main_ends(["serve-key", "--remove", "studio", "--folder", folder], 2)
+    main_ends(["serve-key", "--remove", "--print-only", "studio", "--folder", folder], 2)
     assert "knows no key 'studio'" in " ".join(capsys.readouterr().err.split())
 
 
