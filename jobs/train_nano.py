@@ -1,6 +1,6 @@
 """Train the model that ships with the package, from nothing: latentsync_ray/assets/nano.
 
-    python jobs/train_nano.py                       # about an hour and a half on 2 cores; a GPU is used when there is one
+    python jobs/train_nano.py                       # an hour and a quarter on 2 cores; a GPU is used when there is one
     python jobs/train_nano.py --work /tmp/nano      # where unfinished work is kept: run again, it goes on where it was
 
 Needs the espeak-ng program (apt-get install espeak-ng). Speech is synthesized, faces are rendered from the shipped portrait; no
@@ -45,9 +45,9 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder for data and unfinished trainings.")] = Path("nano-work"),
     tracks: Annotated[int, typer.Option(min=13)] = 1440,
     scenes: Annotated[int, typer.Option(min=1)] = 220,
-    encoder_steps: Annotated[int, typer.Option(min=1)] = 3000,
+    encoder_steps: Annotated[int, typer.Option(min=1)] = 3300,
     autoencoder_steps: Annotated[int, typer.Option(min=1)] = 2300,
-    unet_steps: Annotated[int, typer.Option(min=1)] = 3700,
+    unet_steps: Annotated[int, typer.Option(min=1)] = 3300,
 ) -> None:
     """Render, train the speech encoder and the autoencoder side by side, then the denoiser, and write the folder."""
     began = time.monotonic()

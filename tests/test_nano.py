@@ -93,7 +93,7 @@ def lost(nano: LipSync, dubbed: ClipRecord, take: Take, tmp_path_factory: pytest
 
 
 def test_the_mouth_is_little_worse_than_its_autoencoder(lost: float) -> None:
-    assert 0 < lost <= 3, "here; of the six clips in the model's card the worst loses 4.4"
+    assert 0 < lost <= 3, "dB; of the six clips in the model's card the worst loses 2.5"
 
 
 def test_silence_closes_the_mouth(dub: Dub, voices: list[np.ndarray]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from latentsync_ray.model.mel import SAMPLE_RATE, mel_bands
-from latentsync_ray.portrait import VOICE_BAND
+from latentsync_ray.portrait import voice_weight
 from nano.speech import FPS, Track
 
 __all__ = ["heard", "varied"]
@@ -28,6 +28,8 @@ _THROATS = (0.88, 1.13)
 _POINTS = 8
 _DB = 40.0
 """Of one unit of Whisper's log-mel."""
+_LOOKS = (0.1, 0.25, 0.3, 0.25, 0.1)
+"""Shares of a frame's columns, which together hear about what ``sound_curves``' window does."""
 _RANGE = 80.0
 """dB below the loudest that count as silence there."""
 
@@ -61,12 +63,13 @@ def varied(track: Track, draw: np.random.Generator) -> Track:
 def heard(mel: np.ndarray, frames: int) -> np.ndarray:
     """Level (dB, but for a constant) and centroid (Hz) of the voice around each of ``frames`` video frames: (frames, 2).
 
-    ``mel`` is Whisper's log-mel (80, T) at 100 columns a second. Changes of level agree with ``sound_curves``' within 0.7 dB.
+    ``mel`` is Whisper's log-mel (80, T) at 100 columns a second. Changes of level agree with ``sound_curves``' within 0.5 dB.
     """
     power = _band_weights() @ 10 ** (mel.astype(np.float64) * (_DB / 10) - 4)
     middle = (np.arange(frames) * 2 + 1) * 50 // FPS
-    around = np.pad(power, ((0, 0), (1, max(1, 2 + middle[-1] - power.shape[1]))))
-    seen = 0.25 * around[:, middle] + 0.5 * around[:, middle + 1] + 0.25 * around[:, middle + 2]
+    reach = len(_LOOKS) // 2
+    around = np.pad(power, ((0, 0), (reach, max(1, 1 + reach + middle[-1] - power.shape[1]))))
+    seen = sum(share * around[:, middle + column] for column, share in enumerate(_LOOKS))
     total = np.maximum(seen[0], 1e-12)
     return np.stack([10 * np.log10(total), seen[1] / total], axis=1)
 
@@ -84,5 +87,5 @@ def _band_weights() -> np.ndarray:
     """What sums mel bands to the power of the voice's band, and to its power times Hz: (2, 80)."""
     bands = mel_bands()
     hertz = np.linspace(0, SAMPLE_RATE / 2, bands.shape[1])
-    voice = (hertz > VOICE_BAND[0]) & (hertz < VOICE_BAND[1])
-    return np.stack([nnls(bands.T, voice.astype(float))[0], nnls(bands.T, voice * hertz)[0]])
+    voice = voice_weight(hertz)
+    return np.stack([nnls(bands.T, voice)[0], nnls(bands.T, voice * hertz)[0]])

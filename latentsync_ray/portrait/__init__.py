@@ -10,11 +10,10 @@ from __future__ import annotations
 from latentsync_ray.portrait.face import SIDE
 from latentsync_ray.portrait.performance import Performance
 from latentsync_ray.portrait.render import Light, mouth_points, posed_points, read_aperture, render_clip
-from latentsync_ray.portrait.speech import VOICE_BAND, mouth_curves, mouth_of, sound_curves
+from latentsync_ray.portrait.speech import mouth_curves, mouth_of, sound_curves, voice_weight
 
 __all__ = [
     "SIDE",
-    "VOICE_BAND",
     "Light",
     "Performance",
     "mouth_curves",
@@ -24,4 +23,5 @@ __all__ = [
     "read_aperture",
     "render_clip",
     "sound_curves",
+    "voice_weight",
 ]
