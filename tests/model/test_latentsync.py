@@ -54,6 +54,18 @@ def test_what_changes_the_result_and_what_does_not(tiny: LatentSync, keep: np.nd
     assert not np.array_equal(first, call(tiny, keep, audio=torch.zeros(1, 2, 30, 64)))
 
 
+def test_the_network_is_told_what_stays(tiny: LatentSync, keep: np.ndarray) -> None:
+    """The mask channel is 1 where the picture is kept, as in the official model, and the masked picture shows only that."""
+    pictures = torch.rand(2, 3, 128, 128) * 2 - 1
+    mask, stride = torch.from_numpy(keep.copy()), tiny.codec.stride
+    told, masked, whole = tiny._conditions(pictures, mask).split([1, 4, 4], dim=1)
+    assert mask[4, 4] == 1  # a corner stays
+    assert 0 < told.mean() < 1
+    assert torch.equal(told, mask[::stride, ::stride].expand_as(told))
+    assert torch.equal(masked, tiny.codec.encode(torch.where(mask > 0, pictures, 0.0)))
+    assert torch.equal(whole, tiny.codec.encode(pictures))
+
+
 def test_inputs_may_be_read_only(tiny: LatentSync, keep: np.ndarray) -> None:
     faces = np.zeros((1, 1, SIDE, SIDE, 3), np.uint8)
     mel = np.zeros((1, 80, 3000), np.float32)
