@@ -69,7 +69,8 @@ def heard(mel: np.ndarray, frames: int) -> np.ndarray:
     middle = (np.arange(frames) * 2 + 1) * 50 // FPS
     reach = len(_LOOKS) // 2
     around = np.pad(power, ((0, 0), (reach, max(1, 1 + reach + middle[-1] - power.shape[1]))))
-    seen = sum(share * around[:, middle + column] for column, share in enumerate(_LOOKS))
+    columns = middle[:, None] + np.arange(len(_LOOKS))
+    seen = around[:, columns] @ np.asarray(_LOOKS)
     total = np.maximum(seen[0], 1e-12)
     return np.stack([10 * np.log10(total), seen[1] / total], axis=1)
 
