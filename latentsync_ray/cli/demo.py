@@ -43,8 +43,10 @@ def demo(
     written = table("written", "size", "what it is")
     rows = [(path, "the portrait, lip-synced") for path in sorted((folder / "clips").glob("*.mp4"))]
     rows += [(folder / "metadata", "one row per clip"), (folder / "before-after.png", "frames before and after")]
+    here = Path.cwd()
     for path, what in rows:
         files = path.glob("*") if path.is_dir() else [path]
-        written.add_row(escape(str(path)), size(sum(file.stat().st_size for file in files)), what)
+        shown = path.relative_to(here) if path.is_relative_to(here) else path
+        written.add_row(escape(str(shown)), size(sum(file.stat().st_size for file in files)), what)
     OUT.print()
     OUT.print(written)
