@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import re
 import shutil
 import subprocess
 import wave
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,13 +18,16 @@ PEAK = 0.7
 """-3 dB: as loud as recordings usually are."""
 
 
-def speak(text: str, options: Iterable[str], *, breath: float = 0.2) -> tuple[np.ndarray, int]:
+def speak(text: str, options: Sequence[str], *, breath: float = 0.2) -> tuple[np.ndarray, int]:
     """Mono float32 samples of ``text`` with ``breath`` seconds of silence at either end, and their rate in Hz.
 
     ``options`` are espeak-ng's own: ``-v`` voice, ``-s`` words a minute, ``-p`` pitch from 0 to 99.
     """
     if shutil.which("espeak-ng") is None:
         raise SystemExit("this needs the espeak-ng program: apt-get install espeak-ng (or brew install espeak-ng)")
+    for voice in (option for option in options if "+" in option):
+        if voice.partition("+")[2] not in _variants():
+            raise SystemExit(f"this espeak-ng has no voice variant {voice}, and would take another one unasked: update it")
     answer = subprocess.run(["espeak-ng", *options, "--stdout", text], capture_output=True, check=True)
     with wave.open(io.BytesIO(answer.stdout)) as sound:
         rate = sound.getframerate()
@@ -31,3 +36,9 @@ def speak(text: str, options: Iterable[str], *, breath: float = 0.2) -> tuple[np
     heard = np.flatnonzero(np.abs(samples) > 0.01 * loudest)
     words = samples[heard[0] : heard[-1] + 1] * (PEAK / loudest) if len(heard) else samples[:0]
     return np.pad(words, round(breath * rate)), rate
+
+
+@functools.cache
+def _variants() -> frozenset[str]:
+    listing = subprocess.run(["espeak-ng", "--voices=variant"], capture_output=True, check=True, text=True)
+    return frozenset(re.findall(r"!v/(\S+)", listing.stdout))

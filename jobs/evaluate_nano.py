@@ -26,17 +26,19 @@ from latentsync_ray.evaluate import Score, Take, aligned, make_take, read_clip, 
 from latentsync_ray.media.speech import SAMPLE_RATE
 from latentsync_ray.model.specs import MODELS
 from latentsync_ray.portrait import Light, read_aperture
+from latentsync_ray.types import ClipRecord
 
 STEPS = 6
 out = Console()
 
 
 def main(
-    work: Annotated[Path, typer.Option(help="Folder for the clips and the sheet.")] = Path("nano-work/evaluation"),
+    work: Annotated[Path, typer.Option(help="Clips and a sheet go to its folder 'evaluation', anew.")] = Path("nano-work"),
     model: Annotated[str, typer.Option(help="A name, or a folder that train_nano.py wrote.")] = "nano",
     steps: int = STEPS,
 ) -> None:
-    """Dub, compare, print a table, write the card and a sheet. Clears ``work`` first."""
+    """Dub, compare, print a table, write the card and a sheet."""
+    work = work / "evaluation"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     dubber = LipSync(str(work), recipe=Recipe(model=model, steps=steps))
@@ -47,9 +49,13 @@ def main(
             rows.append((f"{voice}, guidance {guidance:g}", *dub(dubber, take, work, f"{number}", guidance=guidance)))
             out.print("  ".join([rows[-1][0], *cells(*rows[-1][1:])]))
     out.print(table(rows))
-    out.print(f"silence in: the mouth reads {silence(dubber, work):.3f} at most (a closed one below 0.05)")
+    opened = silence(dubber, work)
+    out.print(f"silence in: the mouth reads {opened:.3f} at most (a closed one below 0.05)")
     sheet(work, work / "sheet.png")
-    card(Path(MODELS["nano"].source if model == "nano" else model), rows, steps, dubber.sync.model.device.type)
+    folder = Path(MODELS[model].source if model in MODELS else model)
+    where, size = dubber.sync.model.device.type, megabytes(folder)
+    facts = f"{steps} steps on {where}; {size:.1f} MB in all. Given silence, the mouth reads {opened:.3f} at most."
+    card(folder / "README.md", facts, rows)
     out.print(f"filmed, dubbed and true faces: {work / 'sheet.png'}")
 
 
@@ -63,25 +69,30 @@ def held_out_take(number: int) -> Take:
 def dub(dubber: LipSync, take: Take, folder: Path, name: str, *, guidance: float) -> tuple[Score, float]:
     """Dub a take: its score, and the dB that the autoencoder alone reaches on it."""
     video, audio = write_take(take, folder, name)
-    record = dubber(Pair(clip_id=f"{name}-{guidance:g}", video=str(video), audio=str(audio), guidance_scale=guidance))
-    if record.status != "ok":
-        raise SystemExit(f"{record.error_code}: {record.error}")
+    record = done(dubber(Pair(clip_id=f"{name}-{guidance:g}", video=str(video), audio=str(audio), guidance_scale=guidance)))
     crops = aligned(video, audio, folder / "aligned", recipe=dubber.recipe, resolution=dubber.sync.model.resolution)
     best = write_ceiling(take, audio, crops, folder / f"{name}-ceiling.mp4", model=dubber.sync.model, recipe=dubber.recipe)
     return score_take(take, Path(record.output), crops), score_take(take, best, crops).mouth_psnr
+
+
+def done(record: ClipRecord) -> ClipRecord:
+    """The record of a clip that has to succeed."""
+    if record.status != "ok":
+        raise SystemExit(f"{record.clip_id}: {record.error_code}: {record.error}")
+    return record
 
 
 def silence(dubber: LipSync, folder: Path) -> float:
     """The widest that the mouth opens in a clip dubbed with nothing."""
     take = make_take(held_out(0), np.zeros(3 * SAMPLE_RATE, np.int16), seed=7)
     video, audio = write_take(take, folder, "silence")
-    record = dubber(Pair(clip_id="silence", video=str(video), audio=str(audio)))
+    record = done(dubber(Pair(clip_id="silence", video=str(video), audio=str(audio))))
     return float(read_aperture(read_clip(Path(record.output)), pose=take.wanted.pose).max())
 
 
 def table(rows: list[tuple[str, Score, float]]) -> Table:
     """The figures, a clip a row."""
-    head = ("clip", "correlation", "lag", "with the source", "aperture error", "mouth dB", "autoencoder dB", "seam")
+    head = ("clip", "correlation", "lag", "with the source", "aperture error", "mouth dB", "autoencoder dB", "seam", "edge")
     figures = Table(*head, title="held-out speech, whole pipeline")
     for name, score, ceiling in rows:
         figures.add_row(name, *cells(score, ceiling))
@@ -93,11 +104,12 @@ def cells(score: Score, ceiling: float) -> list[str]:
     numbers = (score.source_correlation, score.aperture_error)
     return [
         f"{score.correlation:.3f}",
-        str(score.lag),
+        "-" if score.lag is None else str(score.lag),
         *(f"{number:.3f}" for number in numbers),
         f"{score.mouth_psnr:.1f}",
         f"{ceiling:.1f}",
         f"{score.seam:+.2f}",
+        f"{score.edge:.2f}",
     ]
 
 
@@ -114,14 +126,14 @@ def sheet(folder: Path, png: Path) -> None:
     Image.fromarray(np.concatenate(strips, axis=0)).save(png)
 
 
-def card(folder: Path, rows: list[tuple[str, Score, float]], steps: int, device: str) -> None:
-    """Replace the figures in the card by these."""
-    head = "| clip | correlation | lag (frames) | with the source | aperture error | mouth dB | autoencoder dB | seam |"
-    lines = [head, "|" + "---|" * 8, *(f"| {name} | {' | '.join(cells(score, ceiling))} |" for name, score, ceiling in rows)]
-    path = folder / "README.md"
-    before, marker, _ = path.read_text(encoding="utf-8").partition("## Figures\n")
-    facts = f"\n{steps} steps on {device}; {megabytes(folder):.1f} MB in all.\n\n"
-    path.write_text(before + marker + facts + "\n".join(lines) + "\n", encoding="utf-8")
+def card(path: Path, facts: str, rows: list[tuple[str, Score, float]]) -> None:
+    """Replace the figures in a model's card by these; a model that has no such card is left as it is."""
+    before, marker, _ = path.read_text(encoding="utf-8").partition("## Figures\n") if path.exists() else ("", "", "")
+    if not marker:
+        return
+    head = "| clip | correlation | lag (frames) | with the source | aperture error | mouth dB | autoencoder dB | seam | edge |"
+    lines = [head, "|" + "---|" * 9, *(f"| {name} | {' | '.join(cells(score, ceiling))} |" for name, score, ceiling in rows)]
+    path.write_text(f"{before}{marker}\n{facts}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import wave
 from pathlib import Path
 
 import numpy as np
 from espeak import speak
 
 from latentsync_ray.evaluate import write_portrait
+from latentsync_ray.media.speech import write_wav
 from latentsync_ray.portrait import Performance, render_clip
 
 FPS = 25
@@ -24,30 +24,26 @@ SIZE = 384
 """px; the photograph resolves about 256, a face of 140 px is enough for every detector."""
 OWN_TEXT = "Good morning. I am an old photograph, and I have learned to talk. My lips follow every word that you hear."
 NEW_TEXT = "Now I am saying something else, in another voice. Did you notice how my mouth has changed?"
-OWN_VOICE = ("-v", "en-us+steph2", "-s", "150", "-p", "45")
-NEW_VOICE = ("-v", "en-gb+f4", "-s", "150", "-p", "40")
+OWN_VOICE, OWN_MANNER = "en-us+steph2", ("-s", "150", "-p", "45")
+NEW_VOICE, NEW_MANNER = "en-gb+f4", ("-s", "150", "-p", "40")
 
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    own, rate = speak(OWN_TEXT, OWN_VOICE)
+    own, rate = speak(OWN_TEXT, ("-v", OWN_VOICE, *OWN_MANNER))
     performance = Performance.of_speech(own, rate, fps=FPS, seed=4)
     with tempfile.TemporaryDirectory() as scratch:
-        write_wave(Path(scratch) / "own.wav", own, rate=rate)
+        write_wav(Path(scratch) / "own.wav", as_int16(own), rate=rate)
         write_portrait(folder / "demo.mp4", render_clip(performance, size=SIZE), Path(scratch) / "own.wav", crf=20)
-    new, rate = speak(NEW_TEXT, NEW_VOICE)
-    write_wave(folder / "demo.wav", new, rate=rate)
+    new, rate = speak(NEW_TEXT, ("-v", NEW_VOICE, *NEW_MANNER))
+    write_wav(folder / "demo.wav", as_int16(new), rate=rate)
     for name, samples in (("demo.mp4", own), ("demo.wav", new)):
         print(f"{folder / name}: {len(samples) / rate:.2f} s, {(folder / name).stat().st_size / 1e3:.0f} kB")
 
 
-def write_wave(path: Path, samples: np.ndarray, *, rate: int) -> None:
-    """16-bit PCM."""
-    with wave.open(str(path), "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(rate)
-        sound.writeframes((samples * 32767).astype(np.int16).tobytes())
+def as_int16(samples: np.ndarray) -> np.ndarray:
+    """16-bit PCM of samples in [-1, 1]."""
+    return (samples * 32767).astype(np.int16)
 
 
 if __name__ == "__main__":

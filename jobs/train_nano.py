@@ -1,7 +1,8 @@
-"""Train the model that ships with the package, from nothing: latentsync_ray/assets/nano.
+"""Train the model that ships with the package, from nothing.
 
     python jobs/train_nano.py                       # an hour and a quarter on 2 cores; a GPU is used when there is one
     python jobs/train_nano.py --work /tmp/nano      # where unfinished work is kept: run again, it goes on where it was
+    python jobs/train_nano.py --output latentsync_ray/assets/nano      # in place of the one that ships
 
 Needs the espeak-ng program (apt-get install espeak-ng). Speech is synthesized, faces are rendered from the shipped portrait; no
 data and no weights of anybody else are used. ``jobs/evaluate_nano.py`` measures the result and writes its card.
@@ -9,13 +10,15 @@ data and no weights of anybody else are used. ``jobs/evaluate_nano.py`` measures
 
 from __future__ import annotations
 
+import hashlib
 import json
-import multiprocessing
 import os
+import platform
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -26,9 +29,10 @@ from nano.mouth import hear_scenes, train_unet
 from nano.paint import encode_scenes, train_autoencoder
 from nano.pictures import load_scenes, save_scenes
 from nano.speech import load_tracks, save_tracks
-from nano.together import end_with, together
+from nano.together import beside, together
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from latentsync_ray import portrait
 from latentsync_ray.model.specs import MODELS
 from latentsync_ray.model.unet import LatentSyncUNet
 from latentsync_ray.model.vae import build_small_vae
@@ -41,7 +45,7 @@ PROCESSES = 2
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="Folder of the finished model.")] = Path(SPEC.source),
+    output: Annotated[Path | None, typer.Option(help="Folder of the finished model.", show_default="WORK/model")] = None,
     work: Annotated[Path, typer.Option(help="Folder for data and unfinished trainings.")] = Path("nano-work"),
     tracks: Annotated[int, typer.Option(min=13)] = 1440,
     scenes: Annotated[int, typer.Option(min=1)] = 220,
@@ -50,36 +54,37 @@ def main(
     unet_steps: Annotated[int, typer.Option(min=1)] = 3300,
 ) -> None:
     """Render, train the speech encoder and the autoencoder side by side, then the denoiser, and write the folder."""
-    began = time.monotonic()
+    sizes = {"tracks": tracks, "scenes": scenes, "encoder": encoder_steps, "autoencoder": autoencoder_steps, "unet": unet_steps}
     work.mkdir(parents=True, exist_ok=True)
-    settle(work / "settings.json", [tracks, scenes, encoder_steps, autoencoder_steps, unet_steps])
+    settle(work / "settings.json", {**sizes, "code": code()})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    if not (work / "tracks.npz").exists():
-        save_tracks(work / "tracks.npz", tracks)
+    with timed(work, "tracks"):
+        if not (work / "tracks.npz").exists():
+            save_tracks(work / "tracks.npz", tracks)
     heard = load_tracks(work / "tracks.npz")
-    save_scenes(work / "scenes.npy", heard, scenes, resolution=SPEC.resolution)
+    with timed(work, "scenes"):
+        save_scenes(work / "scenes.npy", heard, scenes, resolution=SPEC.resolution)
     pictures, said = load_scenes(work / "scenes.npy", heard)
 
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with, initargs=(os.getpid(),)) as beside:
-        listening = beside.submit(listen, work, encoder_steps, device)  # on one core, as it has to; this one takes the other
-        threads = torch.get_num_threads()
+    threads = torch.get_num_threads()
+    with timed(work, "encoder and autoencoder"), beside(listen, work, encoder_steps, device):  # on one core, as it has to
         torch.set_num_threads(max(1, threads - 1))
         torch.manual_seed(2)
-        vae = train_autoencoder(
-            work / "autoencoder.pt", build_small_vae(WIDTHS), pictures, steps=autoencoder_steps, device=device
-        )
-        listening.result()
+        small = build_small_vae(WIDTHS)
+        vae = train_autoencoder(work / "autoencoder.pt", small, pictures, steps=autoencoder_steps, device=device)
     torch.set_num_threads(threads)
-    whisper = listen(work, encoder_steps, device)
-    encode_scenes(work / "latents.npy", vae, pictures)
-    torch.save(hear_scenes(whisper, said, heard), work / "speech.pt")
-    if device.type == "cpu":
-        together(denoise, work, unet_steps, device, folder=work, processes=PROCESSES)
-    unet = denoise(work, unet_steps, device)  # on a CPU it only reads what they trained
-    write_folder(output, SPEC, unet=unet, whisper=whisper, vae=vae)
-    print(f"{output}: {megabytes(output):.1f} MB after {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
+    with timed(work, "latents"):
+        whisper = listen(work, encoder_steps, device)
+        encode_scenes(work / "latents.npy", vae, pictures)
+        torch.save(hear_scenes(whisper, said, heard), work / "speech.pt")
+    with timed(work, "unet"):
+        if device.type == "cpu":
+            together(denoise, work, unet_steps, device, folder=work, processes=PROCESSES)
+        unet = denoise(work, unet_steps, device)  # on a CPU it only reads what they trained
+    output = output or work / "model"
+    write_folder(output, SPEC, unet=unet, whisper=whisper, vae=vae, facts={**sizes, **spent(work), "machine": machine(device)})
+    print(f"{output}: {megabytes(output):.1f} MB after {spent(work)['total']} minutes", flush=True)
 
 
 def listen(work: Path, steps: int, device: torch.device) -> WhisperEncoder:
@@ -96,11 +101,45 @@ def denoise(work: Path, steps: int, device: torch.device) -> LatentSyncUNet:
     return train_unet(work / "unet.pt", network, latents, speech, side=SPEC.resolution, steps=steps, device=device)
 
 
-def settle(path: Path, sizes: list[int]) -> None:
-    """Refuse to go on in a folder that was begun with other sizes: its schedules and data would not be these."""
-    if path.exists() and json.loads(path.read_text()) != sizes:
-        raise SystemExit(f"{path.parent} was begun with other sizes ({path.read_text()}): use those, or another folder")
-    path.write_text(json.dumps(sizes))
+def settle(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse to go on in a folder that was begun with other sizes or other code: its schedules and data would not be these."""
+    if path.exists() and (before := json.loads(path.read_text())) != settings:
+        others = ", ".join(
+            f"{name} {before.get(name)}, now {value}" for name, value in settings.items() if before.get(name) != value
+        )
+        raise SystemExit(f"{path.parent} was begun with other settings ({others}): go back to those, or take another --work")
+    path.write_text(json.dumps(settings))
+
+
+def code() -> str:
+    """A hash of what decides about the data and the trainings."""
+    files = sorted([Path(__file__), *Path(__file__).parent.glob("nano/*.py"), *Path(portrait.__file__).parent.glob("*.py")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+
+
+@contextmanager
+def timed(work: Path, stage: str) -> Iterator[None]:
+    """Add what is done within to the seconds of ``stage``, also when it is broken off, and say that it begins."""
+    print(f"{stage} ...", flush=True)
+    path, began = work / "seconds.json", time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**seconds, stage: seconds.get(stage, 0.0) + time.monotonic() - began}))
+
+
+def spent(work: Path) -> dict[str, str]:
+    """Minutes of each stage so far, over all runs in ``work``, and of all together."""
+    seconds = json.loads((work / "seconds.json").read_text())
+    return {f"{stage} minutes": f"{value / 60:.1f}" for stage, value in seconds.items()} | {
+        "total": f"{sum(seconds.values()) / 60:.0f}"
+    }
+
+
+def machine(device: torch.device) -> str:
+    """What it was trained on, for the card."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 if __name__ == "__main__":

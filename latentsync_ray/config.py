@@ -80,7 +80,7 @@ class Recipe(_Strict):
 
 
 class Cluster(_Strict):
-    """Everything that may only change speed. Two clusters give the same files, byte for byte."""
+    """Everything that may only change speed: two clusters give the same files, byte for byte, on the same kind of processor."""
 
     runner: Literal["ray", "local"] = "ray"
     """Ray Data over a cluster or this machine, or all five stages in this process."""

@@ -67,7 +67,8 @@ def sync_score(motion: np.ndarray, change: np.ndarray, fps: Fraction) -> tuple[f
     """Correlation of mouth motion with the change of the sound at the best offset, and that offset in ms.
 
     Both (T,), NaN where unknown. The offset is positive when the lips are late, and at most 500. (None, None) when less than
-    two seconds of face are known or nothing changes. A correlation under about 0.2 means that the offset says nothing.
+    two seconds of face are known or nothing changes. Chance finds some offset, too: in one case of twenty, lips and sound that
+    do not belong together read 0.66 over 4 s, 0.47 over 8 s and 0.25 over 25 s.
     """
     if not len(motion):
         return None, None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 STEPS = 30
 
 
-def regress(path: Path, draws: int = 1) -> nn.Module:
+def regress(path: Path, draws: int = 1, steps: int = STEPS) -> nn.Module:
     """A matrix that learns to be zero; ``draws`` batches a step, those that so many processes would draw."""
     torch.manual_seed(0)
     network = nn.Linear(3, 3)
@@ -24,4 +24,4 @@ def regress(path: Path, draws: int = 1) -> nn.Module:
         return torch.stack([network(each).square().mean() for each in inputs]).mean()
 
     loss_of.step = 0
-    return train(path, network, loss_of, steps=STEPS, rate=1e-2, muon=lambda name: True, device=torch.device("cpu"))
+    return train(path, network, loss_of, steps=steps, rate=1e-2, muon=lambda name: True, device=torch.device("cpu"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,11 +19,23 @@ from latentsync_ray.model.unet import LatentSyncUNet
 __all__ = ["megabytes", "write_folder"]
 
 
-def write_folder(folder: Path, spec: ModelSpec, *, unet: LatentSyncUNet, whisper: WhisperEncoder, vae: AutoencoderKL) -> None:
-    """Write the three networks under official names, each with what describes it, and a card that is still without figures."""
+def write_folder(
+    folder: Path,
+    spec: ModelSpec,
+    *,
+    unet: LatentSyncUNet,
+    whisper: WhisperEncoder,
+    vae: AutoencoderKL,
+    facts: Mapping[str, object],
+) -> None:
+    """Write the three networks under official names, each with what describes it, and a card that is still without figures.
+
+    ``facts`` are what ``card.md`` leaves open.
+    """
     for place in (folder, folder / "whisper", folder / "vae"):
         place.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(__file__).parent / "card.md", folder / "README.md")
+    card = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
+    (folder / "README.md").write_text(card.format_map(facts), encoding="utf-8")
     _save(unet, folder / "unet.safetensors", official_name)
     _describe(folder / "latentsync.json", {"resolution": spec.resolution, "unet": spec.unet.to_official()})
     _save(whisper, folder / "whisper" / "model.safetensors", lambda name: f"encoder.{name}")

@@ -40,7 +40,7 @@ middle frame's slot, and their position in time says which that is.
 _WIDTH = 0.15
 """How much the width counts against the aperture: an error of it changes far fewer pixels."""
 _HELD_OUT = 12
-"""Tracks, the last ones, that only report."""
+"""Tracks, the last ones, that the encoder only reports on; the denoising network learns from them too."""
 
 
 class _Listener(nn.Module):
@@ -103,10 +103,10 @@ def train_encoder(
         losses = []
         for chosen in draw.integers(0, len(tracks) - _HELD_OUT, _BATCH):
             track = varied(tracks[chosen], draw)
-            steps, at = (STEPS_PER_WINDOW, 0) if draw.random() < _WHOLE else _cut(track, draw)
+            audible, at = (STEPS_PER_WINDOW, 0) if draw.random() < _WHOLE else _cut(track, draw)
             first = int(draw.integers(0, max(1, len(track.curves) - _FRAMES + 1)))
             truth = torch.from_numpy(track.curves[first : first + _FRAMES]).to(device)
-            mel = _mel(track)[:, : 2 * steps].to(device)
+            mel = _mel(track)[:, : 2 * audible].to(device)
             read, here, slots = listener(mel, _indices(track, first, first + len(truth)).to(device), at)
             wanted = torch.from_numpy(track.curves[slot_frames(len(track.curves))[: track.steps]]).flatten(1).to(device)
             both = importance.repeat(_SLOTS)

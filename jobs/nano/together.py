@@ -1,4 +1,4 @@
-"""Several processes that train one network, each on its part of every batch.
+"""Several processes that train one network, each on its part of every batch; or another one beside it.
 
 On two cores, two processes of one thread do more than one process of two threads: the denoising network took 1.12 s a step for
 three windows in each, against 0.72 to 0.79 s for three.
@@ -7,17 +7,37 @@ three windows in each, against 0.72 to 0.79 s for three.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed, nn
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessContext, spawn
 
-__all__ = ["average_gradients", "end_with", "place", "together"]
+__all__ = ["average_gradients", "beside", "place", "together"]
+
+
+@contextmanager
+def beside(task: Callable[..., object], *arguments: Any) -> Iterator[None]:
+    """Run ``task(*arguments)`` in a process on one thread, beside what is done within; ends when both have.
+
+    Raises when ``task`` does, after what is done within; when that raises, the process is ended.
+    """
+    other = spawn(_alone, (os.getpid(), task, arguments), nprocs=1, join=False)
+    assert isinstance(other, ProcessContext)
+    try:
+        yield
+        while not other.join():
+            pass
+    finally:
+        for process in filter(None, other.processes):
+            process.kill()
+            process.join()
 
 
 def together(task: Callable[..., object], *arguments: Any, folder: Path, processes: int) -> None:
@@ -31,13 +51,22 @@ def together(task: Callable[..., object], *arguments: Any, folder: Path, process
 
 
 def _join(rank: int, processes: int, meeting: Path, parent: int, task: Callable[..., object], arguments: Any) -> None:
-    end_with(parent)
+    _end_with(parent)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    distributed.init_process_group("gloo", init_method=meeting.absolute().as_uri(), rank=rank, world_size=processes)
+    where = f"file://{meeting.absolute()}"  # as it is: torch does not unquote
+    distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=processes)
     try:
         task(*arguments)
     finally:
         distributed.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # an orderly end now and then finds one of gloo's threads still there, and aborts
+
+
+def _alone(rank: int, parent: int, task: Callable[..., object], arguments: Any) -> None:
+    _end_with(parent)
+    torch.set_num_threads(1)
+    task(*arguments)
 
 
 def place() -> tuple[int, int]:
@@ -57,7 +86,7 @@ def average_gradients(network: nn.Module) -> None:
         each.copy_(mean.view_as(each))
 
 
-def end_with(parent: int) -> None:
+def _end_with(parent: int) -> None:
     """End this process when its parent is gone: the next run would train beside it, into the same files."""
 
     def watch() -> None:

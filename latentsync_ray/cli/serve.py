@@ -13,7 +13,7 @@ from latentsync_ray.errors import ConfigError
 
 __all__ = ["price", "serve", "serve_key"]
 
-_MISSING = "the server needs more packages: pip install 'latentsync-ray[serve]'"
+_MISSING = "the server needs more packages, those of the extra 'serve': pip install '.[serve]' in a checkout"
 
 
 def serve(

@@ -53,7 +53,7 @@ def make_take(
     ``own`` is repeated where needed and begins where the two mouths have least in common (two sentences that begin and end
     alike would correlate for that alone).
     """
-    count = max(1, round(len(speech) / SAMPLE_RATE * _FPS))
+    count = max(1, round(Fraction(len(speech), SAMPLE_RATE) * _FPS))  # as the plan counts them
     shall_say = _curves(speech, count)
     own = np.resize(own, count * SAMPLE_RATE // _FPS)
     begins = np.arange(0, count, _SHIFT) * SAMPLE_RATE // _FPS

@@ -44,10 +44,10 @@ def read_speech(path: Path) -> np.memmap:
     return np.memmap(path, dtype="<i2", mode="r")
 
 
-def write_wav(path: Path, samples: np.ndarray) -> None:
-    """Save 16 kHz mono speech, int16 (samples,), as a WAV file."""
+def write_wav(path: Path, samples: np.ndarray, *, rate: int = SAMPLE_RATE) -> None:
+    """Save mono speech, int16 (samples,) at ``rate`` Hz, as a WAV file."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
+        file.setframerate(rate)
         file.writeframes(np.asarray(samples, "<i2").tobytes())

@@ -6,17 +6,19 @@ import shutil
 import subprocess
 import sys
 from fractions import Fraction
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from make_demo_clip import NEW_TEXT, NEW_VOICE, OWN_TEXT, OWN_VOICE
 from nano.listen import features, slot_frames
 from nano.loop import train
-from nano.pictures import draw_scene, render_scene
+from nano.pictures import MOUTHS, draw_scene, load_scenes, render_scene, save_scenes
 from nano.speech import HELD_OUT, SENTENCES, VOICES, Track
 from nano.start import start_local
-from nano.together import together
+from nano.together import beside, together
 from nano.vary import heard, varied
 from torch.multiprocessing.spawn import ProcessRaisedException
 from train_pair import regress
@@ -35,7 +37,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def test_nothing_that_is_measured_with_is_learned_from() -> None:
     learned = {sentence for sentences in SENTENCES.values() for sentence in sentences}
-    for voice, sentence in HELD_OUT:
+    demo = ((OWN_VOICE, OWN_TEXT), (NEW_VOICE, NEW_TEXT))
+    for voice, sentence in (*HELD_OUT, *demo):
         assert voice.partition("+")[2] not in VOICES
         assert sentence not in learned
 
@@ -53,6 +56,18 @@ def test_two_processes_train_as_one_with_both_batches(tmp_path: Path) -> None:
 def test_a_process_that_fails_ends_all(tmp_path: Path) -> None:
     with pytest.raises(ProcessRaisedException, match="nowhere"):
         together(regress, tmp_path / "nowhere" / "x.pt", folder=tmp_path, processes=2)
+
+
+def test_what_runs_beside_ends_with_what_it_runs_beside(tmp_path: Path) -> None:
+    with beside(regress, tmp_path / "beside.pt"):
+        regress(tmp_path / "here.pt")
+    here, there = (torch.load(tmp_path / name, weights_only=True)["network"] for name in ("here.pt", "beside.pt"))
+    assert all(torch.equal(here[name], there[name]) for name in here)
+    with pytest.raises(ProcessRaisedException, match="nowhere"), beside(regress, tmp_path / "nowhere" / "x.pt"):
+        pass
+    with pytest.raises(ZeroDivisionError), beside(regress, tmp_path / "late.pt", 1, 10**9):
+        raise ZeroDivisionError
+    assert not active_children(), "it would train on, into the same file"
 
 
 def test_all_steps_of_a_frame_agree_on_its_slot() -> None:
@@ -137,6 +152,25 @@ def test_a_varied_track_keeps_its_place_and_its_silence(spoken: np.ndarray) -> N
     assert len({other.curves.tobytes() for other in others}) > 10, "most are wanted otherwise"
     silent = as_track(np.zeros(SAMPLE_RATE))
     assert varied(silent, draw) is silent
+
+
+def test_scenes_go_on_where_they_were(tmp_path: Path) -> None:
+    curves = np.random.default_rng(4).uniform(0, 1, (40, 2)).astype(np.float32)
+    tracks = [Track(mel=np.zeros((80, 3000), np.float16), sound=curves, steps=80)] * MOUTHS
+    path, done = tmp_path / "scenes.npy", tmp_path / "scenes.done"
+    save_scenes(path, tracks, 2, resolution=32)
+    whole = np.load(path)
+    assert whole.any(axis=(1, 2, 3, 4, 5)).all()
+    broken = np.load(path, mmap_mode="r+")
+    broken[1] = 0
+    broken.flush()
+    done.write_text("1")
+    kept = draw_scene(0, tracks)
+    save_scenes(path, tracks, 2, resolution=32)
+    assert (np.load(path) == whole).all()
+    pictures, said = load_scenes(path, tracks)
+    assert (len(pictures), len(said)) == (2, 2)
+    assert (said[0].frames == kept.frames).all()
 
 
 def test_a_scene_is_one_head_with_several_mouths() -> None:
