@@ -82,7 +82,7 @@ class Records:
         self._outdated: set[str] = set()
         """Clips that failed under another recipe: this one may do better."""
         self._extra = extra.combine_chunks() if extra is not None and extra.num_columns > 1 else None
-        self._recipe = None if mixed_recipes else recipe
+        self._recipe, self._mixed_recipes = recipe, mixed_recipes
         self._every_rows, self._every_seconds = every_rows, every_seconds
         self._new: dict[str, ClipRecord] = {}
         self._replaced: set[str] = set()
@@ -179,10 +179,10 @@ class Records:
 
     def _check_recipe(self, made_with: Iterable[str]) -> None:
         others = sorted(set(made_with) - {self._recipe})
-        if self._recipe and others:
+        if self._recipe and others and not self._mixed_recipes:
             raise ConfigError(
                 f"{self.output} holds clips made with another recipe ({', '.join(others)}, now {self._recipe}); "
-                "choose another output folder for the new recipe"
+                "choose another output folder for the new recipe, or keep both in this one with mixed_recipes=true"
             )
 
     def absorb(self) -> None:

@@ -20,8 +20,8 @@ def ok(clip_id: str, **known) -> ClipRecord:
     return ClipRecord.from_row({"clip_id": clip_id, "video": "v", "audio": "a", "status": "ok", "recipe": "r1", **known})
 
 
-def failed(clip_id: str, code: str = "no_face") -> ClipRecord:
-    return ok(clip_id, status="failed", error_code=code, error="why")
+def failed(clip_id: str, code: str = "no_face", **known) -> ClipRecord:
+    return ok(clip_id, status="failed", error_code=code, error="why", **known)
 
 
 def ids(*names: str) -> pa.ChunkedArray:
@@ -160,15 +160,27 @@ def test_another_recipe_is_refused(output):
         table.add(failed("b"))
     Records(output, recipe="r1")
     Records(output)
-    with pytest.raises(ConfigError, match=r"another recipe \(r1, now r2\); choose another output folder"):
+    with pytest.raises(ConfigError, match=r"another recipe \(r1, now r2\); choose another output folder .* mixed_recipes=true"):
         Records(output, recipe="r2")
     assert Records(output, recipe="r2", mixed_recipes=True).done == {"a": "", "b": "no_face"}
 
 
-def test_failures_of_another_recipe_do_not_count(output):
+def test_another_recipe_tries_again_what_failed(output):
+    with Records(output, recipe="r1") as table:
+        table.add(ok("a"))
+        table.add(failed("b"))
+    clips = ids("a", "b")
+    assert Records(output, recipe="r1", mixed_recipes=True).left(clips) == []
+    with Records(output, recipe="r2", mixed_recipes=True) as table:
+        assert table.left(clips) == [1]
+        table.add(failed("b", recipe="r2"))
+    assert Records(output, recipe="r2", mixed_recipes=True).left(clips) == []
+
+
+def test_another_recipe_needs_no_leave_where_nothing_succeeded(output):
     with Records(output, recipe="r1") as table:
         table.add(failed("b"))
-    assert Records(output, recipe="r2").left(ids("b"), retry_failed=True) == [0]
+    assert Records(output, recipe="r2").left(ids("b")) == [0]
 
 
 def test_another_recipe_s_pending_records_are_refused(output):
