@@ -100,8 +100,8 @@ def lipsync_dataset(
 def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     """Dub pairs on Ray: every part as it is encoded, and each clip's record when it is finished, in no particular order.
 
-    Raises ConfigError or ModelError when a worker meets one. A part with the error code ``BUG`` stands for a clip that met a
-    bug; it holds the traceback.
+    Raises ConfigError or ModelError when a worker meets one, and ConfigError when the first pass never got going. A part with
+    the error code ``BUG`` stands for a clip that met a bug; it holds the traceback.
     """
     left = {pair.clip_id: pair for pair in pairs}
     connect(job.cluster)
@@ -110,20 +110,23 @@ def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
             return
         if number:
             log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
-        for result in _one_pass(list(left.values()), job):
+        for result in _one_pass(list(left.values()), job, first=number == 0):
             if isinstance(result, ClipRecord) or result.error_code == BUG:
                 left.pop(result.clip_id, None)
             yield result
     for pair in left.values():
         died = WorkerDied(
             f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "
-            f"or nothing moved for {job.cluster.no_progress_seconds:.0f} s; Ray's logs say which"
+            f"or nothing moved for {job.cluster.no_progress_seconds:.0f} s; Ray's logs{_logs_folder()} say which"
         )
         yield failed_record(Pair.failed(pair, died), job.recipe)
 
 
-def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
-    """One run of the dataset over ``pairs``. A pass that breaks off just ends: what it did not yield is left for the next."""
+def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | ClipRecord]:
+    """One run of the dataset over ``pairs``. A pass that breaks off just ends: what it did not yield is left for the next.
+
+    Raises ConfigError when the first one waited in vain: clips that nobody touched are not to blame.
+    """
     # Not retried: it removes the parts it has joined. A join that dies is made up for in the next pass.
     join = ray.remote(num_cpus=0, max_retries=0)(_join)
     stage = Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output))
@@ -155,6 +158,8 @@ def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     except (RayError, ExecutionTimeoutError) as error:
         if getattr(error, "actor_init_failed", False):
             raise _own_error(error) from error
+        if first and isinstance(error, ExecutionTimeoutError) and not settled and not arrived:
+            raise ConfigError(_never_began(len(pairs), job.cluster)) from error
         log.warning("the pass broke off: %s", str(error).strip().splitlines()[-1])
     finally:
         del dataset, todo
@@ -247,6 +252,29 @@ def _sync_pool(cluster: Cluster) -> tuple[float, tuple[int, int]]:
         )
     gpus = float(present > 0) if cluster.sync_gpus is None else cluster.sync_gpus
     return gpus, cluster.sync_workers or (1, max(1, int(present / gpus) if gpus else 1))
+
+
+def _never_began(clips: int, cluster: Cluster) -> str:
+    """What a pass that gave nothing was waiting for, and what to do about it."""
+    (gpus, (fewest, _)), present, free = _sync_pool(cluster), ray.cluster_resources(), ray.available_resources()
+    has = " and ".join(f"{present.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("GPU", "CPU"))
+    return (
+        f"of {clips} clips nothing came in {cluster.no_progress_seconds:.0f} s. Asked for: at least {fewest} model workers of "
+        f"{gpus:g} GPU and {cluster.sync_cpus:g} CPU, {cluster.crop_cpus:g} CPU to decode a clip, {cluster.paste_cpus:g} "
+        f"to encode one; the cluster has {has}. If that is too little, let it grow or lower cluster.sync_gpus, "
+        "cluster.sync_workers or cluster.sync_cpus; if the model or the first clip takes longer, raise "
+        f"cluster.no_progress_seconds; `ray status` and Ray's logs{_logs_folder()} say more. Run the job again then: no clip "
+        "was recorded as failed for it"
+    )
+
+
+def _logs_folder() -> str:
+    """Where Ray's logs lie, in brackets; empty where Ray does not say it, as to a driver outside the cluster."""
+    context = ray.get_runtime_context()
+    try:
+        return f" ({context.get_temp_dir()}/{context.get_session_name()}/logs)"
+    except AttributeError:
+        return ""
 
 
 def _own_error(error: Exception) -> Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -135,6 +136,18 @@ def test_a_model_that_is_not_there_stops_the_job_at_once(pairs: list[Pair], tmp_
     (tmp_path / "model" / "latentsync.json").write_text('{"resolution": 128}')
     with pytest.raises(ModelError, match="no weights"):
         records(dub(pairs, job(tmp_path, model=str(tmp_path / "model"))))
+
+
+def test_a_first_pass_that_waits_in_vain_blames_no_clip(pairs: list[Pair], tmp_path: Path) -> None:
+    waiting = Cluster(sync_gpus=99, no_progress_seconds=8)
+    with pytest.raises(ConfigError, match="of 4 clips nothing came in 8 s") as caught:
+        list(dub(pairs, job(tmp_path).model_copy(update={"cluster": waiting})))
+    told = str(caught.value)
+    assert "at least 1 model workers of 99 GPU and 0.5 CPU" in told
+    assert "and 2 CPU (" in told
+    logs = re.search(r"Ray's logs \((.*?)\)", told)
+    assert logs
+    assert Path(logs[1]).is_dir()
 
 
 def test_a_dataset_of_pairs_becomes_a_dataset_of_records(pairs: list[Pair], tmp_path: Path) -> None:
