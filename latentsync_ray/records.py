@@ -8,6 +8,7 @@ steps, the next ``Records`` finds every finished clip, and no clip twice. One dr
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import uuid
@@ -19,12 +20,13 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from latentsync_ray.errors import ConfigError, is_transient
+from latentsync_ray.errors import ConfigError, StorageUnavailable, is_transient
 from latentsync_ray.storage import delete, fetch, join, list_files, read_bytes, write_bytes
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["RECORD_SCHEMA", "Records", "commit_pending", "read_records"]
 
+log = logging.getLogger(__name__)
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
 _SUPERSEDES = b"latentsync_ray.supersedes"
@@ -62,8 +64,9 @@ class Records:
     """The driver's side of the table: what is done, and adding to it.
 
     ``extra`` has a ``clip_id`` and columns to carry along. Rows are written ``every_rows`` or ``every_seconds``, on ``flush``
-    and on leaving a ``with`` block. Raises ConfigError when the output has clips made with another ``recipe`` (a fingerprint)
-    than this one, unless ``mixed_recipes``, or when its columns do not go together with ``extra``.
+    and on leaving a ``with`` block; of these only the last two raise when storage is unavailable, else rows are kept for the
+    next time. Raises ConfigError when the output has clips made with another ``recipe`` (a fingerprint) than this one, unless
+    ``mixed_recipes``, or when its columns do not go together with ``extra``.
     """
 
     def __init__(
@@ -86,6 +89,10 @@ class Records:
         self._every_rows, self._every_seconds = every_rows, every_seconds
         self._new: dict[str, ClipRecord] = {}
         self._replaced: set[str] = set()
+        self._kept = 0
+        """Rows of ``_new`` that storage did not take the last time."""
+        self._settled: list[str] = []
+        """URIs of pending records whose rows are in the table."""
         self._flushed_at = time.monotonic()
         self._run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
         self._file_count = 0
@@ -124,18 +131,26 @@ class Records:
             self._replaced.add(clip_id)
         self.done[clip_id] = sys.intern(record.error_code)
         self._new[clip_id] = record
-        if len(self._new) >= self._every_rows or time.monotonic() - self._flushed_at >= self._every_seconds:
-            self.flush()
+        if len(self._new) - self._kept >= self._every_rows or time.monotonic() - self._flushed_at >= self._every_seconds:
+            try:
+                self.flush()
+            except StorageUnavailable as error:  # worth another try, and no reason to end a run of days
+                self._kept, self._flushed_at = len(self._new), time.monotonic()
+                log.warning("%d records could not be written and are kept for the next time: %s", self._kept, error)
 
     def flush(self) -> None:
         """Write what was added since the last time as one more file."""
         self._flushed_at = time.monotonic()
-        if not self._new:
-            return
-        self._take_out(self._replaced)
-        self._write(self._with_extra(pa.Table.from_pylist([record.to_row() for record in self._new.values()], RECORD_SCHEMA)))
-        delete(_pending_uri(self.output, record.clip_id) for record in self._new.values() if record.status == "ok")
-        self._new, self._replaced = {}, set()
+        if self._new:
+            self._take_out(self._replaced)
+            rows = [record.to_row() for record in self._new.values()]
+            self._write(self._with_extra(pa.Table.from_pylist(rows, RECORD_SCHEMA)))
+            done = [record.clip_id for record in self._new.values() if record.status == "ok"]
+            self._settled += [_pending_uri(self.output, clip_id) for clip_id in done]
+            self._new, self._replaced, self._kept = {}, set(), 0
+        if self._settled:
+            delete(self._settled)
+            self._settled = []
 
     def compact(self) -> None:
         """Merge small files into large ones. A merged file names those it replaces, so their rows never count twice."""
@@ -220,8 +235,8 @@ class Records:
         return table
 
     def _write(self, table: pa.Table, *, kind: str = "part") -> None:
-        self._file_count += 1
         write_bytes(join(_folder(self.output), f"{kind}-{self._run}-{self._file_count:05d}.parquet"), _encoded(table))
+        self._file_count += 1  # not of one that failed: it may be there all the same, and has to be written over
 
 
 def _folder(output: str) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import fields
+from functools import partial
 
 import fsspec
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 
 from latentsync_ray import records as room
 from latentsync_ray import storage
-from latentsync_ray.errors import ConfigError
+from latentsync_ray.errors import ConfigError, StorageUnavailable
 from latentsync_ray.records import RECORD_SCHEMA, Records, commit_pending, read_records
 from latentsync_ray.types import ClipRecord
 
@@ -137,6 +138,45 @@ def test_adding_a_clip_again_replaces_its_row(output):
         table.add(ok("c"))
     assert codes(output) == {"a": "", "b": "no_face", "c": ""}
     assert len(files(output)) == 3  # emptied files are gone
+
+
+@pytest.fixture
+def outage(monkeypatch):
+    """``outage("write_bytes")``: this change of storage is done, and told to have failed; ``outage()``: all is well again."""
+    real = {"write_bytes": storage.write_bytes, "delete": storage.delete}
+
+    def away(name: str, *args) -> None:
+        real[name](*args)
+        raise StorageUnavailable("the bucket is away")
+
+    def switch(*names: str) -> None:
+        for name, action in real.items():
+            monkeypatch.setattr(room, name, partial(away, name) if name in names else action)
+
+    return switch
+
+
+@pytest.mark.parametrize("fails", ["write_bytes", "delete"])
+def test_an_outage_does_not_end_the_run_and_doubles_nothing(output, outage, caplog, fails):
+    table = Records(output, every_rows=2)
+    for name in "abcd":
+        commit_pending(output, ok(name))
+    outage(fails)
+    for record in (ok("a"), failed("b"), ok("c")):
+        table.add(record)
+    assert caplog.text.count("the bucket is away") == 1, "not tried again with every row"
+    outage()
+    table.add(ok("b"))
+    table.add(ok("d"))
+    table.flush()
+    assert codes(output) == {"a": "", "b": "", "c": "", "d": ""}
+    assert pending(output) == []
+
+
+def test_leaving_during_an_outage_raises(output, outage):
+    with pytest.raises(StorageUnavailable), Records(output) as table:  # noqa: PT012
+        table.add(ok("a"))
+        outage("write_bytes")
 
 
 # What is left to do
