@@ -2,7 +2,7 @@
 
 A clip is finished when its row is safe, and that takes two steps: the worker that published the MP4 leaves the row as a small
 JSON file (``commit_pending``); the driver collects rows into Parquet and removes the JSON. Whatever is killed between any two
-steps, the next ``Records`` finds every finished clip, and no clip twice. One driver writes to an output at a time.
+steps, the next ``Records`` finds every finished clip, and no clip twice. One driver writes to an output at a time (``lease``).
 """
 
 from __future__ import annotations
