@@ -67,7 +67,11 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 raise ConfigError(f"{job.manifest} has no rows")
             lease = stack.enter_context(Lease(job.output))
             records = Records(
-                job.output, extra=extra_columns(table), recipe=job.recipe.fingerprint(), mixed_recipes=job.mixed_recipes
+                job.output,
+                extra=extra_columns(table),
+                recipe=job.recipe.fingerprint(),
+                mixed_recipes=job.mixed_recipes,
+                note=progress.note,
             )
         except ClipError as error:
             raise ConfigError(f"manifest or output cannot be used: {error}") from error

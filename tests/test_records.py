@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import Counter
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -177,6 +179,33 @@ def test_leaving_during_an_outage_raises(output, outage):
     with pytest.raises(StorageUnavailable), Records(output) as table:  # noqa: PT012
         table.add(ok("a"))
         outage("write_bytes")
+
+
+def test_files_are_read_once_each_and_together(output, monkeypatch):
+    for name in "ab":
+        with Records(output) as table:
+            table.add(ok(name))
+    read, together = [], threading.Barrier(2, timeout=60)
+
+    def fetch(uri: str) -> Path:
+        together.wait()
+        read.append(uri)
+        return storage.fetch(uri)
+
+    monkeypatch.setattr(room, "fetch", fetch)
+    assert Records(output).done == {"a": "", "b": ""}
+    assert sorted(read) == files(output)
+    assert set(codes(output)) == {"a", "b"}
+    assert len(read) == 4
+
+
+def test_much_to_read_is_noted(output):
+    noted: list[str] = []
+    with Records(output, every_rows=1) as table:
+        for number in range(6):
+            table.add(ok(f"c{number}"))
+            Records(output, note=noted.append)
+    assert noted == ["reading the records of earlier runs, 6 files"]
 
 
 # What is left to do
