@@ -238,7 +238,8 @@ def connect(cluster: Cluster) -> None:
     # A pass in which every clip failed before the model is no reason for advice on how many workers to have.
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):  # the console; its log files keep everything
+        # Ray's console; its log files keep everything, and what hears all other loggers too is not Ray's.
+        if isinstance(handler, logging.StreamHandler) and handler not in logging.root.handlers:
             handler.setLevel(logging.CRITICAL)
 
 
