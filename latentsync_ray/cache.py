@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -46,9 +47,13 @@ def cached(name: str, download: Callable[[Path], None]) -> Path:
 
 
 def _make_room(folder: Path, limit: int) -> None:
-    files = sorted((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(folder) if entry.is_file())
+    files = []
+    for entry in list(os.scandir(folder)):
+        with suppress(FileNotFoundError):  # a draft that somebody else finished meanwhile, or a file that was dropped
+            if entry.is_file():
+                files.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
     surplus = sum(size for _, size, _ in files) - limit
-    for used, size, name in files:
+    for used, size, name in sorted(files):
         if surplus <= 0 or _in_use(used):
             return
         path = Path(name)

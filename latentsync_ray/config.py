@@ -105,7 +105,7 @@ class Cluster(_Strict):
     object_store_gb: Annotated[float, Field(gt=0)] | None = None
     """Ray object store of a cluster started here."""
     no_progress_seconds: Annotated[float, Field(gt=0)] = 1800
-    """A pass in which nothing finishes for so long is ended and tried again."""
+    """A pass in which nothing moves for so long is ended and tried again; if it is the first and gave nothing, the job ends."""
 
 
 class Job(_Strict):

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from latentsync_ray.config import Job
 from latentsync_ray.errors import ClipError, ConfigError, is_transient
+from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.model.source import find_spec
 from latentsync_ray.progress import Progress, Silent, noting
@@ -51,19 +55,30 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
 
     Killed at any moment and run again, it goes on where it was: finished clips are not redone, finished parts of the clip in
     work are reused, and the table holds one row per clip. Raises ConfigError or ModelError for what makes the whole job
-    impossible, and RuntimeError, when all other clips are done, for a bug that clips met.
+    impossible, also when another run is at work in the output, and RuntimeError, when all other clips are done, for a bug that
+    clips met.
     """
     began, progress = time.perf_counter(), progress or Silent()
-    try:
-        table = read_manifest(job.manifest)
-        records = Records(
-            job.output, extra=extra_columns(table), recipe=job.recipe.fingerprint(), mixed_recipes=job.mixed_recipes
-        )
-    except ClipError as error:
-        raise ConfigError(f"manifest or output cannot be used: {error}") from error
-    if len(table) == 0:
-        raise ConfigError(f"{job.manifest} has no rows")
     lookup(DETECTORS, job.recipe.detector, "detector")  # a wrong name is found before anything is started
+    with ExitStack() as stack:
+        try:
+            table = read_manifest(job.manifest)
+            if len(table) == 0:
+                raise ConfigError(f"{job.manifest} has no rows")
+            lease = stack.enter_context(Lease(job.output))
+            records = Records(
+                job.output,
+                extra=extra_columns(table),
+                recipe=job.recipe.fingerprint(),
+                mixed_recipes=job.mixed_recipes,
+                note=progress.note,
+            )
+        except ClipError as error:
+            raise ConfigError(f"manifest or output cannot be used: {error}") from error
+        return _run(job, table, records, lease, progress, began)
+
+
+def _run(job: Job, table: pa.Table, records: Records, lease: Lease, progress: Progress, began: float) -> Summary:
     note = find_spec(job.recipe.model).note
     todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
     failed_before = sum(bool(records.done.get(clip_id)) for clip_id in table["clip_id"].to_pylist())
@@ -79,6 +94,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             for first in range(0, len(todo), job.cluster.shard_clips):
                 rows = [to_pair(table, index) for index in todo[first : first + job.cluster.shard_clips]]
                 for result in _dub(rows, job):
+                    lease.check()
                     if isinstance(result, Part) and result.error_code:
                         bugs.append(result.error)
                         progress.note(f"a bug, and no record of clip {result.clip_id}: {result.error.strip().splitlines()[-1]}")

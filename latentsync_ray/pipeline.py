@@ -21,18 +21,18 @@ from typing import Any, cast
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from latentsync_ray import errors
 from latentsync_ray.config import Cluster, Job, Recipe
-from latentsync_ray.errors import ClipError, ConfigError, DeviceLost, WorkerDied
+from latentsync_ray.errors import ConfigError, DeviceLost, WorkerDied
 from latentsync_ray.model.source import find_spec
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.join import Join, failed_record
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.stages.rows import BUG, apply, foreign, raise_settings, task
+from latentsync_ray.stages.rows import BUG, apply, attempt, foreign, raise_settings, task
 from latentsync_ray.stages.sync import Sync
 from latentsync_ray.types import ClipRecord, Crops, Device, Faces, Pair, Part
 
@@ -85,12 +85,10 @@ def lipsync_dataset(
 
     def join_group(group: Any) -> Any:
         rows = [{name: column[number] for name, column in group.items()} for number in range(len(group["clip_id"]))]
-        parts = [Part.from_row(row) for row in rows]
-        for part in parts:
-            raise_settings(part)
-            if part.error_code == BUG:
-                raise RuntimeError(part.error)
-        return {name: [value] for name, value in {**foreign(rows[0], Part), **_join(join, parts).to_row()}.items()}
+        result = _told(_join(join, [Part.from_row(row) for row in rows]), recipe)
+        if isinstance(result, Part):
+            raise RuntimeError(result.error)
+        return {name: [value] for name, value in {**foreign(rows[0], Part), **result.to_row()}.items()}
 
     return (
         parts_dataset(pairs, output, recipe, cluster)
@@ -102,30 +100,33 @@ def lipsync_dataset(
 def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     """Dub pairs on Ray: every part as it is encoded, and each clip's record when it is finished, in no particular order.
 
-    Raises ConfigError or ModelError when a worker meets one. A part with the error code ``BUG`` stands for a clip that met a
-    bug; it holds the traceback.
+    Raises ConfigError or ModelError when a worker meets one, and ConfigError when the first pass never got going. A part with
+    the error code ``BUG`` stands for a clip that met a bug; it holds the traceback.
     """
     left = {pair.clip_id: pair for pair in pairs}
     connect(job.cluster)
-    for attempt in range(job.cluster.passes):
+    for number in range(job.cluster.passes):
         if not left:
             return
-        if attempt:
-            log.warning("pass %d: %d clips whose workers died are tried again", attempt + 1, len(left))
-        for result in _one_pass(list(left.values()), job):
+        if number:
+            log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
+        for result in _one_pass(list(left.values()), job, first=number == 0):
             if isinstance(result, ClipRecord) or result.error_code == BUG:
                 left.pop(result.clip_id, None)
             yield result
     for pair in left.values():
         died = WorkerDied(
             f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "
-            f"or nothing moved for {job.cluster.no_progress_seconds:.0f} s; Ray's logs say which"
+            f"or nothing moved for {job.cluster.no_progress_seconds:.0f} s; Ray's logs{_logs_folder()} say which"
         )
         yield failed_record(Pair.failed(pair, died), job.recipe)
 
 
-def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
-    """One run of the dataset over ``pairs``. A pass that breaks off just ends: what it did not yield is left for the next."""
+def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | ClipRecord]:
+    """One run of the dataset over ``pairs``. A pass that breaks off just ends: what it did not yield is left for the next.
+
+    Raises ConfigError when the first one waited in vain: clips that nobody touched are not to blame.
+    """
     # Not retried: it removes the parts it has joined. A join that dies is made up for in the next pass.
     join = ray.remote(num_cpus=0, max_retries=0)(_join)
     stage = Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output))
@@ -140,12 +141,11 @@ def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     try:
         for row in dataset.iter_rows():
             part = Part.from_row(row)
-            raise_settings(part)
             if part.clip_id in settled:
                 continue
             if part.error_code:
                 settled.add(part.clip_id)
-                yield part if part.error_code == BUG else failed_record(part, job.recipe)
+                yield _told(part, job.recipe)
                 continue
             parts = arrived.setdefault(part.clip_id, {})
             if part.index not in parts:
@@ -154,38 +154,46 @@ def _one_pass(pairs: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
             if len(parts) == part.segment_count:
                 settled.add(part.clip_id)
                 pending[join.remote(stage, list(arrived.pop(part.clip_id).values()))] = part
-            yield from _joined(pending, at_most=at_most)
+            yield from _joined(pending, job.recipe, at_most=at_most)
     except (RayError, ExecutionTimeoutError) as error:
         if getattr(error, "actor_init_failed", False):
             raise _own_error(error) from error
+        if first and isinstance(error, ExecutionTimeoutError) and not settled and not arrived:
+            raise ConfigError(_never_began(len(pairs), job.cluster)) from error
         log.warning("the pass broke off: %s", str(error).strip().splitlines()[-1])
     finally:
         del dataset, todo
         gc.collect()  # a broken dataset holds on to its actors, and with them the GPUs, until it is collected
-    yield from _joined(pending, at_most=0)
+    yield from _joined(pending, job.recipe, at_most=0)
 
 
-def _joined(pending: dict[Any, Part], *, at_most: int) -> Iterator[ClipRecord]:
-    """Records of finished joins; waits as long as more than ``at_most`` are in flight."""
+def _joined(pending: dict[Any, Part], recipe: Recipe, *, at_most: int) -> Iterator[Part | ClipRecord]:
+    """What finished joins gave; waits as long as more than ``at_most`` are in flight."""
     while pending:
         done, _ = ray.wait(list(pending), num_returns=1, timeout=None if len(pending) > at_most else 0)
         if not done:
             return
         part = pending.pop(done[0])
         try:
-            yield ray.get(done[0])
-        except RayTaskError:
-            raise
+            result = ray.get(done[0])
         except RayError as error:
             log.warning("the join of clip %s died (%s); it is made up for in the next pass", part.clip_id, type(error).__name__)
+            continue
+        yield _told(result, recipe)
 
 
-def _join(join: Join, parts: list[Part]) -> ClipRecord:
-    failed = next((part for part in parts if part.error_code), None)
-    try:
-        return failed_record(failed, join.recipe) if failed else join(parts)
-    except ClipError as error:
-        return failed_record(Part.failed(parts[0], error), join.recipe)
+def _join(join: Join, parts: list[Part]) -> Part | ClipRecord:
+    """The clip's record, or a part with the error that it met in an earlier stage or here."""
+    first = next((part for part in parts if part.error_code), parts[0])
+    return cast("Part | ClipRecord", next(attempt(lambda _: join(parts), first, Part)))
+
+
+def _told(result: Part | ClipRecord, recipe: Recipe) -> Part | ClipRecord:
+    """A clip's record, failed or not; of a clip that met a bug, the part. Raises what makes the whole job impossible."""
+    if isinstance(result, ClipRecord):
+        return result
+    raise_settings(result)
+    return result if result.error_code == BUG else failed_record(result, recipe)
 
 
 class _Cut:
@@ -230,7 +238,8 @@ def connect(cluster: Cluster) -> None:
     # A pass in which every clip failed before the model is no reason for advice on how many workers to have.
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):  # the console; its log files keep everything
+        # Ray's console; its log files keep everything, and what hears all other loggers too is not Ray's.
+        if isinstance(handler, logging.StreamHandler) and handler not in logging.root.handlers:
             handler.setLevel(logging.CRITICAL)
 
 
@@ -244,6 +253,29 @@ def _sync_pool(cluster: Cluster) -> tuple[float, tuple[int, int]]:
         )
     gpus = float(present > 0) if cluster.sync_gpus is None else cluster.sync_gpus
     return gpus, cluster.sync_workers or (1, max(1, int(present / gpus) if gpus else 1))
+
+
+def _never_began(clips: int, cluster: Cluster) -> str:
+    """What a pass that gave nothing was waiting for, and what to do about it."""
+    (gpus, (fewest, _)), present, free = _sync_pool(cluster), ray.cluster_resources(), ray.available_resources()
+    has = " and ".join(f"{present.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("GPU", "CPU"))
+    return (
+        f"of {clips} clips nothing came in {cluster.no_progress_seconds:.0f} s. Asked for: at least {fewest} model workers of "
+        f"{gpus:g} GPU and {cluster.sync_cpus:g} CPU, {cluster.crop_cpus:g} CPU to decode a clip, {cluster.paste_cpus:g} "
+        f"to encode one; the cluster has {has}. If that is too little, let it grow or lower cluster.sync_gpus, "
+        "cluster.sync_workers or cluster.sync_cpus; if the model or the first clip takes longer, raise "
+        f"cluster.no_progress_seconds; `ray status` and Ray's logs{_logs_folder()} say more. Run the job again then: no clip "
+        "was recorded as failed for it"
+    )
+
+
+def _logs_folder() -> str:
+    """Where Ray's logs lie, in brackets; empty where Ray does not say it, as to a driver outside the cluster."""
+    context = ray.get_runtime_context()
+    try:
+        return f" ({context.get_temp_dir()}/{context.get_session_name()}/logs)"
+    except AttributeError:
+        return ""
 
 
 def _own_error(error: Exception) -> Exception:

@@ -2,35 +2,40 @@
 
 A clip is finished when its row is safe, and that takes two steps: the worker that published the MP4 leaves the row as a small
 JSON file (``commit_pending``); the driver collects rows into Parquet and removes the JSON. Whatever is killed between any two
-steps, the next ``Records`` finds every finished clip, and no clip twice. One driver writes to an output at a time.
+steps, the next ``Records`` finds every finished clip, and no clip twice. One driver writes to an output at a time (``lease``).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from latentsync_ray.errors import ConfigError, is_transient
+from latentsync_ray.errors import ConfigError, StorageUnavailable, is_transient
 from latentsync_ray.storage import delete, fetch, join, list_files, read_bytes, write_bytes
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["RECORD_SCHEMA", "Records", "commit_pending", "read_records"]
 
+log = logging.getLogger(__name__)
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
 _SUPERSEDES = b"latentsync_ray.supersedes"
 """Key in a file's Parquet metadata: names of the files whose rows it took over, which do not count even if still there."""
 _READERS = 16
 """Small files read at once: an object store takes tens of milliseconds for each."""
+_MANY_FILES = 5
+"""More than these are worth a word before they are read."""
 _COMPACT_ROWS = 100_000
 """Rows of a compacted file: about 20 MB."""
 
@@ -52,8 +57,7 @@ def commit_pending(output: str, record: ClipRecord) -> None:
 
 def read_records(output: str, *, columns: list[str] | None = None) -> pa.Table:
     """The table of an output folder, one row per clip in no particular order; empty when nothing is finished."""
-    gone = set(_superseded(output))
-    tables = [_read(uri, columns=columns) for uri in _files(output) if uri not in gone]
+    tables = [table for _, table in _read_all(_files(output), columns=columns)[0].values()]
     empty = pa.schema([field for field in RECORD_SCHEMA if columns is None or field.name in columns]).empty_table()
     return pa.concat_tables([empty, *tables], promote_options="permissive").replace_schema_metadata(None)
 
@@ -62,8 +66,9 @@ class Records:
     """The driver's side of the table: what is done, and adding to it.
 
     ``extra`` has a ``clip_id`` and columns to carry along. Rows are written ``every_rows`` or ``every_seconds``, on ``flush``
-    and on leaving a ``with`` block. Raises ConfigError when the output has clips made with another ``recipe`` (a fingerprint)
-    than this one, unless ``mixed_recipes``, or when its columns do not go together with ``extra``.
+    and on leaving a ``with`` block; of these only the last two raise when storage is unavailable, else rows are kept for the
+    next time. ``note`` is told when there is much to read first. Raises ConfigError when the output has clips made with another
+    ``recipe`` (a fingerprint) than this one, unless ``mixed_recipes``, or when its columns do not go together with ``extra``.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Records:
         mixed_recipes: bool = False,
         every_rows: int = 500,
         every_seconds: float = 120,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.output = output
         self.done: dict[str, str] = {}
@@ -82,15 +88,18 @@ class Records:
         self._outdated: set[str] = set()
         """Clips that failed under another recipe: this one may do better."""
         self._extra = extra.combine_chunks() if extra is not None and extra.num_columns > 1 else None
-        self._recipe = None if mixed_recipes else recipe
+        self._recipe, self._mixed_recipes = recipe, mixed_recipes
         self._every_rows, self._every_seconds = every_rows, every_seconds
         self._new: dict[str, ClipRecord] = {}
         self._replaced: set[str] = set()
+        self._kept = 0
+        """Rows of ``_new`` that storage did not take the last time."""
+        self._settled: list[str] = []
+        """URIs of pending records whose rows are in the table."""
         self._flushed_at = time.monotonic()
         self._run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
         self._file_count = 0
-        delete(_superseded(output))
-        self._load()
+        self._load(note)
         self.absorb()
 
     def __enter__(self) -> Self:
@@ -124,18 +133,26 @@ class Records:
             self._replaced.add(clip_id)
         self.done[clip_id] = sys.intern(record.error_code)
         self._new[clip_id] = record
-        if len(self._new) >= self._every_rows or time.monotonic() - self._flushed_at >= self._every_seconds:
-            self.flush()
+        if len(self._new) - self._kept >= self._every_rows or time.monotonic() - self._flushed_at >= self._every_seconds:
+            try:
+                self.flush()
+            except StorageUnavailable as error:  # worth another try, and no reason to end a run of days
+                self._kept, self._flushed_at = len(self._new), time.monotonic()
+                log.warning("%d records could not be written and are kept for the next time: %s", self._kept, error)
 
     def flush(self) -> None:
         """Write what was added since the last time as one more file."""
         self._flushed_at = time.monotonic()
-        if not self._new:
-            return
-        self._take_out(self._replaced)
-        self._write(self._with_extra(pa.Table.from_pylist([record.to_row() for record in self._new.values()], RECORD_SCHEMA)))
-        delete(_pending_uri(self.output, record.clip_id) for record in self._new.values() if record.status == "ok")
-        self._new, self._replaced = {}, set()
+        if self._new:
+            self._take_out(self._replaced)
+            rows = [record.to_row() for record in self._new.values()]
+            self._write(self._with_extra(pa.Table.from_pylist(rows, RECORD_SCHEMA)))
+            done = [record.clip_id for record in self._new.values() if record.status == "ok"]
+            self._settled += [_pending_uri(self.output, clip_id) for clip_id in done]
+            self._new, self._replaced, self._kept = {}, set(), 0
+        if self._settled:
+            delete(self._settled)
+            self._settled = []
 
     def compact(self) -> None:
         """Merge small files into large ones. A merged file names those it replaces, so their rows never count twice."""
@@ -159,11 +176,15 @@ class Records:
         self._write(merged.replace_schema_metadata({_SUPERSEDES: json.dumps(names)}), kind="merged")
         delete(group)
 
-    def _load(self) -> None:
+    def _load(self, note: Callable[[str], None] | None) -> None:
         schemas = [RECORD_SCHEMA] if self._extra is None else [RECORD_SCHEMA, self._extra.schema]
-        for uri in _files(self.output):
-            table = _read(uri, columns=["clip_id", "status", "error_code", "recipe"])
-            schemas.append(pq.read_schema(fetch(uri)))
+        uris = _files(self.output)
+        if note and len(uris) > _MANY_FILES:
+            note(f"reading the records of earlier runs, {len(uris)} files")
+        files, superseded = _read_all(uris, columns=["clip_id", "status", "error_code", "recipe"])
+        delete(superseded)
+        for schema, table in files.values():
+            schemas.append(schema)
             self._check_recipe(table.filter(_pc.field("status") == "ok")["recipe"].unique().to_pylist())
             if self._recipe:
                 stale = table.filter((_pc.field("status") != "ok") & (_pc.field("recipe") != self._recipe))
@@ -179,10 +200,10 @@ class Records:
 
     def _check_recipe(self, made_with: Iterable[str]) -> None:
         others = sorted(set(made_with) - {self._recipe})
-        if self._recipe and others:
+        if self._recipe and others and not self._mixed_recipes:
             raise ConfigError(
                 f"{self.output} holds clips made with another recipe ({', '.join(others)}, now {self._recipe}); "
-                "choose another output folder for the new recipe"
+                "choose another output folder for the new recipe, or keep both in this one with mixed_recipes=true"
             )
 
     def absorb(self) -> None:
@@ -203,12 +224,14 @@ class Records:
         if not clip_ids:
             return
         gone = pa.array(list(clip_ids), pa.string())
-        for uri in _files(self.output):
+        for uri, (_, held) in _read_all(_files(self.output), columns=["clip_id"])[0].items():
+            if not _pc.any(_pc.is_in(held["clip_id"], gone)).as_py():
+                continue
             table = _read(uri)
             kept = table.filter(_pc.invert(_pc.is_in(table["clip_id"], gone)))
             if len(kept) == 0:
                 delete([uri])
-            elif len(kept) < len(table):
+            else:
                 write_bytes(uri, _encoded(kept))
 
     def _with_extra(self, table: pa.Table) -> pa.Table:
@@ -220,8 +243,8 @@ class Records:
         return table
 
     def _write(self, table: pa.Table, *, kind: str = "part") -> None:
-        self._file_count += 1
         write_bytes(join(_folder(self.output), f"{kind}-{self._run}-{self._file_count:05d}.parquet"), _encoded(table))
+        self._file_count += 1  # not of one that failed: it may be there all the same, and has to be written over
 
 
 def _folder(output: str) -> str:
@@ -243,17 +266,24 @@ def _encoded(table: pa.Table) -> bytes:
 
 
 def _read(uri: str, *, columns: list[str] | None = None) -> pa.Table:
+    return _read_with_schema(uri, columns=columns)[1]
+
+
+def _read_with_schema(uri: str, *, columns: list[str] | None) -> tuple[pa.Schema, pa.Table]:
+    """The schema of all columns, and these columns."""
     try:
         with pq.ParquetFile(fetch(uri)) as file:
-            return file.read(columns)
+            return file.schema_arrow, file.read(columns)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(
             f"{uri} is not a readable Parquet file ({error}); move it away to have its clips made again"
         ) from error
 
 
-def _superseded(output: str) -> list[str]:
-    uris = _files(output)
-    merged = [_read(uri, columns=[]) for uri in uris if uri.rsplit("/", 1)[-1].startswith("merged-")]
-    names = {name for each in merged for name in json.loads((each.schema.metadata or {}).get(_SUPERSEDES, b"[]"))}
-    return [uri for uri in uris if uri.rsplit("/", 1)[-1] in names]
+def _read_all(uris: list[str], *, columns: list[str] | None) -> tuple[dict[str, tuple[pa.Schema, pa.Table]], list[str]]:
+    """URI -> what it holds, of the files that count; and the URIs of those whose rows another one took over."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        files = dict(zip(uris, pool.map(partial(_read_with_schema, columns=columns), uris), strict=True))
+    names = {name for schema, _ in files.values() for name in json.loads((schema.metadata or {}).get(_SUPERSEDES, b"[]"))}
+    superseded = [uri for uri in uris if uri.rsplit("/", 1)[-1] in names]
+    return {uri: files[uri] for uri in uris if uri not in superseded}, superseded

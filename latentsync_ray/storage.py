@@ -29,7 +29,8 @@ __all__ = ["delete", "exists", "fetch", "find_files", "is_remote", "join", "list
 
 _T = TypeVar("_T")
 
-_ATTEMPTS = 5
+_ATTEMPTS, _PATIENCE = 5, 120.0
+"""Retries end after both so many attempts (one may take long) and so many seconds: object stores are away for minutes."""
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 """Protocol -> the extra of this package that brings its filesystem."""
 _TRANSPORTS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests", "urllib3"}
@@ -237,7 +238,8 @@ def _attempt(uri: str, action: Callable[..., _T], *args: Any, writing: bool = Fa
         told = _tell(cause)
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         if told is StorageUnavailable:
-            raise StorageUnavailable(f"{_shown(uri)}: storage failed {_ATTEMPTS} times, last with: {reason}") from cause
+            times = ended.last_attempt.attempt_number
+            raise StorageUnavailable(f"{_shown(uri)}: storage failed {times} times, last with: {reason}") from cause
         if writing:
             raise ConfigError(
                 f"cannot write {_shown(uri)}: {reason}; check that the place exists and its permissions"
@@ -263,7 +265,8 @@ def _tell(error: BaseException | None) -> type[ClipError] | None:
 
 def _give_up(state: RetryCallState) -> bool:
     error = state.outcome.exception() if state.outcome else None
-    return state.attempt_number >= _ATTEMPTS or _tell(error) is not StorageUnavailable
+    waited = max(state.idle_for, state.seconds_since_start or 0.0)
+    return (state.attempt_number >= _ATTEMPTS and waited >= _PATIENCE) or _tell(error) is not StorageUnavailable
 
 
 _RETRYING = Retrying(

@@ -1,15 +1,19 @@
-"""A detector that goes wrong: a red frame takes its process along, a blue one meets a bug."""
+"""A detector that goes wrong (a red frame takes its process along, a blue one meets a bug), and sinks that do."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 
+from latentsync_ray.errors import ConfigError
 from latentsync_ray.faces import Box
 from latentsync_ray.faces.embedded import EmbeddedDetector
+from latentsync_ray.sinks import Published
+from latentsync_ray.sinks.mp4 import Mp4Sink
 
-__all__ = ["Faulty"]
+__all__ = ["Faulty", "FaultySink", "RefusingSink"]
 
 
 class Faulty(EmbeddedDetector):
@@ -22,3 +26,19 @@ class Faulty(EmbeddedDetector):
         if blue > 180 and max(red, green) < 60:
             raise ZeroDivisionError("a bug in a detector")
         return super().__call__(frame, near)
+
+
+class FaultySink(Mp4Sink):
+    """Meets a bug over a clip named "odd"."""
+
+    def publish(self, local_mp4: Path, clip_id: str) -> Published:
+        if clip_id == "odd":
+            raise ZeroDivisionError("a bug in a sink")
+        return super().publish(local_mp4, clip_id)
+
+
+class RefusingSink(Mp4Sink):
+    """May not write."""
+
+    def publish(self, local_mp4: Path, clip_id: str) -> Published:
+        raise ConfigError(f"no place for {clip_id}")

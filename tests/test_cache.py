@@ -72,6 +72,23 @@ def test_leftovers_of_a_killed_download_go_too(monkeypatch, folder):
     assert not leftover.exists()
 
 
+def test_a_download_that_ends_while_files_are_listed_disturbs_nobody(monkeypatch, folder):
+    keep("a")
+    (folder / "b.part").write_bytes(b"half")
+    scandir = os.scandir
+
+    def listed(place: Path) -> list[os.DirEntry]:
+        entries = list(scandir(place))
+        if place == folder:
+            (folder / "b.part").replace(folder / "b")
+        return entries
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", listed)
+        assert keep("c").exists()
+    assert (folder / "b").exists()
+
+
 def test_the_size_limit_must_be_a_number(monkeypatch):
     monkeypatch.setenv("LATENTSYNC_RAY_CACHE_GB", "plenty")
     with pytest.raises(ConfigError, match="LATENTSYNC_RAY_CACHE_GB is 'plenty'"):

@@ -16,7 +16,7 @@ HOUSE = Path(latentsync_ray.__file__).parent
 GROUND = {"assets", "cache", "config", "errors", "registry", "storage", "types"}
 FLOORS = (
     GROUND,
-    {"faces", "manifest", "measure", "media", "model", "portrait", "records", "sinks"},
+    {"faces", "lease", "manifest", "measure", "media", "model", "portrait", "records", "sinks"},
     {"stages"},
     {"evaluate", "local", "pipeline", "progress", "report"},
     {"driver", "serve"},

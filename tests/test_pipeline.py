@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import ray
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 
+import latentsync_ray
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset
 from latentsync_ray.pipeline import dub
 from latentsync_ray.stages.rows import BUG
@@ -25,7 +28,8 @@ RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # workers find the faulty detectors
+        own = str(Path(latentsync_ray.__file__).parent.parent)  # workers find this checkout and the faulty detectors
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), own]))
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=400 << 20)
         yield
         ray.shutdown()
@@ -100,6 +104,26 @@ def test_clips_that_kill_their_worker_or_meet_a_bug_do_not_stop_the_others(pairs
     assert "ZeroDivisionError: a bug in a detector" in bug.error
 
 
+@pytest.fixture(scope="module")
+def many(pairs: list[Pair]) -> list[Pair]:
+    """More clips than may be joined at once."""
+    return [replace(pairs[0], clip_id=clip_id) for clip_id in ("odd", *(f"talk{number}" for number in range(9)))]
+
+
+def test_a_bug_in_a_join_costs_its_own_clip_only(many: list[Pair], tmp_path: Path) -> None:
+    results = list(dub(many, job(tmp_path).model_copy(update={"sink": "faulty:FaultySink"})))
+    assert records(iter(results)) == {f"talk{number}": "ok" for number in range(9)}
+    (bug,) = [result for result in results if isinstance(result, Part) and result.error_code]
+    assert (bug.clip_id, bug.error_code) == ("odd", BUG)
+    assert "while working on clip 'odd'" in bug.error
+    assert "ZeroDivisionError: a bug in a sink" in bug.error
+
+
+def test_a_setting_that_only_a_join_can_check_stops_the_job(many: list[Pair], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no place for "):
+        records(dub(many, job(tmp_path).model_copy(update={"sink": "faulty:RefusingSink"})))
+
+
 def test_a_setting_that_only_workers_can_check_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown detector 'nonsense'"):
         records(dub(pairs, job(tmp_path, detector="nonsense")))
@@ -112,6 +136,18 @@ def test_a_model_that_is_not_there_stops_the_job_at_once(pairs: list[Pair], tmp_
     (tmp_path / "model" / "latentsync.json").write_text('{"resolution": 128}')
     with pytest.raises(ModelError, match="no weights"):
         records(dub(pairs, job(tmp_path, model=str(tmp_path / "model"))))
+
+
+def test_a_first_pass_that_waits_in_vain_blames_no_clip(pairs: list[Pair], tmp_path: Path) -> None:
+    waiting = Cluster(sync_gpus=99, no_progress_seconds=8)
+    with pytest.raises(ConfigError, match="of 4 clips nothing came in 8 s") as caught:
+        list(dub(pairs, job(tmp_path).model_copy(update={"cluster": waiting})))
+    told = str(caught.value)
+    assert "at least 1 model workers of 99 GPU and 0.5 CPU" in told
+    assert "and 2 CPU (" in told
+    logs = re.search(r"Ray's logs \((.*?)\)", told)
+    assert logs
+    assert Path(logs[1]).is_dir()
 
 
 def test_a_dataset_of_pairs_becomes_a_dataset_of_records(pairs: list[Pair], tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import Counter
 from dataclasses import fields
+from functools import partial
+from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -11,7 +14,7 @@ import pytest
 
 from latentsync_ray import records as room
 from latentsync_ray import storage
-from latentsync_ray.errors import ConfigError
+from latentsync_ray.errors import ConfigError, StorageUnavailable
 from latentsync_ray.records import RECORD_SCHEMA, Records, commit_pending, read_records
 from latentsync_ray.types import ClipRecord
 
@@ -20,8 +23,8 @@ def ok(clip_id: str, **known) -> ClipRecord:
     return ClipRecord.from_row({"clip_id": clip_id, "video": "v", "audio": "a", "status": "ok", "recipe": "r1", **known})
 
 
-def failed(clip_id: str, code: str = "no_face") -> ClipRecord:
-    return ok(clip_id, status="failed", error_code=code, error="why")
+def failed(clip_id: str, code: str = "no_face", **known) -> ClipRecord:
+    return ok(clip_id, status="failed", error_code=code, error="why", **known)
 
 
 def ids(*names: str) -> pa.ChunkedArray:
@@ -139,6 +142,72 @@ def test_adding_a_clip_again_replaces_its_row(output):
     assert len(files(output)) == 3  # emptied files are gone
 
 
+@pytest.fixture
+def outage(monkeypatch):
+    """``outage("write_bytes")``: this change of storage is done, and told to have failed; ``outage()``: all is well again."""
+    real = {"write_bytes": storage.write_bytes, "delete": storage.delete}
+
+    def away(name: str, *args) -> None:
+        real[name](*args)
+        raise StorageUnavailable("the bucket is away")
+
+    def switch(*names: str) -> None:
+        for name, action in real.items():
+            monkeypatch.setattr(room, name, partial(away, name) if name in names else action)
+
+    return switch
+
+
+@pytest.mark.parametrize("fails", ["write_bytes", "delete"])
+def test_an_outage_does_not_end_the_run_and_doubles_nothing(output, outage, caplog, fails):
+    table = Records(output, every_rows=2)
+    for name in "abcd":
+        commit_pending(output, ok(name))
+    outage(fails)
+    for record in (ok("a"), failed("b"), ok("c")):
+        table.add(record)
+    assert caplog.text.count("the bucket is away") == 1, "not tried again with every row"
+    outage()
+    table.add(ok("b"))
+    table.add(ok("d"))
+    table.flush()
+    assert codes(output) == {"a": "", "b": "", "c": "", "d": ""}
+    assert pending(output) == []
+
+
+def test_leaving_during_an_outage_raises(output, outage):
+    with pytest.raises(StorageUnavailable), Records(output) as table:  # noqa: PT012
+        table.add(ok("a"))
+        outage("write_bytes")
+
+
+def test_files_are_read_once_each_and_together(output, monkeypatch):
+    for name in "ab":
+        with Records(output) as table:
+            table.add(ok(name))
+    read, together = [], threading.Barrier(2, timeout=60)
+
+    def fetch(uri: str) -> Path:
+        together.wait()
+        read.append(uri)
+        return storage.fetch(uri)
+
+    monkeypatch.setattr(room, "fetch", fetch)
+    assert Records(output).done == {"a": "", "b": ""}
+    assert sorted(read) == files(output)
+    assert set(codes(output)) == {"a", "b"}
+    assert len(read) == 4
+
+
+def test_much_to_read_is_noted(output):
+    noted: list[str] = []
+    with Records(output, every_rows=1) as table:
+        for number in range(6):
+            table.add(ok(f"c{number}"))
+            Records(output, note=noted.append)
+    assert noted == ["reading the records of earlier runs, 6 files"]
+
+
 # What is left to do
 
 
@@ -160,15 +229,27 @@ def test_another_recipe_is_refused(output):
         table.add(failed("b"))
     Records(output, recipe="r1")
     Records(output)
-    with pytest.raises(ConfigError, match=r"another recipe \(r1, now r2\); choose another output folder"):
+    with pytest.raises(ConfigError, match=r"another recipe \(r1, now r2\); choose another output folder .* mixed_recipes=true"):
         Records(output, recipe="r2")
     assert Records(output, recipe="r2", mixed_recipes=True).done == {"a": "", "b": "no_face"}
 
 
-def test_failures_of_another_recipe_do_not_count(output):
+def test_another_recipe_tries_again_what_failed(output):
+    with Records(output, recipe="r1") as table:
+        table.add(ok("a"))
+        table.add(failed("b"))
+    clips = ids("a", "b")
+    assert Records(output, recipe="r1", mixed_recipes=True).left(clips) == []
+    with Records(output, recipe="r2", mixed_recipes=True) as table:
+        assert table.left(clips) == [1]
+        table.add(failed("b", recipe="r2"))
+    assert Records(output, recipe="r2", mixed_recipes=True).left(clips) == []
+
+
+def test_another_recipe_needs_no_leave_where_nothing_succeeded(output):
     with Records(output, recipe="r1") as table:
         table.add(failed("b"))
-    assert Records(output, recipe="r2").left(ids("b"), retry_failed=True) == [0]
+    assert Records(output, recipe="r2").left(ids("b")) == [0]
 
 
 def test_another_recipe_s_pending_records_are_refused(output):

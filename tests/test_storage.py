@@ -285,10 +285,10 @@ def test_http_recovers_from_passing_failures(site):
 
 
 def test_http_that_keeps_failing(site):
-    site.replies = [503] * 50
-    with pytest.raises(StorageUnavailable, match="5 times"):
+    site.replies = [503] * 1000
+    with pytest.raises(StorageUnavailable, match=r"failed \d+ times") as caught:
         storage.fetch(url(site))
-    assert len(site.replies) == 50 - 2 * 5
+    assert f"failed {(1000 - len(site.replies)) // 2} times" in str(caught.value)
 
 
 def test_http_denied_is_not_retried(site):
@@ -319,11 +319,29 @@ def test_passing_errors_are_retried(memory, monkeypatch, error):
     calls = fail_times(monkeypatch, memory, "cat_file", 3, error)
     assert storage.read_bytes("memory://a") == b"x"
     assert len(calls) == 4
-    calls = fail_times(monkeypatch, memory, "cat_file", 99, error)
+    calls = fail_times(monkeypatch, memory, "cat_file", 999, error)
     with pytest.raises(StorageUnavailable, match="memory://a") as caught:
         storage.read_bytes("memory://a")
-    assert len(calls) == 5
+    assert f"failed {len(calls)} times" in str(caught.value)
     assert caught.value.__cause__ is error
+
+
+def test_retries_go_on_for_two_minutes(memory, monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(storage._RETRYING, "sleep", waits.append)
+    fail_times(monkeypatch, memory, "cat_file", 999, ConnectionResetError())
+    with pytest.raises(StorageUnavailable):
+        storage.read_bytes("memory://a")
+    assert 120 <= sum(waits) <= 135
+    assert max(waits) <= 15
+
+
+def test_attempts_that_take_long_are_made_five_times(memory, monkeypatch):
+    monkeypatch.setattr(storage, "_PATIENCE", 0.0)
+    calls = fail_times(monkeypatch, memory, "cat_file", 999, ConnectionResetError())
+    with pytest.raises(StorageUnavailable, match="failed 5 times"):
+        storage.read_bytes("memory://a")
+    assert len(calls) == 5
 
 
 @pytest.mark.parametrize("error", [PermissionError("denied"), OSError("Forbidden: a"), OSError(errno.EINVAL, "bad bucket")])

@@ -9,8 +9,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.compute
 from PIL import Image, ImageDraw, ImageFont
 
 from latentsync_ray.config import Recipe
@@ -25,6 +27,7 @@ from latentsync_ray.types import ClipRecord
 
 __all__ = ["contact_sheet", "draw_sheet"]
 
+_pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 _COLUMNS = ["clip_id", "status", "error_code", "error", "video", "audio", "output", "frames", "fps", "duration", "loop_mode"]
 _WIDTH, _MARGIN, _GAP, _SEAM, _RADIUS = 1600, 24, 14, 2, 10
 _INNER = _WIDTH - 4 * _MARGIN
@@ -50,13 +53,11 @@ def contact_sheet(output: str, png: Path, *, rows: int = 12) -> None:
     table = read_records(output, columns=_COLUMNS).sort_by("clip_id")
     if len(table) == 0:
         raise ConfigError(f"{output} has no records: run a job with this output first")
-    records = [ClipRecord.from_row(row) for row in table.to_pylist()]
-    ok = [record for record in records if record.status == "ok"]
-    failed = [record for record in records if record.status != "ok"]
+    ok, failed = table.filter(_pc.field("status") == "ok"), table.filter(_pc.field("status") != "ok")
     failed_rows = min(len(failed), max(rows // 3, rows - len(ok)))
-    shown = [*ok[: rows - failed_rows], *failed[:failed_rows]]
-    title = f"{len(ok)} of {len(records)} clips ok" + (f", {len(shown)} shown" if len(shown) < len(records) else "")
-    draw_sheet(shown, png, title=title)
+    shown = [*ok.slice(0, rows - failed_rows).to_pylist(), *failed.slice(0, failed_rows).to_pylist()]
+    title = f"{len(ok)} of {len(table)} clips ok" + (f", {len(shown)} shown" if len(shown) < len(table) else "")
+    draw_sheet([ClipRecord.from_row(row) for row in shown], png, title=title)
 
 
 def draw_sheet(records: Sequence[ClipRecord], png: Path, *, title: str = "") -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from latentsync_ray import errors
 from latentsync_ray.errors import ClipError, ConfigError, DeviceLost, LatentSyncError, ModelError
 from latentsync_ray.types import Row
 
-__all__ = ["BUG", "Naming", "apply", "foreign", "raise_settings", "task"]
+__all__ = ["BUG", "Naming", "apply", "attempt", "foreign", "raise_settings", "task"]
 
 BUG = "bug"
 """Error code of rows that met one; never recorded."""
@@ -39,28 +39,32 @@ def task(stage: partial[Any], takes: type[Row], gives: type[Row]) -> Callable[[d
 
 
 def apply(stage: Callable[[Any], Any], row: dict[str, Any], takes: type[Row], gives: type[Row]) -> Iterator[dict[str, Any]]:
-    """Call a stage on a row of a block, and give rows of the next.
+    """Call a stage on a row of a block, and give rows of the next. Columns that are not ours are carried along."""
+    carried = foreign(row, takes)
+    for result in attempt(stage, takes.from_row(row), gives):
+        yield {**carried, **result.to_row()}
 
-    Rows that carry an error pass by, and errors become such rows: Ray Data would drop them, or end everything. Columns that are
-    not ours are carried along.
+
+def attempt(stage: Callable[[Any], Any], taken: Row, gives: type[Row]) -> Iterator[Row]:
+    """Call a stage on what it takes, and give what it makes of it.
+
+    What carries an error passes by, and errors become such rows: Ray Data would drop them, or end everything.
     """
-    taken, carried = takes.from_row(row), foreign(row, takes)
     if taken.error_code:
-        yield {**carried, **gives.failed(taken).to_row()}
+        yield gives.failed(taken)
         return
     bug = _Bug()
     with bug:
         try:
             results = stage(taken)
-            for result in [results] if isinstance(results, Row) else results:
-                yield {**carried, **result.to_row()}
+            yield from [results] if isinstance(results, Row) else results
         except ClipError as error:
-            yield {**carried, **gives.failed(taken, error).to_row()}
+            yield gives.failed(taken, error)
         except (ConfigError, ModelError) as error:
-            yield {**carried, **gives.failed(taken).to_row(), "error_code": type(error).__name__, "error": str(error)}
+            yield replace(gives.failed(taken), error_code=type(error).__name__, error=str(error))
     if bug.traceback:
         text = f"while working on clip {taken.clip_id!r}:\n{bug.traceback}"
-        yield {**carried, **gives.failed(taken).to_row(), "error_code": BUG, "error": text}
+        yield replace(gives.failed(taken), error_code=BUG, error=text)
 
 
 class Naming:

@@ -93,6 +93,16 @@ def test_how_many_rows(tmp_path, ok, failed, rows, shown):
     assert len(card_heights(draw(tmp_path, *records, rows=rows))) == shown
 
 
+def test_clips_that_are_not_drawn_cost_nothing(tmp_path, monkeypatch):
+    with Records(str(tmp_path)) as table:
+        for number in range(50):
+            table.add(ClipRecord.from_row({"clip_id": f"{number}", "video": "/none", "audio": "a", "status": "ok"}))
+    made, from_row = [], ClipRecord.from_row
+    monkeypatch.setattr(ClipRecord, "from_row", lambda row: made.append(row) or from_row(row))
+    contact_sheet(str(tmp_path), tmp_path / "sheet.png", rows=4)
+    assert len(made) == 4
+
+
 def test_nothing_yet(tmp_path):
     with pytest.raises(ConfigError, match="has no records"):
         contact_sheet(str(tmp_path), tmp_path / "sheet.png")

@@ -1,0 +1,119 @@
+"""One run at a time in an output: the file ``{output}/_work/run.json`` says whose, and is renewed as long as the run lives.
+
+Storage knows no locks: of two runs that start in the same moment, one finds out at its next beat, and is told to stop.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import uuid
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from latentsync_ray import storage
+from latentsync_ray.errors import ConfigError, InputNotFound, LatentSyncError
+
+__all__ = ["Lease"]
+
+log = logging.getLogger(__name__)
+
+_BEAT, _STALE = 30.0, 180.0
+"""Seconds between two signs of life, and without one after which a run counts as dead: more than storage is retried."""
+_HELD: set[str] = set()
+"""Tokens of this process's runs. Another one with its host and id was before it, as in a container that is started again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    host: str
+    pid: int
+    started: str
+    beat: str  # the last sign of life; both in UTC, ISO 8601
+    token: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.started}"
+
+    def lives(self) -> bool:
+        gone = self.host == socket.gethostname() and self.token not in _HELD and _is_gone(self.pid)
+        return not gone and datetime.now(UTC) - datetime.fromisoformat(self.beat) < timedelta(seconds=_STALE)
+
+
+class Lease:
+    """``with Lease(output) as lease``: no other run works there meanwhile. Raises ConfigError when one does."""
+
+    def __init__(self, output: str) -> None:
+        self._output, self._uri = output, storage.join(output, "_work", "run.json")
+        self._run = _Run(host=socket.gethostname(), pid=os.getpid(), started=_now(), beat="", token=uuid.uuid4().hex)
+        self._taken_by: _Run | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="latentsync-lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        if (other := self._read()) and other.lives():
+            raise ConfigError(
+                f"another run is at work in {self._output}: {other}, last sign of life {other.beat}. Wait for its end or "
+                f"choose another output; if it was killed, start again {_STALE / 60:.0f} minutes after that sign of life"
+            )
+        self._write()
+        _HELD.add(self._run.token)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        _HELD.discard(self._run.token)
+        try:
+            if self._is_ours():
+                storage.delete([self._uri])
+        except LatentSyncError as failure:
+            log.warning("%s could not be removed: %s", self._uri, failure)
+
+    def check(self) -> None:
+        """Raise ConfigError when another run, which saw no sign of life from here, has taken the output over."""
+        if self._taken_by:
+            raise ConfigError(
+                f"this run stops: another took {self._output} over ({self._taken_by}), because both started at once or this "
+                f"one gave no sign of life for {_STALE / 60:.0f} minutes; finished clips are kept"
+            )
+
+    def _keep(self) -> None:
+        while not self._ended.wait(_BEAT):
+            try:
+                if not self._is_ours():
+                    return
+                self._write()
+            except LatentSyncError as failure:
+                log.warning("the sign of life in %s could not be renewed: %s", self._uri, failure)
+
+    def _is_ours(self) -> bool:
+        other = self._read()
+        self._taken_by = other if other and other.token != self._run.token else None
+        return not self._taken_by
+
+    def _read(self) -> _Run | None:
+        try:
+            return _Run(**json.loads(storage.read_bytes(self._uri)))
+        except (InputNotFound, ValueError, TypeError):
+            return None  # nothing there, or nothing of ours
+
+    def _write(self) -> None:
+        storage.write_bytes(self._uri, json.dumps(asdict(replace(self._run, beat=_now()))).encode())
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)  # else it is another user's
+    return pid == os.getpid()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

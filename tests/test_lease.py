@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from latentsync_ray import Cluster, Job, Recipe, driver, lease, storage
+from latentsync_ray.errors import ConfigError, StorageUnavailable
+from latentsync_ray.lease import Lease
+from latentsync_ray.stages.join import failed_record
+from latentsync_ray.types import Pair
+
+HERE = socket.gethostname()
+
+
+@pytest.fixture(params=["local", "memory"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An output folder on disk, and one in an object store."""
+    if request.param == "local":
+        yield str(tmp_path / "out")
+    else:
+        fs = fsspec.filesystem("memory")
+        yield "memory://out"
+        fs.store.clear()
+        fs.pseudo_dirs[:] = [""]
+
+
+def sign(output: str) -> str:
+    return storage.join(output, "_work", "run.json")
+
+
+def signed(output: str, *, host: str = "elsewhere", pid: int = 17, ago: float = 5) -> dict[str, object]:
+    """Leave the sign of another run."""
+    beat = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(timespec="seconds")
+    run = {"host": host, "pid": pid, "started": "2026-01-02T03:04:05+00:00", "beat": beat, "token": "other"}
+    storage.write_bytes(sign(output), json.dumps(run).encode())
+    return run
+
+
+def read(output: str) -> dict[str, object]:
+    return json.loads(storage.read_bytes(sign(output)))
+
+
+def dead() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_a_run_signs_and_takes_its_sign_along(output):
+    with Lease(output):
+        assert (read(output)["host"], read(output)["pid"]) == (HERE, os.getpid())
+    assert storage.find_files(output) == []
+    with pytest.raises(ZeroDivisionError), Lease(output):
+        raise ZeroDivisionError
+    assert storage.find_files(output) == []
+
+
+@pytest.mark.parametrize(("host", "pid"), [("elsewhere", 17), (HERE, os.getppid())])
+def test_a_second_run_is_refused(output, host, pid):
+    run = signed(output, host=host, pid=pid)
+    told = rf"process {pid} on {host}, since 2026-01-02T03:04:05\+00:00, last sign of life 20.*3 minutes"
+    with pytest.raises(ConfigError, match=told), Lease(output):
+        pass
+    assert read(output) == run
+
+
+def test_a_second_run_of_the_same_process_is_refused(output):
+    with Lease(output):
+        with pytest.raises(ConfigError, match=f"process {os.getpid()} on {HERE}"), Lease(output):
+            pass
+        assert storage.exists(sign(output))
+
+
+def test_a_run_whose_process_is_gone_stops_nobody(output):
+    signed(output, host=HERE, pid=dead())
+    with Lease(output):
+        assert read(output)["pid"] == os.getpid()
+    signed(output, host=HERE, pid=os.getpid())  # a container's first process, started again
+    with Lease(output):
+        pass
+    signed(output, ago=200)
+    with Lease(output):
+        assert read(output)["host"] == HERE
+    storage.write_bytes(sign(output), b"{}")
+    with Lease(output):
+        assert read(output)["host"] == HERE
+
+
+def test_the_sign_is_renewed_through_an_outage(output, monkeypatch):
+    written, renewed = [], threading.Event()
+
+    def write(uri: str, data: bytes) -> None:
+        written.append(json.loads(data))
+        if len(written) == 2:
+            raise StorageUnavailable("the bucket is away")
+        if len(written) == 3:
+            renewed.set()
+
+    monkeypatch.setattr(lease, "_BEAT", 0.001)
+    monkeypatch.setattr(storage, "write_bytes", write)
+    with Lease(output) as held:
+        assert renewed.wait(60)
+        held.check()
+    first, _, third, *_ = written
+    assert {name: third[name] for name in ("token", "started")} == {name: first[name] for name in ("token", "started")}
+
+
+def test_a_run_that_was_taken_over_stops_and_leaves_the_sign(output, monkeypatch):
+    monkeypatch.setattr(lease, "_BEAT", 0.001)
+    with Lease(output) as held:
+        held._ended.set()
+        held._thread.join()  # no beat comes between
+        run = signed(output)
+        held._ended.clear()
+        held._keep()
+        with pytest.raises(ConfigError, match=r"this run stops.*process 17 on elsewhere"):
+            held.check()
+    assert read(output) == run
+
+
+def test_a_job_holds_a_lease(output, tmp_path, monkeypatch):
+    (tmp_path / "pairs.jsonl").write_text('{"video": "v.mp4", "audio": "a.wav", "clip_id": "a"}\n')
+    job = Job(
+        manifest=str(tmp_path / "pairs.jsonl"),
+        output=output,
+        recipe=Recipe(model="tiny-random"),
+        cluster=Cluster(runner="local"),
+        failure_budget=1.0,
+    )
+    seen = []
+
+    def dub(pairs, job):
+        seen.append(read(output)["pid"])
+        for pair in pairs:
+            yield failed_record(Pair.failed(pair, StorageUnavailable("away")), job.recipe)
+
+    monkeypatch.setattr(driver, "_runner", lambda job: dub)
+    signed(output)
+    with pytest.raises(ConfigError, match="another run is at work"):
+        driver.run(job)
+    assert storage.find_files(output) == [sign(output)]
+    signed(output, host=HERE, pid=dead())
+    assert driver.run(job).failed == 1
+    assert seen == [os.getpid()]
+    assert storage.find_files(storage.join(output, "_work")) == []
