@@ -30,7 +30,9 @@ __all__ = ["delete", "exists", "fetch", "find_files", "is_remote", "join", "list
 _T = TypeVar("_T")
 
 _ATTEMPTS, _PATIENCE = 5, 120.0
-"""Retries end after both so many attempts (one may take long) and so many seconds: object stores are away for minutes."""
+"""Retries end after so many attempts; of object stores, which may be away for minutes, not before so many seconds either. Web
+sites are not waited for: a dataset may have dead ones by the thousand.
+"""
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 """Protocol -> the extra of this package that brings its filesystem."""
 _TRANSPORTS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests", "urllib3"}
@@ -211,7 +213,9 @@ def _at(uri: str) -> tuple[Any, str]:
         fs, path = url_to_fs(uri, **options)
     except ImportError as error:
         extra = _EXTRAS.get(str(protocol))
-        remedy = f"pip install latentsync-ray[{extra}]" if extra else str(error)
+        remedy = (
+            f"install the extra {extra!r} of this package (in a checkout: pip install '.[{extra}]')" if extra else str(error)
+        )
         raise ConfigError(f"{_shown(uri)} needs a filesystem that is not installed: {remedy}") from error
     except ValueError as error:
         raise InputNotFound(f"{_shown(uri)} is not a usable URI: {error}") from error
@@ -232,7 +236,8 @@ def _check_size(got: int, expected: int | None) -> None:
 def _attempt(uri: str, action: Callable[..., _T], *args: Any, writing: bool = False) -> _T:
     """``action(*args)``, again while it fails for a passing reason; its errors told as ours."""
     try:
-        return _RETRYING(action, *args)
+        patience = _PATIENCE if is_remote(uri) and not uri.startswith(("http://", "https://")) else 0.0
+        return _RETRYING.copy(stop=partial(_give_up, patience=patience))(action, *args)
     except RetryError as ended:
         cause = ended.last_attempt.exception()
         told = _tell(cause)
@@ -263,15 +268,14 @@ def _tell(error: BaseException | None) -> type[ClipError] | None:
     return StorageUnavailable if type(error).__module__.partition(".")[0] in _TRANSPORTS and not answered else None
 
 
-def _give_up(state: RetryCallState) -> bool:
+def _give_up(state: RetryCallState, *, patience: float) -> bool:
     error = state.outcome.exception() if state.outcome else None
     waited = max(state.idle_for, state.seconds_since_start or 0.0)
-    return (state.attempt_number >= _ATTEMPTS and waited >= _PATIENCE) or _tell(error) is not StorageUnavailable
+    return (state.attempt_number >= _ATTEMPTS and waited >= patience) or _tell(error) is not StorageUnavailable
 
 
 _RETRYING = Retrying(
     retry=retry_if_exception(lambda error: _tell(error) is not None),
-    stop=_give_up,
     wait=wait_random_exponential(multiplier=0.5, max=15),  # full jitter, so that many workers do not return at once
 )
 

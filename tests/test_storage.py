@@ -336,6 +336,15 @@ def test_retries_go_on_for_two_minutes(memory, monkeypatch):
     assert max(waits) <= 15
 
 
+def test_a_dead_web_site_is_not_waited_for(monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(storage._RETRYING, "sleep", waits.append)
+    with pytest.raises(StorageUnavailable, match="failed 5 times"):
+        storage.fetch("http://127.0.0.1:9/a.mp4")
+    assert len(waits) == 4
+    assert sum(waits) < 10
+
+
 def test_attempts_that_take_long_are_made_five_times(memory, monkeypatch):
     monkeypatch.setattr(storage, "_PATIENCE", 0.0)
     calls = fail_times(monkeypatch, memory, "cat_file", 999, ConnectionResetError())
@@ -386,7 +395,7 @@ def test_a_missing_filesystem_names_its_extra(monkeypatch, protocol, extra):
         raise ImportError("not installed")
 
     monkeypatch.setattr(storage, "url_to_fs", missing)
-    with pytest.raises(ConfigError, match=rf"pip install latentsync-ray\[{extra}\]"):
+    with pytest.raises(ConfigError, match=rf"pip install '\.\[{extra}\]'"):
         storage.fetch(f"{protocol}://bucket/a.mp4")
 
 

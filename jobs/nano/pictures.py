@@ -8,6 +8,7 @@ nothing to be learned about the wanted mouth from the filmed one.
 from __future__ import annotations
 
 import dataclasses as dc
+import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -87,7 +88,9 @@ def save_scenes(path: Path, tracks: Sequence[Track], count: int, *, resolution: 
         [tracks[track].curves[frame : frame + WINDOW] for track, frame in zip(scene.tracks, scene.frames, strict=True)]
         for scene in heard
     ]
-    with ProcessPoolExecutor(initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # Spawned: OpenCV waits for ever for threads that a fork left behind.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         rendered = pool.map(partial(render_scene, resolution=resolution), range(first, count), curves)
         for number, scene in enumerate(rendered, start=first):
             scenes[number] = scene

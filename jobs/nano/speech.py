@@ -6,6 +6,7 @@ Neither the voices nor the sentences of the shipped demo, nor those that the tes
 from __future__ import annotations
 
 import dataclasses as dc
+import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -160,7 +161,7 @@ def _sentence(draw: np.random.Generator) -> np.ndarray:
 
 def save_tracks(path: Path, count: int) -> None:
     """Make ``count`` tracks, on all cores."""
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         tracks = list(pool.map(make_track, range(count), chunksize=4))
     sound = np.concatenate([track.sound for track in tracks])
     lengths = np.array([len(track.sound) for track in tracks])

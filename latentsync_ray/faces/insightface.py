@@ -64,7 +64,7 @@ def _face_analysis() -> Any:
     except ImportError as error:
         raise ConfigError(
             f'the detector "insightface" needs packages that are not installed ({error.name}): '
-            'pip install "latentsync-ray[insightface]"; its models are licensed for non-commercial research only'
+            "in a checkout, pip install '.[insightface]'; its models are licensed for non-commercial research only"
         ) from error
     app = FaceAnalysis(
         allowed_modules=["detection", "landmark_2d_106"],

@@ -132,7 +132,7 @@ def connect(url: str) -> Engine:
         _Base.metadata.create_all(engine)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         shown = re.sub(r":[^:@/]*@", ":***@", url)
-        missing = " (pip install 'latentsync-ray[postgres]')" if isinstance(error, ModuleNotFoundError) else ""
+        missing = " (in a checkout: pip install '.[postgres]')" if isinstance(error, ModuleNotFoundError) else ""
         raise ConfigError(f"database {shown!r} is not a usable SQLAlchemy URL: {error}{missing}") from error
     except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
