@@ -64,7 +64,10 @@ def _print_report(numbers: Report) -> None:
     if numbers.failures:
         failures = table("error", "clips", "try again?", "for example")
         for each in numbers.failures:
-            again = "by itself in the next run" if each.transient else "with retry_failed=true"
+            if numbers.cost is None:
+                again = "by itself in the next run" if each.transient else "with retry_failed=true"
+            else:  # a server's: nothing is made again unless somebody asks
+                again = "when asked again" if each.transient else "no"
             failures.add_row(f"[red]{each.code}[/]", str(each.count), again, escape(f"{each.clip_id}: {each.message}"))
         OUT.print()
         OUT.print(failures)

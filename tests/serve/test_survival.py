@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 
 APP = "fal-ai/latentsync"
 HEADERS = {"Authorization": f"Key {SECRET}"}
-REQUESTS = 50
+MANY = 50
 
 
 def upload(client: httpx.Client, path: Path) -> str:
@@ -65,18 +65,22 @@ def survive(command: list[str], port: int, ready: str, pair: tuple[Path, Path], 
     assert sum(row.attempts for row in rows) <= requests + 3, "only what was in work is begun again"
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_fifty_requests(kind: str, request: pytest.FixtureRequest, tmp_path: Path, blink: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "requests"), [("sqlite", 15), ("postgres", 10), pytest.param("sqlite", MANY, marks=pytest.mark.slow)]
+)
+def test_killed_and_started_again(
+    kind: str, requests: int, request: pytest.FixtureRequest, tmp_path: Path, blink: tuple[Path, Path]
+) -> None:
     port, folder = free_port(), tmp_path / "data"
     url = request.getfixturevalue("postgres") if kind == "postgres" else ""
     command = [sys.executable, "tests/serve_process.py", str(folder), str(port), *([url] if url else [])]
-    survive(command, port, "ready", blink, REQUESTS if kind == "sqlite" else 10, url or f"sqlite:///{folder}/queue.sqlite")
+    survive(command, port, "ready", blink, requests, url or f"sqlite:///{folder}/queue.sqlite")
 
 
 @pytest.mark.slow
-def test_fifty_requests_on_ray(tmp_path: Path, blink: tuple[Path, Path]) -> None:
+def test_killed_and_started_again_on_ray(tmp_path: Path, blink: tuple[Path, Path]) -> None:
     command = [str(Path(sys.executable).parent / "latentsync-ray"), "serve", "--model", "tiny-random", "--steps", "1"]
     assert shutil.which(command[0])
     port, folder = free_port(), tmp_path / "data"
     command += ["--port", str(port), "--folder", str(folder)]
-    survive(command, port, "playground", blink, REQUESTS, f"sqlite:///{folder}/queue.sqlite")
+    survive(command, port, "playground", blink, MANY, f"sqlite:///{folder}/queue.sqlite")
