@@ -92,7 +92,7 @@ def silence(dubber: LipSync, folder: Path) -> float:
 
 def table(rows: list[tuple[str, Score, float]]) -> Table:
     """The figures, a clip a row."""
-    head = ("clip", "correlation", "lag", "with the source", "aperture error", "mouth dB", "autoencoder dB", "seam", "edge")
+    head = ("clip", "correlation", "lag", "with the source", "aperture error", "mouth dB", "autoencoder dB", "seam")
     figures = Table(*head, title="held-out speech, whole pipeline")
     for name, score, ceiling in rows:
         figures.add_row(name, *cells(score, ceiling))
@@ -109,7 +109,6 @@ def cells(score: Score, ceiling: float) -> list[str]:
         f"{score.mouth_psnr:.1f}",
         f"{ceiling:.1f}",
         f"{score.seam:+.2f}",
-        f"{score.edge:.2f}",
     ]
 
 
@@ -131,8 +130,8 @@ def card(path: Path, facts: str, rows: list[tuple[str, Score, float]]) -> None:
     before, marker, _ = path.read_text(encoding="utf-8").partition("## Figures\n") if path.exists() else ("", "", "")
     if not marker:
         return
-    head = "| clip | correlation | lag (frames) | with the source | aperture error | mouth dB | autoencoder dB | seam | edge |"
-    lines = [head, "|" + "---|" * 9, *(f"| {name} | {' | '.join(cells(score, ceiling))} |" for name, score, ceiling in rows)]
+    head = "| clip | correlation | lag (frames) | with the source | aperture error | mouth dB | autoencoder dB | seam |"
+    lines = [head, "|" + "---|" * 8, *(f"| {name} | {' | '.join(cells(score, ceiling))} |" for name, score, ceiling in rows)]
     path.write_text(f"{before}{marker}\n{facts}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
 
 

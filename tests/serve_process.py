@@ -14,7 +14,7 @@ from latentsync_ray.serve.server import Server
 
 
 def main(folder: str, port: str, database: str = "") -> None:
-    settings = make_settings(folder, database=database, lease_seconds=2)
+    settings = make_settings(folder, database=database, lease_seconds=5)
     if not database:
         Server.of(settings).queue.reclaim(attempts=settings.attempts)  # as the command does for the folder that is its alone
     with running(settings, port=int(port)):

@@ -252,7 +252,7 @@ def test_report_shows_the_numbers_and_draws_the_sheet(monkeypatch, tmp_path, cap
         "3600 frames, 0:02:24 of video, 12.3 MB",
         r"\$0.6100 by the server.s tariff",
         "4 frames without a usable face",
-        r"no_face +2 +with retry_failed=true +\[1\]: nobody",
+        r"no_face +2 +no +\[1\]: nobody",
         r"plan +0.0 +-",
         r"sync +360.0 +10.0",
         r"\[2\] +0:01:01 +300",

@@ -31,10 +31,6 @@ _SEAM = range(0, 13, 2)
 """Distances from the border, inwards, at which a step is looked for: the blend reaches about 10 px in."""
 _APART = 4
 """px to either side of it that are compared: a face is small in the picture, and what is one px there is three here."""
-_SECOND = 25
-"""Frames over which a lasting difference is averaged."""
-
-_Contour = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +50,8 @@ class Score:
     seam: float
     """By how many grey levels the steps across the border exceed those of the filmed clip, at the worst distance.
 
-    Texture hides most of a small step, blurred skin steps less than sharp skin, and another mouth moves the jaw's edge.
-    """
-    edge: float
-    """Grey levels by which the picture steps across the border where the truth does not, for about a second at a time: what
-    would show as the edge of a box. Encoding alone leaves about half a level; a hard step of 8 levels reads about 6.
+    Coarse: texture hides most of a small step (a hard one of 8 levels reads about 2), blurred skin steps less than sharp skin,
+    and another mouth moves the jaw's edge. A look at the clips tells more.
     """
 
 
@@ -70,7 +63,6 @@ def score_take(take: Take, dubbed: Path, crops: Sequence[Crops]) -> Score:
     pose, wanted = take.wanted.pose, take.wanted.aperture
     aperture = read_aperture(pictures, pose=pose)
     _, lag = best_lag(wanted, aperture, reach=_REACH)
-    seam, edge = _seam(pictures, take.source(), truth, crops)
     errors = [_mouth_error(*each) for each in zip(pictures, truth, pose, strict=True)]
     return Score(
         correlation=_correlation(wanted, aperture),
@@ -78,8 +70,7 @@ def score_take(take: Take, dubbed: Path, crops: Sequence[Crops]) -> Score:
         source_correlation=_correlation(take.filmed.aperture, aperture),
         aperture_error=float(np.sqrt(np.mean((aperture - read_aperture(truth, pose=pose)) ** 2))),
         mouth_psnr=float(10 * np.log10(255**2 / max(np.mean(errors), 1e-9))),
-        seam=seam,
-        edge=edge,
+        seam=_seam(pictures, take.source(), crops),
     )
 
 
@@ -109,36 +100,23 @@ def _mouth_error(picture: np.ndarray, truth: np.ndarray, pose: np.ndarray) -> fl
     return float(np.mean((picture[box].astype(np.float32) - truth[box]) ** 2))
 
 
-def _seam(
-    pictures: Iterable[np.ndarray], source: Iterable[np.ndarray], truth: Iterable[np.ndarray], crops: Sequence[Crops]
-) -> tuple[float, float]:
-    """``seam`` and ``edge`` of a ``Score``."""
+def _seam(pictures: Iterable[np.ndarray], source: Iterable[np.ndarray], crops: Sequence[Crops]) -> float:
     affines = [affine for segment in crops for affine in segment.affines]
     resolution = next(segment.faces.shape[1] for segment in crops if len(segment.faces))
     contours = _contours()
-    steps, differences = [], []
-    for *films, affine in zip(pictures, source, truth, affines, strict=True):
+    steps = []
+    for picture, filmed, affine in zip(pictures, source, affines, strict=True):
         scaled = affine * (_SIDE / resolution)
         scaled[:, 2] += (_SIDE / resolution - 1) / 2  # pixel centres are whole numbers
-        dubbed, filmed, true = (
-            cv2.cvtColor(crop_face(film, scaled, _SIDE), cv2.COLOR_RGB2GRAY).astype(np.float32) for film in films
+        both = (
+            cv2.cvtColor(crop_face(each, scaled, _SIDE), cv2.COLOR_RGB2GRAY).astype(np.float32) for each in (picture, filmed)
         )
-        steps.append([[_step(grey, contour) for contour in contours] for grey in (dubbed, filmed)])
-        differences.append(dubbed - true)
-    after, before = np.mean(steps, axis=0)
-    seconds = np.array_split(np.array(differences), max(1, len(differences) // _SECOND))
-    lasting = [cv2.GaussianBlur(second.mean(axis=0), (0, 0), _APART / 2) for second in seconds]
-    edges = np.mean([[_step(grey, contour) for contour in contours] for grey in lasting], axis=0)
-    return float((after - before).max()), float(edges.max())
+        steps.append([[np.abs(grey[inner] - grey[outer]).mean() for inner, outer in contours] for grey in both])
+    dubbed, before = np.mean(steps, axis=0)
+    return float((dubbed - before).max())
 
 
-def _step(grey: np.ndarray, contour: _Contour) -> float:
-    """Mean absolute step across a contour."""
-    inner, outer = contour
-    return float(np.abs(grey[inner] - grey[outer]).mean())
-
-
-def _contours() -> list[_Contour]:
+def _contours() -> list[tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]]:
     """Pairs of pixels to either side of each contour, _APART px from it: (rows, columns) within, (rows, columns) without."""
     depth = cv2.distanceTransform((keep_mask(_SIDE) < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
     contours = []

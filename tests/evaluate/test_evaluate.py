@@ -57,7 +57,6 @@ def test_the_truth_is_perfect(take: Take, scored) -> None:
     assert score.aperture_error < 0.02  # what encoding costs; another mouth has 0.13
     assert score.mouth_psnr > 33  # what encoding leaves
     assert abs(score.seam) < 2  # not zero: another mouth moves the jaw's edge at the border
-    assert score.edge < 1  # encoding leaves about half a level
 
 
 def test_a_clip_that_was_not_dubbed_is_all_source(take: Take, scored) -> None:
@@ -75,17 +74,16 @@ def test_late_lips_are_seen(take: Take, scored, late: int) -> None:
     assert scored(frames[frame] for frame in shown).lag == late
 
 
-@pytest.mark.parametrize("levels", [2, 8])
-def test_a_seam_is_seen(take: Take, crops: list[Crops], scored, levels: int) -> None:
+def test_a_seam_is_seen(take: Take, crops: list[Crops], scored) -> None:
     affines = np.concatenate([segment.affines for segment in crops])
     region = cv2.resize((keep_mask(SIDE) < 0.5).astype(np.float32), crop_size(SIDE), interpolation=cv2.INTER_NEAREST)
 
     def tinted() -> Iterable[np.ndarray]:
-        for frame, affine in zip(take.truth(), affines, strict=True):
+        for frame, affine in zip(take.source(), affines, strict=True):
             box = cv2.warpAffine(region, affine, (SIZE, SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-            yield np.clip(frame - levels * box[..., None], 0, 255).astype(np.uint8)
+            yield np.clip(frame + 8 * box[..., None], 0, 255).astype(np.uint8)
 
-    assert 0.7 * levels < scored(tinted()).edge < 1.2 * levels
+    assert scored(tinted()).seam > 1.5
 
 
 def test_a_mouth_that_never_opens_is_not_in_time(take: Take, scored) -> None:
