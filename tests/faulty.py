@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync_ray.errors import ConfigError
 from latentsync_ray.faces import Box
 from latentsync_ray.faces.embedded import EmbeddedDetector
 from latentsync_ray.sinks import Published
 from latentsync_ray.sinks.mp4 import Mp4Sink
 
-__all__ = ["Faulty", "FaultySink", "RefusingSink"]
+__all__ = ["Faulty", "FaultySink"]
 
 
 class Faulty(EmbeddedDetector):
@@ -35,10 +34,3 @@ class FaultySink(Mp4Sink):
         if clip_id == "odd":
             raise ZeroDivisionError("a bug in a sink")
         return super().publish(local_mp4, clip_id)
-
-
-class RefusingSink(Mp4Sink):
-    """May not write."""
-
-    def publish(self, local_mp4: Path, clip_id: str) -> Published:
-        raise ConfigError(f"no place for {clip_id}")

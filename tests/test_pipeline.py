@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from make_clips import speech_like, write_clip, write_speech
 
 import latentsync_ray
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset
-from latentsync_ray.pipeline import dub
+from latentsync_ray.pipeline import _join, _told, dub
+from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import BUG
 from latentsync_ray.types import ClipRecord, Part
 
@@ -114,9 +116,13 @@ def test_clips_that_kill_their_worker_or_meet_a_bug_do_not_stop_the_others(
         assert f"ZeroDivisionError: a bug in a {place}" in bugs[clip_id].error
 
 
-def test_a_setting_that_only_a_join_can_check_stops_the_job(many: list[Pair], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no place for "):
-        records(dub(many, job(tmp_path).model_copy(update={"sink": "faulty:RefusingSink"})))
+def test_a_setting_that_only_a_join_can_check_stops_the_job(pairs: list[Pair]) -> None:
+    def refuse(parts: list[Part]) -> ClipRecord:
+        raise ConfigError(f"no place for {parts[0].clip_id}")
+
+    told = _join(cast("Join", refuse), [Part.failed(pairs[0])])
+    with pytest.raises(ConfigError, match="no place for talk0"):
+        _told(told, RECIPE)
 
 
 def test_a_setting_that_only_workers_can_check_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def survive(command: list[str], port: int, ready: str, pair: tuple[Path, Path], 
 
 
 @pytest.mark.parametrize(
-    ("kind", "requests"), [("sqlite", 15), ("postgres", 10), pytest.param("sqlite", MANY, marks=pytest.mark.slow)]
+    ("kind", "requests"), [("sqlite", 10), ("postgres", 10), pytest.param("sqlite", MANY, marks=pytest.mark.slow)]
 )
 def test_killed_and_started_again(
     kind: str, requests: int, request: pytest.FixtureRequest, tmp_path: Path, blink: tuple[Path, Path]
