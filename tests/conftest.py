@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,6 +17,19 @@ _LONGEST = ("test_job.py", "test_pipeline.py", "test_survival.py", "test_nano.py
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first."""
     items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
+
+
+@pytest.fixture(params=["local", "memory"])
+def output(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An output folder on disk, and one in an object store."""
+    monkeypatch.setenv("LATENTSYNC_RAY_CACHE", str(tmp_path / "cache"))
+    if request.param == "local":
+        yield str(tmp_path / "out")
+    else:
+        fs = fsspec.filesystem("memory")
+        yield "memory://out"
+        fs.store.clear()
+        fs.pseudo_dirs[:] = [""]
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,8 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import fsspec
 import pytest
 
 from latentsync_ray import Cluster, Job, Recipe, driver, lease, storage
@@ -19,18 +16,6 @@ from latentsync_ray.stages.join import failed_record
 from latentsync_ray.types import Pair
 
 HERE = socket.gethostname()
-
-
-@pytest.fixture(params=["local", "memory"])
-def output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An output folder on disk, and one in an object store."""
-    if request.param == "local":
-        yield str(tmp_path / "out")
-    else:
-        fs = fsspec.filesystem("memory")
-        yield "memory://out"
-        fs.store.clear()
-        fs.pseudo_dirs[:] = [""]
 
 
 def sign(output: str) -> str:

@@ -7,7 +7,6 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -45,19 +44,6 @@ def files(output: str) -> list[str]:
 
 def pending(output: str) -> list[str]:
     return storage.list_files(f"{output}/_work/records")
-
-
-@pytest.fixture(params=["local", "memory"])
-def output(request, tmp_path, monkeypatch):
-    """An output folder on disk, and one in an object store."""
-    monkeypatch.setenv("LATENTSYNC_RAY_CACHE", str(tmp_path / "cache"))
-    if request.param == "local":
-        yield str(tmp_path / "out")
-    else:
-        fs = fsspec.filesystem("memory")
-        yield "memory://out"
-        fs.store.clear()
-        fs.pseudo_dirs[:] = [""]
 
 
 # What is in the table
