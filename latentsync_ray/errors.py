@@ -154,6 +154,6 @@ CLIP_ERRORS: dict[str, type[ClipError]] = {
 """``error_code`` -> the error, in the order of the tree."""
 
 
-def is_transient(code: str) -> bool:
+def is_transient(code: str | None) -> bool:
     """Whether running a clip that failed with this ``error_code`` again may help; codes of others' making are final."""
     return code in CLIP_ERRORS and CLIP_ERRORS[code].transient

@@ -64,7 +64,7 @@ class LipSync:
                 yield part
             yield self.join(parts, sink=sink)
         except ClipError as error:
-            yield failed_record(Pair.failed(pair, error), self.recipe)
+            yield failed_record(Pair.of_failed(pair, error), self.recipe)
 
     def __call__(self, pair: Pair, *, on_part: Callable[[Part], None] | None = None) -> ClipRecord:
         for result in self.stream(pair):

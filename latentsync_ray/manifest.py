@@ -75,7 +75,7 @@ def to_pair(table: pa.Table, index: int) -> Pair:
     pair = Pair(clip_id=row["clip_id"], video=row["video"] or "", audio=row["audio"] or "")
     for name in ("video", "audio"):
         if not row[name]:
-            return Pair.failed(pair, InvalidPair(f"row {index + 1}: {name} is empty; it must be a path or URI"))
+            return Pair.of_failed(pair, InvalidPair(f"row {index + 1}: {name} is empty; it must be a path or URI"))
     settings = {name: value for name in _SETTINGS if (value := _setting(row.get(name))) is not None}
     if not settings:
         return pair
@@ -85,7 +85,7 @@ def to_pair(table: pa.Table, index: int) -> Pair:
         problems = [
             f"{each['loc'][0]} is {each['input']!r}: {each['msg'][:1].lower()}{each['msg'][1:]}" for each in error.errors()
         ]
-        return Pair.failed(pair, InvalidPair(f"row {index + 1}: {'; '.join(problems)} (empty means: as the recipe says)"))
+        return Pair.of_failed(pair, InvalidPair(f"row {index + 1}: {'; '.join(problems)} (empty means: as the recipe says)"))
     return Pair.of(pair, **{name: getattr(recipe, name) for name in settings})
 
 

@@ -119,7 +119,7 @@ def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
             f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "
             f"or nothing moved for {job.cluster.no_progress_seconds:.0f} s; Ray's logs{_logs_folder()} say which"
         )
-        yield failed_record(Pair.failed(pair, died), job.recipe)
+        yield failed_record(Pair.of_failed(pair, died), job.recipe)
 
 
 def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | ClipRecord]:

@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 import uuid
+from datetime import datetime
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -40,10 +41,19 @@ _COMPACT_ROWS = 100_000
 """Rows of a compacted file: about 20 MB."""
 
 
+_TYPES = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    datetime: pa.timestamp("us", "UTC"),
+}
+
+
 def _arrow_type(hint: Any) -> pa.DataType:
     if type(None) in get_args(hint):  # "X | None"
         hint = get_args(hint)[0]
-    return pa.string() if get_origin(hint) is Literal else {str: pa.string(), int: pa.int64(), float: pa.float64()}[hint]
+    return pa.string() if get_origin(hint) is Literal else _TYPES[hint]
 
 
 RECORD_SCHEMA: pa.Schema = pa.schema([(name, _arrow_type(hint)) for name, hint in get_type_hints(ClipRecord).items()])
@@ -52,7 +62,7 @@ RECORD_SCHEMA: pa.Schema = pa.schema([(name, _arrow_type(hint)) for name, hint i
 
 def commit_pending(output: str, record: ClipRecord) -> None:
     """Make a published clip's record safe, before the driver gets to it."""
-    write_bytes(_pending_uri(output, record.clip_id), json.dumps(record.to_row()).encode())
+    write_bytes(_pending_uri(output, record.clip_id), json.dumps(record.to_json()).encode())
 
 
 def read_records(output: str, *, columns: list[str] | None = None) -> pa.Table:

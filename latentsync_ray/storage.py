@@ -25,7 +25,7 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, w
 from latentsync_ray.cache import cached
 from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, StorageUnavailable
 
-__all__ = ["delete", "exists", "fetch", "find_files", "is_remote", "join", "list_files", "publish", "read_bytes", "write_bytes"]
+__all__ = ["delete", "exists", "fetch", "find_files", "is_remote", "join", "list_files", "publish", "read_bytes", "relative", "write_bytes"]
 
 _T = TypeVar("_T")
 
@@ -62,6 +62,12 @@ def is_remote(uri: str) -> bool:
 def join(root: str, *names: str) -> str:
     """``root/name/name``, for local paths and URIs alike."""
     return (root if root.endswith("://") else root.rstrip("/") + "/") + "/".join(names)
+
+
+def relative(uri: str, root: str) -> str | None:
+    """The path of ``uri`` below ``root``; None when it is not below."""
+    below = uri.removeprefix(join(root, ""))
+    return below if below != uri else None
 
 
 def fetch(uri: str) -> Path:

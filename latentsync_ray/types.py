@@ -14,12 +14,14 @@ K Whisper windows of 30 s, D finished segments.
 from __future__ import annotations
 
 import dataclasses as dc
+import os
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from latentsync_ray.errors import ClipError
+from latentsync_ray.errors import ClipError, ConfigError
 
 __all__ = [
     "UNUSABLE_ID",
@@ -35,6 +37,7 @@ __all__ = [
     "Segment",
     "Span",
     "array",
+    "path_text",
 ]
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
@@ -58,11 +61,11 @@ def array(axes: str, dtype: type[np.generic]) -> Any:
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Row:
-    """One clip, or one piece of it, on its way. ``error_code`` is empty as long as nothing went wrong."""
+    """One clip, or one piece of it, on its way. ``error_code`` is None as long as nothing went wrong."""
 
     clip_id: str
-    error_code: str = ""
-    error: str = ""
+    error_code: str | None = None
+    error: str | None = None
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
@@ -96,13 +99,20 @@ class Row:
         return cls.from_row({**row.to_row(), **learned})
 
     @classmethod
-    def failed(cls, row: Row, error: ClipError | None = None) -> Self:
+    def of_failed(cls, row: Row, error: ClipError | None = None) -> Self:
         """The next noun for a clip that failed: scalars kept, arrays empty, the error noted (the first one stays)."""
         arrays = {field.name for field in dc.fields(cls) if field.metadata}
         kept = {name: value for name, value in row.to_row().items() if name not in arrays}
         if error is not None and not row.error_code:
             kept |= {"error_code": error.code, "error": str(error)}
         return cls.from_row(kept)
+
+
+def path_text(value: Any, what: str) -> str:
+    """``value``, a ``str`` or ``os.PathLike``, as text; ``what`` names it in the ConfigError for anything else."""
+    if isinstance(value, str | os.PathLike) and isinstance(text := os.fspath(value), str) and text.strip():
+        return text
+    raise ConfigError(f"{what} is {value!r}; it must be a path or URI")
 
 
 def _plain(value: Any) -> Any:
@@ -115,13 +125,38 @@ def _short(value: Any) -> str:
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Pair(Row):
-    """One request: lip-sync ``video`` to the speech in ``audio`` (URIs). ``None`` means: as the recipe says."""
+    """One request: lip-sync ``video`` to the speech in ``audio`` (paths or URIs). ``None`` means: as the recipe says."""
 
     video: str
     audio: str
     guidance_scale: float | None = None
     seed: int | None = None
     loop_mode: LoopMode | None = None
+    language: str | None = None
+    """Of the speech, as a BCP 47 or ISO 639 code such as ``de`` or ``pt-BR``; None: as the audio file says."""
+
+    if TYPE_CHECKING:  # paths come in as str or Path, and are text from then on
+
+        def __init__(
+            self,
+            *,
+            clip_id: str,
+            video: str | os.PathLike[str],
+            audio: str | os.PathLike[str],
+            guidance_scale: float | None = None,
+            seed: int | None = None,
+            loop_mode: LoopMode | None = None,
+            language: str | None = None,
+            error_code: str | None = None,
+            error: str | None = None,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        for name in ("video", "audio"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                object.__setattr__(self, name, path_text(value, f"{name} of clip {self.clip_id!r}"))
+        Row.__post_init__(self)  # super() does not know the class that slots make
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -142,6 +177,11 @@ class Clip(Pair):
     """Whisper steps (50 per second) in the whole audio."""
     mel_peak: float = 0.0
     """Largest log10 mel power of the whole audio: the reference level of its normalisation."""
+    audio_channel: int | None = None
+    """The channel, counted from 1, that the model hears because a mix of all would cancel; None: the mix."""
+    deinterlaced: bool = False
+    content_credentials: str | None = None
+    """Which inputs carry a C2PA manifest: ``video``, ``audio`` or ``video, audio``."""
     plan_seconds: float = 0.0
 
 
@@ -220,44 +260,67 @@ class Part(Segment):
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ClipRecord(Row):
-    """One clip as the world sees it, failed ones included: one row of the metadata table."""
+    """One clip as the world sees it, failed ones included: one row of the metadata table. None means: there is nothing."""
 
     video: str
     audio: str
-    output: str = ""
+    output: str | None = None
+    output_path: str | None = None
+    """The same, relative to the output folder: holds when the folder is moved."""
     status: Literal["ok", "failed"] = "failed"
-    frames: int = 0
-    frames_without_face: int = 0
-    corrupt_frames: int = 0
-    fps: float = 0.0
-    duration: float = 0.0
+    frames: int | None = None
+    frames_without_face: int | None = None
+    corrupt_frames: int | None = None
+    fps: float | None = None
+    duration: float | None = None
     """Seconds of the video stream."""
     sync_correlation: float | None = None
     """How well the mouth's motion agrees with the sound, -1 to 1 (see ``measure``); None when too little face is seen."""
     sync_lag_ms: float | None = None
     """The offset at which it agrees best; above 0 the lips are late."""
-    width: int = 0
-    height: int = 0
-    bytes: int = 0
-    sha256: str = ""
-    content_type: str = ""
+    width: int | None = None
+    height: int | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    content_type: str | None = None
+    language: str | None = None
+    """Of the speech, as the pair or the audio file says it."""
+    audio_channel: int | None = None
+    """The channel, counted from 1, that the model heard because a mix of all would have cancelled; None: the mix."""
+    deinterlaced: bool | None = None
+    content_credentials: str | None = None
+    """Which inputs carried Content Credentials (C2PA), which the result does not: ``video``, ``audio``, ``video, audio``."""
     seed: int | None = None
     guidance_scale: float | None = None
-    steps: int = 0
+    steps: int | None = None
     loop_mode: LoopMode | None = None
-    model: str = ""
-    checkpoint: str = ""
-    arithmetic: str = ""
-    recipe: str = ""
+    model: str | None = None
+    checkpoint: str | None = None
+    arithmetic: str | None = None
+    recipe: str | None = None
     """Fingerprint of the recipe."""
-    version: str = ""
+    version: str | None = None
     """Package version."""
-    finished_at: str = ""
-    """UTC, ISO 8601."""
+    finished_at: datetime | None = None
+    """UTC."""
     cost: float | None = None
     """Dollars by the server's tariff; None for clips that no server made."""
-    plan_seconds: float = 0.0
-    crop_seconds: float = 0.0
-    sync_seconds: float = 0.0
-    paste_seconds: float = 0.0
-    join_seconds: float = 0.0
+    plan_seconds: float | None = None
+    crop_seconds: float | None = None
+    sync_seconds: float | None = None
+    paste_seconds: float | None = None
+    join_seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """``to_row`` with the time as ISO 8601 text."""
+        return {**self.to_row(), "finished_at": self.finished_at and self.finished_at.isoformat()}
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a dubbed clip."""
+        return self.status == "ok"
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is none; ``error_code`` and ``error`` say why."""
+        return self.status != "ok"

@@ -126,7 +126,7 @@ def test_a_job_holds_a_lease(output, tmp_path, monkeypatch):
     def dub(pairs, job):
         seen.append(read(output)["pid"])
         for pair in pairs:
-            yield failed_record(Pair.failed(pair, StorageUnavailable("away")), job.recipe)
+            yield failed_record(Pair.of_failed(pair, StorageUnavailable("away")), job.recipe)
 
     monkeypatch.setattr(driver, "_runner", lambda job: dub)
     signed(output)

@@ -77,7 +77,7 @@ def test_each_noun_keeps_what_it_shares_with_the_one_before():
 
 @pytest.mark.parametrize("noun", NOUNS)
 def test_failed_rows_have_the_columns_of_good_ones(noun):
-    row = noun.failed(crops(), NoFace("nobody there"))
+    row = noun.of_failed(crops(), NoFace("nobody there"))
     good = noun.of(PAIR)
     assert (row.error_code, row.error, row.clip_id) == ("no_face", "nobody there", "anna")
     for field in dc.fields(noun):
@@ -87,5 +87,5 @@ def test_failed_rows_have_the_columns_of_good_ones(noun):
 
 
 def test_the_first_error_stays():
-    row = Faces.failed(Crops.failed(PAIR, NoFace("first")), StorageUnavailable("second"))
+    row = Faces.of_failed(Crops.of_failed(PAIR, NoFace("first")), StorageUnavailable("second"))
     assert (row.error_code, row.error) == ("no_face", "first")

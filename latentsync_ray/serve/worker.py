@@ -27,6 +27,7 @@ from latentsync_ray.serve.queue import Outcome, Queue
 from latentsync_ray.serve.settings import Limits, Settings
 from latentsync_ray.serve.tables import RequestRow
 from latentsync_ray.serve.urls import TOKEN_SCHEME, media_url
+from latentsync_ray.stages.join import failed_record
 from latentsync_ray.stages.parts import drop_parts
 from latentsync_ray.types import ClipRecord, Pair, Part, Span
 
@@ -103,10 +104,10 @@ class Worker:
             )
             sink = Results(self._files, row.key_name)
             record = self._run(job, pair, sink, limits)
-            clean = record.error
+            clean = record.error or ""
             for name, path in paths.items():
                 clean = clean.replace(str(path), f"the {name}").replace(path.name, name)
-            record = dc.replace(record, video=arguments["video_url"], audio=arguments["audio_url"], error=clean)
+            record = dc.replace(record, video=arguments["video_url"], audio=arguments["audio_url"], error=clean or None)
         return self._settle(job, record, sink)
 
     def _input(self, job: _Job, url: str, target: Path, limits: Limits) -> Path:
@@ -140,7 +141,7 @@ class Worker:
                         drop_parts(job.parts)
                     return result
         except TooLarge as error:
-            return ClipRecord.failed(pair, error)
+            return failed_record(Pair.of_failed(pair, error), self._settings.recipe)
         raise AssertionError("a stream ends with a record")
 
     def _settle(self, job: _Job, record: ClipRecord, sink: Results) -> ClipRecord:
@@ -149,15 +150,15 @@ class Worker:
             cost = self._settings.tariff.cost(record.duration)
             record = dc.replace(record, cost=cost)
             video = File.of(self._files.get(sink.file.token) or sink.file, media_url(row.base, sink.file))
-            outcome = Outcome(code=200, body={"video": video.model_dump()}, record=record.to_row(), cost=cost)
+            outcome = Outcome(code=200, body={"video": video.model_dump()}, record=record.to_json(), cost=cost)
             job.log(f"done: {record.frames} frames, {record.duration:.2f} s, seed {record.seed}, cost ${cost:g}")
         elif is_transient(record.error_code) and record.error_code != "invalid_pair":
             job.log(f"failed: {record.error_code}: {record.error}", level="ERROR")
             failure = Outcome.failure(500, "runner_server_error", f"{record.error_code}: {record.error}")
-            outcome = dc.replace(failure, record=record.to_row())
+            outcome = dc.replace(failure, record=record.to_json())
         else:
             job.log(f"failed: {record.error_code}: {record.error}", level="ERROR")
-            outcome = Outcome(code=422, body=unfit(record.error_code, record.error, row.arguments), record=record.to_row())
+            outcome = Outcome(code=422, body=unfit(str(record.error_code), str(record.error), row.arguments), record=record.to_json())
         # Before it can be delivered, so that no delivered clip is unaccounted for.
         commit_pending(self._settings.folder, record)
         self._queue.finish(row.id, outcome, attempt=row.attempts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses as dc
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,9 +20,11 @@ from latentsync_ray.media.join import join_parts, verify
 from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
 from latentsync_ray.stages.parts import drop_parts
-from latentsync_ray.types import ClipRecord, Part, Row
+from latentsync_ray.types import ClipRecord, Pair, Part, Row
 
 __all__ = ["Join", "failed_record"]
+
+_ASKED = {field.name for field in dc.fields(Pair)}
 
 
 class Join:
@@ -57,6 +60,7 @@ class Join:
             clip,
             status="ok",
             output=published.uri,
+            output_path=storage.relative(published.uri, self.output),
             sha256=published.sha256,
             bytes=published.bytes,
             content_type=published.content_type,
@@ -95,8 +99,9 @@ def _fetched(parts: Sequence[Part]) -> list[Path]:
 
 
 def failed_record(row: Row, recipe: Recipe) -> ClipRecord:
-    """The record of a clip that failed, from whatever row carries its error."""
-    return ClipRecord.of(row, status="failed", **_provenance(recipe))
+    """The record of a clip that failed, from whatever row carries its error: what was asked, and nothing of what was begun."""
+    asked = {name: value for name, value in row.to_row().items() if name in _ASKED}
+    return ClipRecord.from_row({**asked, "status": "failed", **_provenance(recipe)})
 
 
 def _provenance(recipe: Recipe) -> dict[str, object]:
@@ -105,5 +110,5 @@ def _provenance(recipe: Recipe) -> dict[str, object]:
         "model": recipe.model,
         "recipe": recipe.fingerprint(),
         "version": __version__,
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished_at": datetime.now(UTC),
     }

@@ -51,7 +51,7 @@ def attempt(stage: Callable[[Any], Any], taken: Row, gives: type[Row]) -> Iterat
     What carries an error passes by, and errors become such rows: Ray Data would drop them, or end everything.
     """
     if taken.error_code:
-        yield gives.failed(taken)
+        yield gives.of_failed(taken)
         return
     bug = _Bug()
     with bug:
@@ -59,12 +59,12 @@ def attempt(stage: Callable[[Any], Any], taken: Row, gives: type[Row]) -> Iterat
             results = stage(taken)
             yield from [results] if isinstance(results, Row) else results
         except ClipError as error:
-            yield gives.failed(taken, error)
+            yield gives.of_failed(taken, error)
         except (ConfigError, ModelError) as error:
-            yield replace(gives.failed(taken), error_code=type(error).__name__, error=str(error))
+            yield replace(gives.of_failed(taken), error_code=type(error).__name__, error=str(error))
     if bug.traceback:
         text = f"while working on clip {taken.clip_id!r}:\n{bug.traceback}"
-        yield replace(gives.failed(taken), error_code=BUG, error=text)
+        yield replace(gives.of_failed(taken), error_code=BUG, error=text)
 
 
 class Naming:
