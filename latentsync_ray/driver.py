@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 
 from latentsync_ray.config import Job
-from latentsync_ray.errors import ClipError, ConfigError, is_transient
+from latentsync_ray.errors import ClipError, ConfigError
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.model.source import find_spec
@@ -25,6 +27,8 @@ from latentsync_ray.stages.parts import sweep
 from latentsync_ray.types import ClipRecord, Pair, Part
 
 __all__ = ["Summary", "run"]
+
+_pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
 _Runner = Callable[[Iterable[Pair], Job], Iterator[Part | ClipRecord]]
 
@@ -81,23 +85,23 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
 def _run(job: Job, table: pa.Table, records: Records, lease: Lease, progress: Progress, began: float) -> Summary:
     note = find_spec(job.recipe.model).note
     todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
-    failed_before = sum(bool(records.done.get(clip_id)) for clip_id in table["clip_id"].to_pylist())
+    failed_before = _failed(records, table)
     progress.start(len(table), len(table) - len(todo))
-    if todo and note:
+    if len(todo) and note:
         progress.note(note)
-    if todo and job.cluster.runner == "ray":
+    if len(todo) and job.cluster.runner == "ray":
         progress.note("starting Ray and the model; the first frames take a moment")
     ok = failed = frames = 0
     bugs: list[str] = []
     try:
         with records, noting(progress):
             for first in range(0, len(todo), job.cluster.shard_clips):
-                rows = [to_pair(table, index) for index in todo[first : first + job.cluster.shard_clips]]
+                rows = [to_pair(table, int(index)) for index in todo[first : first + job.cluster.shard_clips]]
                 for result in _dub(rows, job):
                     lease.check()
                     if isinstance(result, Part) and result.error_code:
-                        bugs.append(result.error)
-                        progress.note(f"a bug, and no record of clip {result.clip_id}: {result.error.strip().splitlines()[-1]}")
+                        bugs.append(str(result.error))
+                        progress.note(f"a bug, and no record of clip {result.clip_id}: {bugs[-1].strip().splitlines()[-1]}")
                         continue
                     if isinstance(result, Part):
                         progress.frames(result.stop - result.start)
@@ -110,8 +114,7 @@ def _run(job: Job, table: pa.Table, records: Records, lease: Lease, progress: Pr
     records.compact()
     if bugs:
         raise RuntimeError(f"{len(bugs)} clips met a bug and have no record; the first one {bugs[0]}")
-    sweep(job.output, keep={clip_id for clip_id, code in records.done.items() if is_transient(code)})
-    failed_ever = sum(bool(records.done.get(clip_id)) for clip_id in table["clip_id"].to_pylist())
+    sweep(job.output, keep=records.kept_for_another_run())
     return Summary(
         output=job.output,
         total=len(table),
@@ -121,8 +124,13 @@ def _run(job: Job, table: pa.Table, records: Records, lease: Lease, progress: Pr
         failed=failed,
         frames=frames,
         seconds=time.perf_counter() - began,
-        exit_code=int(failed_ever > job.failure_budget * len(table)),
+        exit_code=int(_failed(records, table) > job.failure_budget * len(table)),
     )
+
+
+def _failed(records: Records, table: pa.Table) -> int:
+    """How many of the manifest's clips have the row of a failed one."""
+    return _pc.sum(_pc.not_equal(records.codes(table["clip_id"]), "")).as_py() or 0
 
 
 def _dub(rows: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:

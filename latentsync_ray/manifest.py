@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,15 +23,14 @@ from pydantic import ValidationError
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError, InputNotFound, InvalidPair
 from latentsync_ray.storage import exists, fetch, is_remote, join, list_files
-from latentsync_ray.types import UNUSABLE_ID, ClipRecord, Pair
+from latentsync_ray.types import UNUSABLE_ID, Pair
 
 __all__ = ["extra_columns", "read_manifest", "to_pair"]
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
 _SETTINGS = ("guidance_scale", "seed", "loop_mode")
-_OWN = ("clip_id", "video", "audio", *_SETTINGS)
-_RECORD_COLUMNS = {field.name for field in fields(ClipRecord)}
+_OWN = ("clip_id", "video", "audio", "language", *_SETTINGS)
 _VIDEO = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
 _AUDIO = {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
 _ROWS_AT_ONCE = 50_000
@@ -45,8 +43,8 @@ def read_manifest(uri: str) -> pa.Table:
     """The manifest: ``clip_id``, ``video`` and ``audio`` (text, absolute), settings where given, and whatever else it has.
 
     Relative paths are relative to the manifest's folder. Rows without a ``clip_id`` get one made from the video's stem and a
-    hash of both URIs. Raises ConfigError for what cannot be read, missing, repeated or colliding columns, and ids that are
-    unusable or not unique.
+    hash of both URIs; ids that are whole numbers become text. Raises ConfigError for what cannot be read, missing or repeated
+    columns, and ids that are unusable or not unique.
     """
     table, folder = _read(uri)
     if repeated := sorted(name for name in set(table.column_names) if table.column_names.count(name) > 1):
@@ -55,13 +53,9 @@ def read_manifest(uri: str) -> pa.Table:
         if name not in table.column_names:
             raise ConfigError(f"{uri} has no column {name!r}; it has {', '.join(table.column_names) or 'no columns'}")
         table = _replace(table, name, _absolute(_text(table, name, uri), folder))
-    table = _replace(table, "clip_id", _clip_ids(table, uri))
-    if collisions := sorted(set(table.column_names) & _RECORD_COLUMNS - set(_OWN)):
-        raise ConfigError(
-            f"{uri}: the column {collisions[0]!r} would overwrite the record's own column of that name; rename it, "
-            f"e.g. to 'source_{collisions[0]}'"
-        )
-    return table
+    if "language" in table.column_names:
+        table = _replace(table, "language", _text(table, "language", uri))
+    return _replace(table, "clip_id", _clip_ids(table, uri))
 
 
 def extra_columns(table: pa.Table) -> pa.Table:
@@ -72,7 +66,8 @@ def extra_columns(table: pa.Table) -> pa.Table:
 def to_pair(table: pa.Table, index: int) -> Pair:
     """Row ``index`` of ``read_manifest``'s table; with an unusable value it has its ``error_code`` set (``invalid_pair``)."""
     row = {name: table[name][index].as_py() for name in _OWN if name in table.column_names}
-    pair = Pair(clip_id=row["clip_id"], video=row["video"] or "", audio=row["audio"] or "")
+    language = (row.get("language") or "").strip() or None
+    pair = Pair(clip_id=row["clip_id"], video=row["video"] or "", audio=row["audio"] or "", language=language)
     for name in ("video", "audio"):
         if not row[name]:
             return Pair.of_failed(pair, InvalidPair(f"row {index + 1}: {name} is empty; it must be a path or URI"))
@@ -171,7 +166,9 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
         raise ConfigError(f"{path}, line {number} is not valid JSON: {error.msg} at column {error.colno}") from error
     if not isinstance(row, dict):
         raise ConfigError(f"{path}, line {number} must be an object with video and audio")
-    for name in ("clip_id", "video", "audio"):
+    if type(row.get("clip_id")) is int:
+        row["clip_id"] = str(row["clip_id"])
+    for name in ("clip_id", "video", "audio", "language"):
         if not isinstance(row.get(name), str | None):
             raise ConfigError(f"{path}, line {number}: {name} is {row[name]!r}; it must be text")
     return row
@@ -243,7 +240,8 @@ def _absolute(column: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:
 
 def _clip_ids(table: pa.Table, uri: str) -> pa.ChunkedArray:
     if "clip_id" in table.column_names:
-        ids = _text(table, "clip_id", uri)
+        ids = table["clip_id"]
+        ids = ids.cast(pa.string()) if pa.types.is_integer(ids.type) else _text(table, "clip_id", uri)
         if ids.null_count or _pc.any(_pc.equal(ids, "")).as_py():
             ids = _pc.if_else(_pc.not_equal(_pc.fill_null(ids, ""), ""), ids, _made_ids(table))
     else:

@@ -25,7 +25,19 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, w
 from latentsync_ray.cache import cached
 from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, StorageUnavailable
 
-__all__ = ["delete", "exists", "fetch", "find_files", "is_remote", "join", "list_files", "publish", "read_bytes", "relative", "write_bytes"]
+__all__ = [
+    "delete",
+    "exists",
+    "fetch",
+    "find_files",
+    "is_remote",
+    "join",
+    "list_files",
+    "publish",
+    "read_bytes",
+    "relative",
+    "write_bytes",
+]
 
 _T = TypeVar("_T")
 

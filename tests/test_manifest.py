@@ -45,7 +45,7 @@ def test_files(tmp_path, kind):
         {"clip_id": "anna", "video": f"{tmp_path}/v/anna.mp4", "audio": "/speech/anna.wav"},
         {"clip_id": "ben", "video": "s3://bucket/ben.mp4", "audio": f"{tmp_path}/a/ben.wav"},
     ]
-    assert [(pair.clip_id, pair.seed, pair.error_code) for pair in pairs(table)] == [("anna", None, ""), ("ben", None, "")]
+    assert [(pair.clip_id, pair.seed, pair.error_code) for pair in pairs(table)] == [("anna", None, None), ("ben", None, None)]
 
 
 def test_relative_manifest_gives_absolute_uris(tmp_path, monkeypatch):
@@ -195,11 +195,17 @@ def test_ids_that_can(tmp_path, good):
     assert ids_of(tmp_path, {"clip_id": good, "video": "v", "audio": "a"}) == [good]
 
 
-def test_ids_that_are_not_text(tmp_path):
-    with pytest.raises(ConfigError, match=r"clip_id of row 1 is 7 \(int64\)"):
-        ids_of(tmp_path, {"clip_id": 7, "video": "v", "audio": "a"})
-    with pytest.raises(ConfigError, match="line 1: clip_id is 7"):
-        read_manifest(write(tmp_path, "jsonl", [{"clip_id": 7, "video": "v", "audio": "a"}]))
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_ids_that_are_numbers_become_text(tmp_path, kind):
+    rows = [{"clip_id": number, "video": "v", "audio": "a"} for number in (7, 2**40)]
+    assert read_manifest(write(tmp_path, kind, rows))["clip_id"].to_pylist() == ["7", str(2**40)]
+
+
+def test_ids_that_are_neither_text_nor_whole_numbers(tmp_path):
+    with pytest.raises(ConfigError, match=r"clip_id of row 1 is 7\.5 \(double\)"):
+        ids_of(tmp_path, {"clip_id": 7.5, "video": "v", "audio": "a"})
+    with pytest.raises(ConfigError, match="line 1: clip_id is True"):
+        read_manifest(write(tmp_path, "jsonl", [{"clip_id": True, "video": "v", "audio": "a"}]))
 
 
 def test_ids_must_be_unique(tmp_path):
@@ -227,10 +233,10 @@ def test_settings(tmp_path, kind):
         write(tmp_path, kind, [{"clip_id": str(i), "video": "v", "audio": "a", **r} for i, r in enumerate(rows)])
     )
     assert [(p.guidance_scale, p.seed, p.loop_mode, p.error) for p in pairs(table)] == [
-        (1.5, 2**63 - 1, "loop", ""),
-        (2.0, 7, "pingpong", ""),
-        (None, None, None, ""),
-        (None, None, None, ""),
+        (1.5, 2**63 - 1, "loop", None),
+        (2.0, 7, "pingpong", None),
+        (None, None, None, None),
+        (None, None, None, None),
     ]
 
 
@@ -260,7 +266,8 @@ def test_a_wrong_value_is_that_row_s_failure(tmp_path, kind, wrong, why):
     (column,) = wrong
     rows = [good | ({column: None} if column in NONE else {}), good | {"clip_id": "bad"} | wrong]
     fine, failed = pairs(read_manifest(write(tmp_path, kind, rows)))
-    assert (fine.error_code, failed.error_code, failed.clip_id) == ("", "invalid_pair", "bad")
+    assert (fine.error_code, failed.error_code, failed.clip_id) == (None, "invalid_pair", "bad")
+    assert failed.error is not None
     assert failed.error.startswith("row 2: ")
     assert re.search(why, failed.error)
 
@@ -286,7 +293,16 @@ def test_other_columns_are_carried_as_they_are(tmp_path):
     assert carried.drop_columns("clip_id").equals(extra.select(["tags", "score", "seen"]))
 
 
-@pytest.mark.parametrize("name", ["status", "output", "error"])
-def test_columns_that_would_overwrite_the_record(tmp_path, name):
-    with pytest.raises(ConfigError, match=f"column '{name}' would overwrite .* rename it, e.g. to 'source_{name}'"):
-        read_manifest(write(tmp_path, "csv", [{"video": "v", "audio": "a", name: "x"}]))
+def test_columns_with_our_names_are_carried_too(tmp_path):
+    table = read_manifest(write(tmp_path, "csv", [{"video": "v", "audio": "a", "duration": "long", "status": "x"}]))
+    assert extra_columns(table).select(["duration", "status"]).to_pylist() == [{"duration": "long", "status": "x"}]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_the_language_of_the_speech(tmp_path, kind):
+    rows = [
+        {"clip_id": str(n), "video": "v", "audio": "a", "language": each} for n, each in enumerate(["de", None, " pt-BR ", ""])
+    ]
+    table = read_manifest(write(tmp_path, kind, rows))
+    assert [pair.language for pair in pairs(table)] == ["de", None, "pt-BR", None]
+    assert extra_columns(table).column_names == ["clip_id"]

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
+import tracemalloc
 from collections import Counter
 from dataclasses import fields
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from latentsync_ray import records as room
 from latentsync_ray import storage
-from latentsync_ray.errors import ConfigError, StorageUnavailable
-from latentsync_ray.records import RECORD_SCHEMA, Records, commit_pending, read_records
-from latentsync_ray.types import ClipRecord
+from latentsync_ray.config import Recipe
+from latentsync_ray.errors import ConfigError, NoFace, StorageUnavailable
+from latentsync_ray.records import RECORD_SCHEMA, Records, commit_pending, ledger, read_records
+from latentsync_ray.records import files as record_files
+from latentsync_ray.stages.join import failed_record
+from latentsync_ray.types import ClipRecord, Pair
 
 
 def ok(clip_id: str, **known) -> ClipRecord:
@@ -31,11 +36,18 @@ def ids(*names: str) -> pa.ChunkedArray:
 
 
 def codes(output: str) -> dict[str, str]:
-    """clip_id -> error code, and no clip twice."""
+    """clip_id -> error code, empty when it is dubbed, and no clip twice."""
+    if not files(output):
+        return {}
     table = read_records(output, columns=["clip_id", "error_code"])
     counted = Counter(table["clip_id"].to_pylist())
     assert not [clip_id for clip_id, count in counted.items() if count > 1]
-    return dict(zip(table["clip_id"].to_pylist(), table["error_code"].to_pylist(), strict=True))
+    return {row["clip_id"]: row["error_code"] or "" for row in table.to_pylist()}
+
+
+def done(table: Records) -> dict[str, str]:
+    """What the driver knows: clip_id -> error code, empty when it is dubbed."""
+    return {row["clip_id"]: row["code"] for row in table._finished._table.to_pylist()}
 
 
 def files(output: str) -> list[str]:
@@ -61,6 +73,8 @@ def test_the_schema_is_the_record(output):
         "seed": "int64",
         "loop_mode": "string",
     }
+    with Records(output) as table:
+        table.add(ok("a"))
     assert read_records(output).schema == RECORD_SCHEMA
 
 
@@ -104,7 +118,7 @@ def test_extra_columns_may_come_later_but_not_change_type(output):
 
 def test_rows_are_written_by_number_and_by_time(output, monkeypatch):
     clock = itertools.count()
-    monkeypatch.setattr(room.time, "monotonic", lambda: next(clock) * 10)
+    monkeypatch.setattr(ledger.time, "monotonic", lambda: next(clock) * 10)
     table = Records(output, every_rows=2, every_seconds=1e9)
     for name in "abc":
         table.add(ok(name))
@@ -139,7 +153,7 @@ def outage(monkeypatch):
 
     def switch(*names: str) -> None:
         for name, action in real.items():
-            monkeypatch.setattr(room, name, partial(away, name) if name in names else action)
+            monkeypatch.setattr(ledger, name, partial(away, name) if name in names else action)
 
     return switch
 
@@ -178,8 +192,8 @@ def test_files_are_read_once_each_and_together(output, monkeypatch):
         read.append(uri)
         return storage.fetch(uri)
 
-    monkeypatch.setattr(room, "fetch", fetch)
-    assert Records(output).done == {"a": "", "b": ""}
+    monkeypatch.setattr(record_files, "fetch", fetch)
+    assert done(Records(output)) == {"a": "", "b": ""}
     assert sorted(read) == files(output)
     assert set(codes(output)) == {"a", "b"}
     assert len(read) == 4
@@ -202,11 +216,11 @@ def test_left(output):
         for record in (ok("fine"), failed("faceless"), failed("unlucky", "worker_died"), failed("odd", "of_another_version")):
             table.add(record)
     clips = ids("new", "fine", "faceless", "unlucky", "odd")
-    assert Records(output).left(clips) == [0, 3]
+    assert Records(output).left(clips).tolist() == [0, 3]
     assert codes(output) == {"fine": "", "faceless": "no_face", "odd": "of_another_version"}  # unlucky's row is taken out
     table = Records(output)
-    assert table.left(clips, retry_failed=True) == [0, 2, 3, 4]
-    assert codes(output) == table.done == {"fine": ""}
+    assert table.left(clips, retry_failed=True).tolist() == [0, 2, 3, 4]
+    assert codes(output) == done(table) == {"fine": ""}
 
 
 def test_another_recipe_is_refused(output):
@@ -217,7 +231,7 @@ def test_another_recipe_is_refused(output):
     Records(output)
     with pytest.raises(ConfigError, match=r"another recipe \(r1, now r2\); choose another output folder .* mixed_recipes=true"):
         Records(output, recipe="r2")
-    assert Records(output, recipe="r2", mixed_recipes=True).done == {"a": "", "b": "no_face"}
+    assert done(Records(output, recipe="r2", mixed_recipes=True)) == {"a": "", "b": "no_face"}
 
 
 def test_another_recipe_tries_again_what_failed(output):
@@ -225,17 +239,17 @@ def test_another_recipe_tries_again_what_failed(output):
         table.add(ok("a"))
         table.add(failed("b"))
     clips = ids("a", "b")
-    assert Records(output, recipe="r1", mixed_recipes=True).left(clips) == []
+    assert Records(output, recipe="r1", mixed_recipes=True).left(clips).tolist() == []
     with Records(output, recipe="r2", mixed_recipes=True) as table:
-        assert table.left(clips) == [1]
+        assert table.left(clips).tolist() == [1]
         table.add(failed("b", recipe="r2"))
-    assert Records(output, recipe="r2", mixed_recipes=True).left(clips) == []
+    assert Records(output, recipe="r2", mixed_recipes=True).left(clips).tolist() == []
 
 
 def test_another_recipe_needs_no_leave_where_nothing_succeeded(output):
     with Records(output, recipe="r1") as table:
         table.add(failed("b"))
-    assert Records(output, recipe="r2").left(ids("b")) == [0]
+    assert Records(output, recipe="r2").left(ids("b")).tolist() == [0]
 
 
 def test_another_recipe_s_pending_records_are_refused(output):
@@ -255,14 +269,14 @@ def test_a_file_that_is_not_parquet(output):
 
 
 def test_compact(output, monkeypatch):
-    monkeypatch.setattr(room, "_COMPACT_ROWS", 10)
+    monkeypatch.setattr(ledger, "_COMPACT_ROWS", 10)
     with Records(output, every_rows=3) as table:
         for number in range(20):
             table.add(ok(f"c{number}"))
         assert len(files(output)) == 6
         table.compact()
     assert len(codes(output)) == 20
-    sizes = [len(room._read(uri)) for uri in files(output)]
+    sizes = [len(record_files.read_file(uri)) for uri in files(output)]
     assert sorted(sizes) == [2, 9, 9]
     before = files(output)
     Records(output).compact()
@@ -274,7 +288,7 @@ def test_a_reader_during_compaction_sees_no_clip_twice(output, monkeypatch):
     for name in "abc":
         table.add(ok(name))
     seen = []
-    monkeypatch.setattr(room, "delete", lambda uris: seen.append((codes(output), len(files(output)))))
+    monkeypatch.setattr(ledger, "delete", lambda uris: seen.append((codes(output), len(files(output)))))
     table.compact()
     assert seen == [({"a": "", "b": "", "c": ""}, 4)]
 
@@ -306,8 +320,9 @@ def kill(monkeypatch):
             count()
             remove([uri])
 
-    monkeypatch.setattr(room, "write_bytes", counted_write)
-    monkeypatch.setattr(room, "delete", counted_delete)
+    for module in (ledger, record_files):
+        monkeypatch.setattr(module, "write_bytes", counted_write)
+    monkeypatch.setattr(ledger, "delete", counted_delete)
 
     def arm(changes: float) -> None:
         left[0] = changes
@@ -354,7 +369,7 @@ def test_a_kill_between_any_two_steps_loses_nothing_and_doubles_nothing(tmp_path
             assert "old" in rows
             for name, version in published.items():
                 assert rows[name]["frames"] == version == 1, "a finished clip was lost or made again"
-                assert rows[name]["error_code"] == ""
+                assert rows[name]["error_code"] is None
             assert pending(output) == []
         life(output, published)
         assert set(codes(output)) == {"old", "f1", "f2", "a", "b", "c", "d", "e"}
@@ -380,7 +395,7 @@ def test_a_kill_during_compaction(tmp_path, kill, step):
     kill(float("inf"))
     assert codes(output) == expected
     again = Records(output)
-    assert again.done == codes(output) == expected
+    assert done(again) == codes(output) == expected
     again.left(ids("a"), retry_failed=True)
     again.compact()
     assert codes(output) == expected
@@ -401,7 +416,7 @@ def test_a_late_worker_does_not_double_its_clip(output):
 def test_leftover_drafts_are_no_records(tmp_path):
     commit_pending(str(tmp_path), ok("a"))
     (tmp_path / "_work" / "records" / ".b.json.1234.tmp").write_bytes(b"{")
-    assert Records(str(tmp_path)).done == {"a": ""}
+    assert done(Records(str(tmp_path))) == {"a": ""}
 
 
 def test_what_others_put_beside_the_table_is_left_alone(tmp_path):
@@ -411,3 +426,109 @@ def test_what_others_put_beside_the_table_is_left_alone(tmp_path):
         table.add(ok("a"))
     assert codes(str(tmp_path)) == {"a": ""}
     assert pq.read_table(tmp_path / "metadata" / files(str(tmp_path))[1]).num_rows == 1
+
+
+# Outputs of version 0.1.0, which said "nothing" as 0 and empty text
+
+
+@pytest.fixture
+def old(golden: Path, tmp_path: Path) -> str:
+    return str(shutil.copytree(golden / "output-0.1.0", tmp_path / "out"))
+
+
+def test_an_old_output_reads_as_a_new_one(old):
+    rows = {row["clip_id"]: row for row in read_records(old).to_pylist()}
+    assert sorted(rows) == ["bad", "gone", "good"]
+    good, bad = rows["good"], rows["bad"]
+    assert (good["error_code"], good["error"], good["corrupt_frames"], good["frames"]) == (None, None, 0, 60)
+    assert good["finished_at"] == datetime(2026, 11, 26, 11, 45, 12, tzinfo=UTC)
+    assert good["output_path"] == "clips/good.mp4"
+    assert (good["speaker"], good["take"]) == ("anna", 7)
+    nothing = {name for name, value in bad.items() if value is None}
+    assert {"output", "frames", "duration", "width", "sha256", "plan_seconds", "seed"} <= nothing
+    assert (bad["error_code"], bad["steps"], bad["speaker"]) == ("unreadable_video", 1, "ben")
+    assert read_records(old, columns=["frames"])["frames"].to_pylist().count(None) == 2
+    some = read_records(old, columns=["output_path", "clip_id"])
+    assert some.column_names == ["output_path", "clip_id"]
+
+
+def test_an_old_output_is_gone_on_with(old):
+    extra = pa.table({"clip_id": ["good", "bad", "gone", "pending", "fresh"], "take": [1, 2, 3, 4, 5]})
+    with Records(old, extra=extra, recipe="7595a91b9c3b40f8") as table:
+        assert table.left(ids("good", "bad", "gone", "pending", "fresh")).tolist() == [2, 4]
+        table.add(ok("fresh", recipe="7595a91b9c3b40f8"))
+        table.compact()
+    rows = {row["clip_id"]: row for row in read_records(old).to_pylist()}
+    assert {clip_id: row["error_code"] for clip_id, row in rows.items()} == {
+        "good": None,
+        "bad": "unreadable_video",
+        "pending": None,
+        "fresh": None,
+    }
+    assert rows["pending"]["finished_at"] == rows["good"]["finished_at"]
+    assert read_records(old).schema.field("finished_at").type == pa.timestamp("us", "UTC")
+    assert len(files(old)) == 1
+
+
+def test_columns_of_an_old_output_that_are_ours_now_keep_their_values(old):
+    (path,) = (Path(old) / "metadata").iterdir()
+    pq.write_table(pq.read_table(path).append_column("language", pa.array([1, 2, 3])), path)
+    with Records(old, extra=pa.table({"clip_id": ["x"], "deinterlaced": ["by hand"]})) as now:
+        now.add(ok("x", language="de"))
+    rows = {row["clip_id"]: row for row in read_records(old).to_pylist()}
+    assert {rows[name]["manifest_language"] for name in ("good", "bad", "gone")} == {1, 2, 3}
+    assert (rows["x"]["language"], rows["x"]["manifest_deinterlaced"], rows["good"]["language"]) == ("de", "by hand", None)
+
+
+# The same word for nothing everywhere
+
+
+def test_nothing_is_null(output):
+    with Records(output) as table:
+        table.add(failed_record(Pair.of_failed(Pair(clip_id="a", video="v", audio="a", seed=3), NoFace("nobody")), Recipe()))
+    (row,) = read_records(output).to_pylist()
+    filled = {name for name, value in row.items() if value is not None}
+    asked = {"clip_id", "video", "audio", "seed", "steps", "model", "recipe"}
+    assert filled == asked | {"status", "error_code", "error", "version", "finished_at"}
+    assert row["finished_at"].tzinfo is not None
+
+
+def test_columns_with_our_names_are_carried_under_a_prefix(output):
+    extra = pa.table({"clip_id": ["a"], "duration": [99.0], "fps": ["fast"], "speaker": ["anna"]})
+    with Records(output, extra=extra) as table:
+        table.add(ok("a", duration=2.0))
+    (row,) = read_records(output).to_pylist()
+    assert (row["duration"], row["manifest_duration"], row["manifest_fps"], row["speaker"]) == (2.0, 99.0, "fast", "anna")
+    twice = pa.table({"clip_id": ["a"], "duration": [99.0], "manifest_duration": [1]})
+    with pytest.raises(ConfigError, match=r"'manifest_duration'.*rename one"):
+        Records(output, extra=twice)
+
+
+def test_a_place_without_records_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="has no records: it is not the output of a job"):
+        read_records(tmp_path)
+    with pytest.raises(ConfigError, match="output is None; it must be a path or URI"):
+        read_records(None)
+
+
+def test_paths_are_taken(output, tmp_path):
+    with Records(str(tmp_path)) as table:
+        table.add(ok("a"))
+    assert read_records(tmp_path).num_rows == 1
+
+
+def test_a_finished_row_is_no_python_object(tmp_path):
+    folder = tmp_path / "metadata"
+    folder.mkdir()
+    clip_ids = [f"clip-{number:07d}" for number in range(200_000)]
+    table = pa.table({"clip_id": clip_ids, "status": ["ok"] * len(clip_ids), "recipe": ["r1"] * len(clip_ids)})
+    table = table.append_column("error_code", pa.nulls(len(clip_ids), pa.string()))
+    pq.write_table(table, folder / "merged-x-00000.parquet")
+    wanted = pa.chunked_array([[*clip_ids, "new"]])
+    del table, clip_ids
+    tracemalloc.start()
+    left = Records(str(tmp_path), recipe="r1").left(wanted)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert left.tolist() == [200_000]
+    assert peak < 5_000_000, "bytes; 25 a row"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentsync_ray.errors import ConfigError, is_transient
+from latentsync_ray.errors import is_transient
 from latentsync_ray.records import RECORD_SCHEMA, read_records
 
 __all__ = ["Failures", "Report", "SlowClip", "summarise"]
@@ -68,11 +68,9 @@ def summarise(output: str, *, slowest: int = 5) -> Report:
     """Count what the records of ``output`` say. Raises ConfigError when there are none."""
     numbers = ["frames", "frames_without_face", "duration", "bytes", *(f"{stage}_seconds" for stage in _STAGES)]
     table = read_records(output, columns=["clip_id", "status", "error_code", "error", "cost", *numbers])
-    if len(table) == 0:
-        raise ConfigError(f"{output} has no records: run a job with this output first")
-    column = {name: table[name].to_numpy() for name in numbers}
+    column = {name: table[name].fill_null(0).to_numpy() for name in numbers}
     seconds = np.sum([column[f"{stage}_seconds"] for stage in _STAGES], axis=0)
-    failed = table.filter(np.not_equal(table["status"].to_numpy(), "ok")).select(["clip_id", "error_code", "error"]).to_pylist()
+    failed = table.filter(table["error_code"].is_valid()).select(["clip_id", "error_code", "error"]).to_pylist()
     by_code: dict[str, list[dict[str, str]]] = {}
     for row in failed:
         by_code.setdefault(row["error_code"], []).append(row)

@@ -158,7 +158,9 @@ class Worker:
             outcome = dc.replace(failure, record=record.to_json())
         else:
             job.log(f"failed: {record.error_code}: {record.error}", level="ERROR")
-            outcome = Outcome(code=422, body=unfit(str(record.error_code), str(record.error), row.arguments), record=record.to_json())
+            outcome = Outcome(
+                code=422, body=unfit(str(record.error_code), str(record.error), row.arguments), record=record.to_json()
+            )
         # Before it can be delivered, so that no delivered clip is unaccounted for.
         commit_pending(self._settings.folder, record)
         self._queue.finish(row.id, outcome, attempt=row.attempts)

@@ -1,0 +1,255 @@
+"""The driver's side of the table: which clips are finished, and adding to them.
+
+A clip is finished when its row is safe, and that takes two steps: the worker that published the MP4 leaves the row as a small
+JSON file (``commit_pending``); the driver collects rows into Parquet and removes the JSON. Whatever is killed between any two
+steps, the next ``Records`` finds every finished clip, and no clip twice. One driver writes to an output at a time (``lease``).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from latentsync_ray.errors import CLIP_ERRORS, ConfigError, StorageUnavailable
+from latentsync_ray.records.files import (
+    SUPERSEDES,
+    encoded,
+    folder_of,
+    metadata_files,
+    pending_records,
+    pending_uri,
+    read_all,
+    read_file,
+)
+from latentsync_ray.records.finished import Finished
+from latentsync_ray.records.schema import RECORD_SCHEMA, carried_name, to_table
+from latentsync_ray.storage import delete, join, write_bytes
+from latentsync_ray.types import ClipRecord
+
+__all__ = ["Records"]
+
+log = logging.getLogger(__name__)
+_pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
+
+_MANY_FILES = 5
+"""More than these are worth a word before they are read."""
+_COMPACT_ROWS = 100_000
+"""Rows of a compacted file: about 20 MB."""
+_TRANSIENT = [code for code, error in CLIP_ERRORS.items() if error.transient]
+
+
+class Records:
+    """What is done, and adding to it.
+
+    ``extra`` has a ``clip_id`` and columns to carry along. Rows are written ``every_rows`` or ``every_seconds``, on ``flush``
+    and on leaving a ``with`` block; of these only the last two raise when storage is unavailable, else rows are kept for the
+    next time. ``note`` is told when there is much to read first. Raises ConfigError when the output has clips made with another
+    ``recipe`` (a fingerprint) than this one, unless ``mixed_recipes``, or when its columns do not go together with ``extra``.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        *,
+        extra: pa.Table | None = None,
+        recipe: str | None = None,
+        mixed_recipes: bool = False,
+        every_rows: int = 500,
+        every_seconds: float = 120,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
+        self.output = output
+        self._finished = Finished()
+        self._outdated: list[pa.ChunkedArray] = []
+        """Clips that failed under another recipe: this one may do better."""
+        self._extra = _named(extra) if extra is not None and extra.num_columns > 1 else None
+        self._recipe, self._mixed_recipes = recipe, mixed_recipes
+        self._every_rows, self._every_seconds = every_rows, every_seconds
+        self._new: dict[str, ClipRecord] = {}
+        self._kept = 0
+        """Rows of ``_new`` that storage did not take the last time."""
+        self._settled: list[str] = []
+        """URIs of pending records whose rows are in the table."""
+        self._flushed_at = time.monotonic()
+        self._run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+        self._file_count = 0
+        self._load(note)
+        self.absorb()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.flush()
+
+    def codes(self, clip_ids: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The error code of each of these clips: empty text when it is dubbed, null when it has no row. Writes what is new."""
+        self.flush()
+        return self._finished.codes(clip_ids)
+
+    def left(self, clip_ids: pa.ChunkedArray, *, retry_failed: bool = False) -> np.ndarray:
+        """Indices, int64 (n,), of the clips that have to be made: those without a row, and those whose error may pass.
+
+        ``retry_failed`` adds those that failed for a reason in their data. Old rows of clips that are made again are taken out.
+        """
+        codes = self.codes(clip_ids)
+        again = _pc.is_in(codes, pa.array(_TRANSIENT))
+        if self._outdated:
+            outdated = pa.chunked_array([chunk for each in self._outdated for chunk in each.chunks], pa.string())
+            again = _pc.or_(again, _pc.is_in(clip_ids, outdated))
+        failed = _pc.not_equal(_pc.fill_null(codes, ""), "")
+        again = failed if retry_failed else _pc.and_(failed, again)
+        self._take_out(clip_ids.filter(again))
+        return np.flatnonzero(_pc.or_(_pc.is_null(codes), again).to_numpy())
+
+    def kept_for_another_run(self) -> set[str]:
+        """The clips that failed for a reason that may pass: the next run tries them by itself."""
+        return set(self._finished.with_code(_TRANSIENT).to_pylist())
+
+    def add(self, record: ClipRecord) -> None:
+        """Note a finished clip; it replaces the row that the clip may have."""
+        self._new[record.clip_id] = record
+        if len(self._new) - self._kept >= self._every_rows or time.monotonic() - self._flushed_at >= self._every_seconds:
+            try:
+                self.flush()
+            except StorageUnavailable as error:  # worth another try, and no reason to end a run of days
+                self._kept, self._flushed_at = len(self._new), time.monotonic()
+                log.warning("%d records could not be written and are kept for the next time: %s", self._kept, error)
+
+    def flush(self) -> None:
+        """Write what was added since the last time as one more file."""
+        self._flushed_at = time.monotonic()
+        if self._new:
+            rows = to_table(self._new.values())
+            known = self._finished.codes(rows["clip_id"])
+            self._take_out(rows["clip_id"].filter(known.is_valid()))
+            self._write(self._with_extra(rows))
+            self._finished.add(rows["clip_id"], rows["error_code"])
+            self._settled += [pending_uri(self.output, record.clip_id) for record in self._new.values() if record.ok]
+            self._new, self._kept = {}, 0
+        if self._settled:
+            delete(self._settled)
+            self._settled = []
+
+    def compact(self) -> None:
+        """Merge small files into large ones. A merged file names those it replaces, so their rows never count twice."""
+        self.flush()
+        group: dict[str, pa.Table] = {}
+        for uri in metadata_files(self.output):
+            table = read_file(uri)
+            if len(table) >= _COMPACT_ROWS // 2:
+                continue
+            if group and sum(map(len, group.values())) + len(table) > _COMPACT_ROWS:
+                self._merge(group)
+                group = {}
+            group[uri] = table
+        self._merge(group)
+
+    def _merge(self, group: dict[str, pa.Table]) -> None:
+        if len(group) < 2:
+            return
+        merged = pa.concat_tables(list(group.values()), promote_options="permissive")
+        names = [uri.rsplit("/", 1)[-1] for uri in group]
+        self._write(merged.replace_schema_metadata({SUPERSEDES: json.dumps(names)}), kind="merged")
+        delete(group)
+
+    def _load(self, note: Callable[[str], None] | None) -> None:
+        schemas = [RECORD_SCHEMA] if self._extra is None else [RECORD_SCHEMA, self._extra.schema]
+        uris = metadata_files(self.output)
+        if note and len(uris) > _MANY_FILES:
+            note(f"reading the records of earlier runs, {len(uris)} files")
+        files, superseded = read_all(uris, columns=["clip_id", "error_code", "recipe"], each=_Rows)
+        delete(superseded)
+        for rows in files.values():
+            schemas.append(rows.schema)
+            self._check_recipe(rows.recipes)
+            self._outdated += [ids for recipe, ids in rows.failed_with.items() if self._recipe and recipe != self._recipe]
+            self._finished.add(rows.clip_ids, rows.codes)
+        try:
+            pa.unify_schemas(schemas, promote_options="permissive")
+        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+            raise ConfigError(
+                f"the manifest's extra columns do not go together with those in {folder_of(self.output)}: {error}; "
+                "rename the column or choose another output folder"
+            ) from error
+
+    def _check_recipe(self, made_with: Iterable[str | None]) -> None:
+        others = sorted({recipe or "unknown" for recipe in made_with} - {self._recipe})
+        if self._recipe and others and not self._mixed_recipes:
+            raise ConfigError(
+                f"{self.output} holds clips made with another recipe ({', '.join(others)}, now {self._recipe}); "
+                "choose another output folder for the new recipe, or keep both in this one with mixed_recipes=true"
+            )
+
+    def absorb(self) -> None:
+        """Take over what workers committed and no driver wrote down. A successful row that is there already is the same one."""
+        uris, records = pending_records(self.output)
+        self._check_recipe(record.recipe for record in records)
+        codes = self.codes(pa.chunked_array([[record.clip_id for record in records]], pa.string()))
+        for record, code in zip(records, codes.to_pylist(), strict=True):
+            if code != "":
+                self.add(record)
+        self.flush()
+        delete(uris)
+
+    def _take_out(self, clip_ids: pa.ChunkedArray) -> None:
+        """Rewrite the files that hold rows of these clips without them."""
+        if not len(clip_ids):
+            return
+        self._finished.drop(clip_ids)
+        for uri, held in read_all(metadata_files(self.output), columns=["clip_id"])[0].items():
+            if not _pc.any(_pc.is_in(held["clip_id"], clip_ids)).as_py():
+                continue
+            table = read_file(uri)
+            kept = table.filter(_pc.invert(_pc.is_in(table["clip_id"], clip_ids)))
+            if len(kept) == 0:
+                delete([uri])
+            else:
+                write_bytes(uri, encoded(kept))
+
+    def _with_extra(self, table: pa.Table) -> pa.Table:
+        if self._extra is None:
+            return table
+        ours = self._extra.filter(_pc.is_in(self._extra["clip_id"], table["clip_id"]))
+        carried = ours.take(_pc.index_in(table["clip_id"], ours["clip_id"])).drop_columns("clip_id")
+        for name in carried.column_names:
+            table = table.append_column(carried.schema.field(name), carried[name])
+        return table
+
+    def _write(self, table: pa.Table, *, kind: str = "part") -> None:
+        write_bytes(join(folder_of(self.output), f"{kind}-{self._run}-{self._file_count:05d}.parquet"), encoded(table))
+        self._file_count += 1  # not of one that failed: it may be there all the same, and has to be written over
+
+
+class _Rows:
+    """What is kept in memory of a file of the table."""
+
+    def __init__(self, schema: pa.Schema, table: pa.Table) -> None:
+        self.schema, self.clip_ids, self.codes = schema, table["clip_id"], table["error_code"]
+        failed = table.filter(table["error_code"].is_valid())
+        self.recipes = _pc.unique(table.filter(table["error_code"].is_null())["recipe"]).to_pylist()
+        """Of the clips that are dubbed."""
+        self.failed_with = {
+            recipe: failed.filter(_pc.equal(failed["recipe"], recipe))["clip_id"]
+            for recipe in failed["recipe"].unique().to_pylist()
+            if recipe
+        }
+        """Recipe -> ids of the clips that failed with it."""
+
+
+def _named(extra: pa.Table) -> pa.Table:
+    """The columns to carry, under the names they have in the table. Raises ConfigError when two get the same."""
+    names = [name if name == "clip_id" else carried_name(name) for name in extra.column_names]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(
+            f"the manifest has a column {twice!r}, the name its column {twice.partition('_')[2]!r} is carried under: rename one"
+        )
+    return extra.rename_columns(names)

@@ -1,0 +1,73 @@
+"""What a row of the table is, and how rows of earlier versions become such rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+import pyarrow.compute
+
+from latentsync_ray.types import ClipRecord
+
+__all__ = ["MANIFEST_PREFIX", "RECORD_SCHEMA", "carried_name", "is_outdated", "to_table", "upgraded"]
+
+_pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
+
+MANIFEST_PREFIX = "manifest_"
+"""What a user's column is carried under, followed by its name, when a column of ours has that name."""
+
+_TYPES = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    datetime: pa.timestamp("us", "UTC"),
+}
+_SINCE_NULLS = {"output_path", "language", "audio_channel", "deinterlaced", "content_credentials"}
+"""Columns that came when the table began to say "nothing" as null: before, a column of that name was the user's."""
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    if type(None) in get_args(hint):  # "X | None"
+        hint = get_args(hint)[0]
+    return pa.string() if get_origin(hint) is Literal else _TYPES[hint]
+
+
+RECORD_SCHEMA: pa.Schema = pa.schema([(name, _arrow_type(hint)) for name, hint in get_type_hints(ClipRecord).items()])
+"""Columns of the table; those of the manifest that are carried along come after them."""
+
+
+def carried_name(name: str) -> str:
+    """What a user's column is called in the table."""
+    return MANIFEST_PREFIX + name if name in RECORD_SCHEMA.names else name
+
+
+def to_table(records: Iterable[ClipRecord]) -> pa.Table:
+    """One row for each record, in the table's schema."""
+    return pa.Table.from_pylist([record.to_row() for record in records], RECORD_SCHEMA)
+
+
+def is_outdated(schema: pa.Schema) -> bool:
+    """Whether rows of this schema say "nothing" as 0 and empty text, as version 0.1.0 did, which kept times as text."""
+    return "finished_at" in schema.names and pa.types.is_string(schema.field("finished_at").type)
+
+
+def upgraded(table: pa.Table) -> pa.Table:
+    """Rows of version 0.1.0, with or without all of their columns, in today's schema. Needs the column ``status``."""
+    table = table.rename_columns([MANIFEST_PREFIX + name if name in _SINCE_NULLS else name for name in table.column_names])
+    failed = _pc.not_equal(table["status"], "ok")
+    for name in table.column_names:
+        if name not in RECORD_SCHEMA.names:
+            continue
+        kind, column = RECORD_SCHEMA.field(name).type, table[name]
+        if pa.types.is_string(column.type):
+            column = _pc.if_else(_pc.equal(column, ""), None, column)
+        elif pa.types.is_floating(kind) or pa.types.is_integer(kind):
+            column = _pc.if_else(_pc.and_(failed, _pc.equal(column, 0)), None, column)
+        table = table.set_column(table.column_names.index(name), name, column.cast(kind))
+    if "output" in table.column_names:
+        path = _pc.struct_field(_pc.extract_regex(table["output"], "(?P<path>clips/[^/]+)$"), "path")
+        table = table.append_column("output_path", path)
+    return table
