@@ -145,12 +145,12 @@ def stages(seconds: int = SHORT) -> None:
         "plan (probe, speech level)": record.plan_seconds,
         "decode + detect + crop": record.crop_seconds,
         **clock.seconds,
-        "rest of sync": record.sync_seconds - sum(clock.seconds.values()),
+        "rest of sync": (record.sync_seconds or 0) - sum(clock.seconds.values()),
         "paste + encode": record.paste_seconds,
         "join": record.join_seconds,
     }
     title = f"tiny-random, 128 px, 4 steps, guidance 1, {record.width}x{record.height} video, {record.frames} frames"
-    _print_seconds(title, own, record.frames)
+    _print_seconds(title, own, record.frames or 0)
 
 
 def full_size() -> None:

@@ -72,7 +72,7 @@ def dub(dubber: LipSync, take: Take, folder: Path, name: str, *, guidance: float
     record = done(dubber(Pair(clip_id=f"{name}-{guidance:g}", video=str(video), audio=str(audio), guidance_scale=guidance)))
     crops = aligned(video, audio, folder / "aligned", recipe=dubber.recipe, resolution=dubber.sync.model.resolution)
     best = write_ceiling(take, audio, crops, folder / f"{name}-ceiling.mp4", model=dubber.sync.model, recipe=dubber.recipe)
-    return score_take(take, Path(record.output), crops), score_take(take, best, crops).mouth_psnr
+    return score_take(take, Path(str(record.output)), crops), score_take(take, best, crops).mouth_psnr
 
 
 def done(record: ClipRecord) -> ClipRecord:
@@ -87,7 +87,7 @@ def silence(dubber: LipSync, folder: Path) -> float:
     take = make_take(held_out(0), np.zeros(3 * SAMPLE_RATE, np.int16), seed=7)
     video, audio = write_take(take, folder, "silence")
     record = done(dubber(Pair(clip_id="silence", video=str(video), audio=str(audio))))
-    return float(read_aperture(read_clip(Path(record.output)), pose=take.wanted.pose).max())
+    return float(read_aperture(read_clip(Path(str(record.output))), pose=take.wanted.pose).max())
 
 
 def table(rows: list[tuple[str, Score, float]]) -> Table:

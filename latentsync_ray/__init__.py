@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from latentsync_ray.config import Job as Job
     from latentsync_ray.config import Recipe as Recipe
     from latentsync_ray.config import load_job as load_job
+    from latentsync_ray.dataset import lipsync_dataset as lipsync_dataset
     from latentsync_ray.driver import Summary as Summary
     from latentsync_ray.driver import run as run
     from latentsync_ray.errors import ClipError as ClipError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from latentsync_ray.errors import ModelError as ModelError
     from latentsync_ray.local import LipSync as LipSync
     from latentsync_ray.local import lipsync as lipsync
-    from latentsync_ray.pipeline import lipsync_dataset as lipsync_dataset
     from latentsync_ray.records import read_records as read_records
     from latentsync_ray.types import ClipRecord as ClipRecord
     from latentsync_ray.types import Pair as Pair
@@ -42,7 +42,7 @@ _HOME = {
     "Recipe": "config",
     "Summary": "driver",
     "lipsync": "local",
-    "lipsync_dataset": "pipeline",
+    "lipsync_dataset": "dataset",
     "load_job": "config",
     "read_records": "records",
     "run": "driver",

@@ -10,8 +10,9 @@ import hashlib
 import json
 import re
 from fractions import Fraction
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.types import Device, LoopMode
 
-__all__ = ["WINDOW", "Cluster", "Job", "Recipe", "build_job", "load_job"]
+__all__ = ["WINDOW", "Cluster", "Job", "Recipe", "absolute", "build_job", "load_job"]
 
 WINDOW = 16
 """Frames per temporal window of the model; its normalisation runs over all of them (LatentSync, ``num_frames``)."""
@@ -125,18 +126,39 @@ class Job(_Strict):
     retry_failed: bool = False
     """Also redo clips that an earlier run recorded as failed for a reason in their data."""
 
-    @field_validator("manifest", "output")
+    if TYPE_CHECKING:  # paths come in as str or Path, and are text from then on
+
+        def __init__(
+            self,
+            *,
+            manifest: str | PathLike[str],
+            output: str | PathLike[str],
+            sink: str = "mp4",
+            recipe: Recipe = ...,
+            cluster: Cluster = ...,
+            failure_budget: float = 0.0,
+            mixed_recipes: bool = False,
+            retry_failed: bool = False,
+        ) -> None: ...
+
+    @field_validator("manifest", "output", mode="before")
     @classmethod
-    def _not_empty(cls, value: str) -> str:
-        if not value.strip():
+    def _text(cls, value: Any) -> Any:
+        if isinstance(value, PathLike):
+            value = fspath(value)
+        if isinstance(value, str) and not value.strip():
             raise ValueError("must not be empty")
         return value
 
     @field_validator("output")
     @classmethod
     def _absolute(cls, value: str) -> str:
-        """Workers may run in other folders, and records are read from anywhere."""
-        return value if "://" in value else str(Path(value).expanduser().absolute())
+        return absolute(value)
+
+
+def absolute(output: str) -> str:
+    """An output as workers in other folders find it, and readers of its records: URIs as they are, paths from the root."""
+    return output if "://" in output else str(Path(output).expanduser().absolute())
 
 
 def load_job(path: str | Path, *overrides: str) -> Job:

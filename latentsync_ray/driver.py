@@ -24,7 +24,7 @@ from latentsync_ray.records import Records
 from latentsync_ray.registry import DETECTORS, lookup
 from latentsync_ray.stages.join import failed_record
 from latentsync_ray.stages.parts import sweep
-from latentsync_ray.types import ClipRecord, Pair, Part
+from latentsync_ray.types import ClipRecord, Pair, Part, kind_of
 
 __all__ = ["Summary", "run"]
 
@@ -63,6 +63,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     clips met.
     """
     began, progress = time.perf_counter(), progress or Silent()
+    kind_of(job, Job, "job", "a Job, e.g. load_job('job.yaml')")
     lookup(DETECTORS, job.recipe.detector, "detector")  # a wrong name is found before anything is started
     with ExitStack() as stack:
         try:
@@ -108,7 +109,7 @@ def _run(job: Job, table: pa.Table, records: Records, lease: Lease, progress: Pr
                         continue
                     records.add(result)
                     progress.clip(result)
-                    ok, failed, frames = ok + (result.status == "ok"), failed + (result.status != "ok"), frames + result.frames
+                    ok, failed, frames = ok + result.ok, failed + result.failed, frames + (result.frames or 0)
     finally:
         progress.stop()
     records.compact()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from os import PathLike
 from pathlib import Path
 
-from latentsync_ray.config import Job, Recipe
+from latentsync_ray.config import Job, Recipe, absolute
 from latentsync_ray.errors import ClipError, ConfigError
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.sinks import Sink
@@ -17,7 +18,7 @@ from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import Naming
 from latentsync_ray.stages.sync import Sync
-from latentsync_ray.types import ClipRecord, Device, Pair, Part, Span
+from latentsync_ray.types import ClipRecord, Device, Pair, Part, Span, kind_of, one_of, path_text
 
 __all__ = ["LipSync", "dub", "lipsync"]
 
@@ -32,14 +33,16 @@ class LipSync:
 
     def __init__(
         self,
-        output: str,
+        output: str | PathLike[str],
         *,
         recipe: Recipe | None = None,
         device: Device = "auto",
         sink: Sink | None = None,
         commit: bool = False,
     ) -> None:
-        self.recipe = recipe = recipe or Recipe()
+        output = absolute(path_text(output, "output"))
+        self.recipe = recipe = _recipe(recipe)
+        one_of(device, Device, "device")
         self.plan = Plan(recipe, output)
         self.sync = Sync(recipe, device)
         self.crop = Crop(recipe, self.sync.model.resolution)
@@ -76,9 +79,9 @@ class LipSync:
 
 
 def lipsync(
-    video: str | Path,
-    audio: str | Path,
-    output: str | Path,
+    video: str | PathLike[str],
+    audio: str | PathLike[str],
+    output: str | PathLike[str],
     *,
     recipe: Recipe | None = None,
     device: Device = "auto",
@@ -89,12 +92,19 @@ def lipsync(
     ``record.status`` says whether it worked; ``record.error_code`` and ``record.error`` say why not. ``on_part`` is called
     with each finished piece, for progress. Raises ConfigError when ``output`` is a folder or one of the inputs.
     """
+    video, audio, output = (path_text(value, name) for name, value in (("video", video), ("audio", audio), ("output", output)))
+    recipe = _recipe(recipe)
+    one_of(device, Device, "device")
     place = Path(output)
     if place.is_dir() or (place.exists() and any(Path(each).exists() and place.samefile(each) for each in (video, audio))):
         raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
     with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
-        pair = Pair(clip_id=Path(str(output)).stem, video=str(video), audio=str(audio))
-        return LipSync(work, recipe=recipe, device=device, sink=FileSink(str(output)))(pair, on_part=on_part)
+        pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
+        return LipSync(work, recipe=recipe, device=device, sink=FileSink(output))(pair, on_part=on_part)
+
+
+def _recipe(recipe: Recipe | None) -> Recipe:
+    return kind_of(Recipe() if recipe is None else recipe, Recipe, "recipe", "a Recipe, e.g. Recipe(steps=10)")
 
 
 def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,12 +25,13 @@ from latentsync_ray.errors import ConfigError, InputNotFound, InvalidPair
 from latentsync_ray.storage import exists, fetch, is_remote, join, list_files
 from latentsync_ray.types import UNUSABLE_ID, Pair
 
-__all__ = ["extra_columns", "read_manifest", "to_pair"]
+__all__ = ["OWN_COLUMNS", "extra_columns", "made_id", "pair_of", "read_manifest", "to_pair"]
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
 _SETTINGS = ("guidance_scale", "seed", "loop_mode")
-_OWN = ("clip_id", "video", "audio", "language", *_SETTINGS)
+OWN_COLUMNS = ("clip_id", "video", "audio", "language", *_SETTINGS)
+"""What a row of a manifest can say of its pair; all other columns are carried along."""
 _VIDEO = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
 _AUDIO = {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
 _ROWS_AT_ONCE = 50_000
@@ -60,18 +61,26 @@ def read_manifest(uri: str) -> pa.Table:
 
 def extra_columns(table: pa.Table) -> pa.Table:
     """``clip_id`` and the columns that are none of ours, as they came: they are carried to the clip's record."""
-    return table.select(["clip_id", *(name for name in table.column_names if name not in _OWN)])
+    return table.select(["clip_id", *(name for name in table.column_names if name not in OWN_COLUMNS)])
 
 
 def to_pair(table: pa.Table, index: int) -> Pair:
     """Row ``index`` of ``read_manifest``'s table; with an unusable value it has its ``error_code`` set (``invalid_pair``)."""
-    row = {name: table[name][index].as_py() for name in _OWN if name in table.column_names}
-    language = (row.get("language") or "").strip() or None
-    pair = Pair(clip_id=row["clip_id"], video=row["video"] or "", audio=row["audio"] or "", language=language)
+    return pair_of(
+        {name: table[name][index].as_py() for name in OWN_COLUMNS if name in table.column_names}, f"row {index + 1}: "
+    )
+
+
+def pair_of(row: Mapping[str, Any], where: str = "") -> Pair:
+    """The pair in a row with a ``clip_id``; with an unusable value, told after ``where``, it has its ``error_code`` set."""
+    given = {name: _given(row.get(name)) for name in OWN_COLUMNS}
+    pair = Pair(
+        clip_id=str(given["clip_id"]), video=given["video"] or "", audio=given["audio"] or "", language=given["language"]
+    )
     for name in ("video", "audio"):
-        if not row[name]:
-            return Pair.of_failed(pair, InvalidPair(f"row {index + 1}: {name} is empty; it must be a path or URI"))
-    settings = {name: value for name in _SETTINGS if (value := _setting(row.get(name))) is not None}
+        if not given[name]:
+            return Pair.of_failed(pair, InvalidPair(f"{where}{name} is empty; it must be a path or URI"))
+    settings = {name: given[name] for name in _SETTINGS if given[name] is not None}
     if not settings:
         return pair
     try:
@@ -80,11 +89,16 @@ def to_pair(table: pa.Table, index: int) -> Pair:
         problems = [
             f"{each['loc'][0]} is {each['input']!r}: {each['msg'][:1].lower()}{each['msg'][1:]}" for each in error.errors()
         ]
-        return Pair.of_failed(pair, InvalidPair(f"row {index + 1}: {'; '.join(problems)} (empty means: as the recipe says)"))
+        return Pair.of_failed(pair, InvalidPair(f"{where}{'; '.join(problems)} (empty means: as the recipe says)"))
     return Pair.of(pair, **{name: getattr(recipe, name) for name in settings})
 
 
-def _setting(value: Any) -> Any:
+def made_id(video: str, audio: str) -> str:
+    """The clip id of a row that has none."""
+    return _made_ids(pa.table({"video": pa.array([video], pa.string()), "audio": pa.array([audio], pa.string())}))[0].as_py()
+
+
+def _given(value: Any) -> Any:
     """None for what means "not set": empty text and NaN."""
     if isinstance(value, str):
         value = value.strip()

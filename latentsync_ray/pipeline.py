@@ -32,11 +32,11 @@ from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.join import Join, failed_record
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.stages.rows import BUG, apply, attempt, foreign, raise_settings, task
+from latentsync_ray.stages.rows import BUG, apply, attempt, raise_settings, task
 from latentsync_ray.stages.sync import Sync
 from latentsync_ray.types import ClipRecord, Crops, Device, Faces, Pair, Part
 
-__all__ = ["connect", "dub", "lipsync_dataset", "parts_dataset"]
+__all__ = ["connect", "dub", "join_parts", "parts_dataset", "told"]
 
 log = logging.getLogger(__name__)
 
@@ -67,34 +67,6 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
             )
             .flat_map(task(partial(Paste, recipe, output), Faces, Part), num_cpus=cluster.paste_cpus, **retried)
         )
-
-
-def lipsync_dataset(
-    pairs: Dataset, output: str, *, recipe: Recipe | None = None, cluster: Cluster | None = None, sink: str = "mp4"
-) -> Dataset:
-    """Lip-sync every row of ``pairs``: a Dataset of clip records, which carries the other columns of ``pairs`` along.
-
-    ``pairs`` has the columns ``clip_id``, ``video``, ``audio`` and, if you like, ``guidance_scale``, ``seed``, ``loop_mode``.
-
-    Lazy like any Dataset. The records are grouped by clip, which waits for the last part, and a worker that keeps dying fails
-    it all; use ``run`` to have clips published one by one, with resume and a metadata table.
-    """
-    recipe, cluster = recipe or Recipe(), cluster or Cluster()
-    connect(cluster)
-    join = Join(recipe, output, lookup(SINKS, sink, "sink")(output), commit=False)
-
-    def join_group(group: Any) -> Any:
-        rows = [{name: column[number] for name, column in group.items()} for number in range(len(group["clip_id"]))]
-        result = _told(_join(join, [Part.from_row(row) for row in rows]), recipe)
-        if isinstance(result, Part):
-            raise RuntimeError(result.error)
-        return {name: [value] for name, value in {**foreign(rows[0], Part), **result.to_row()}.items()}
-
-    return (
-        parts_dataset(pairs, output, recipe, cluster)
-        .groupby("clip_id")
-        .map_groups(join_group, batch_format="numpy", num_cpus=0.25)
-    )
 
 
 def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
@@ -128,7 +100,7 @@ def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | Cl
     Raises ConfigError when the first one waited in vain: clips that nobody touched are not to blame.
     """
     # Not retried: it removes the parts it has joined. A join that dies is made up for in the next pass.
-    join = ray.remote(num_cpus=0, max_retries=0)(_join)
+    join = ray.remote(num_cpus=0, max_retries=0)(join_parts)
     stage = Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output))
     at_most = max(8, int(ray.cluster_resources().get("CPU", 0)))  # each copies one clip: mostly waiting for storage
     arrived: dict[str, dict[int, Part]] = {}
@@ -145,7 +117,7 @@ def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | Cl
                 continue
             if part.error_code:
                 settled.add(part.clip_id)
-                yield _told(part, job.recipe)
+                yield told(part, job.recipe)
                 continue
             parts = arrived.setdefault(part.clip_id, {})
             if part.index not in parts:
@@ -179,16 +151,16 @@ def _joined(pending: dict[Any, Part], recipe: Recipe, *, at_most: int) -> Iterat
         except RayError as error:
             log.warning("the join of clip %s died (%s); it is made up for in the next pass", part.clip_id, type(error).__name__)
             continue
-        yield _told(result, recipe)
+        yield told(result, recipe)
 
 
-def _join(join: Join, parts: list[Part]) -> Part | ClipRecord:
+def join_parts(join: Join, parts: list[Part]) -> Part | ClipRecord:
     """The clip's record, or a part with the error that it met in an earlier stage or here."""
     first = next((part for part in parts if part.error_code), parts[0])
     return cast("Part | ClipRecord", next(attempt(lambda _: join(parts), first, Part)))
 
 
-def _told(result: Part | ClipRecord, recipe: Recipe) -> Part | ClipRecord:
+def told(result: Part | ClipRecord, recipe: Recipe) -> Part | ClipRecord:
     """A clip's record, failed or not; of a clip that met a bug, the part. Raises what makes the whole job impossible."""
     if isinstance(result, ClipRecord):
         return result

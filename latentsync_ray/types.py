@@ -17,7 +17,7 @@ import dataclasses as dc
 import os
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
 
@@ -37,8 +37,12 @@ __all__ = [
     "Segment",
     "Span",
     "array",
+    "kind_of",
+    "one_of",
     "path_text",
 ]
+
+_T = TypeVar("_T")
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 """Where a model runs; auto is the best that the machine has."""
@@ -113,6 +117,19 @@ def path_text(value: Any, what: str) -> str:
     if isinstance(value, str | os.PathLike) and isinstance(text := os.fspath(value), str) and text.strip():
         return text
     raise ConfigError(f"{what} is {value!r}; it must be a path or URI")
+
+
+def kind_of(value: Any, kind: type[_T], what: str, remedy: str) -> _T:
+    """``value``, which has to be a ``kind``; the ConfigError for anything else names it ``what`` and says ``remedy``."""
+    if isinstance(value, kind):
+        return value
+    raise ConfigError(f"{what} is {_short(value)[:80]}; it must be {remedy}")
+
+
+def one_of(value: Any, choices: Any, what: str) -> None:
+    """Raise ConfigError unless ``value`` is one of the ``choices`` of a Literal."""
+    if value not in get_args(choices):
+        raise ConfigError(f"{what} is {value!r}; it must be one of {', '.join(map(repr, get_args(choices)))}")
 
 
 def _plain(value: Any) -> Any:

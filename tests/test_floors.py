@@ -19,12 +19,12 @@ FLOORS = (
     {"faces", "lease", "manifest", "measure", "media", "model", "portrait", "records", "sinks"},
     {"stages"},
     {"evaluate", "local", "pipeline", "progress", "report"},
-    {"driver", "serve"},
+    {"dataset", "driver", "serve"},
     {"cli"},
 )
 """A room imports rooms of lower floors only; those on the ground floor may know each other."""
 ONLY = {
-    "ray": {"pipeline", "serve"},
+    "ray": {"dataset", "pipeline", "serve"},
     "av": {"media"},
     "diffusers": {"model"},
     "transformers": {"model"},
@@ -76,7 +76,7 @@ def broken_rules(me: str, source: str) -> list[str]:
         ("media", "from latentsync_ray.faces.align import x", "seen from media on floor 1"),
         ("media", "from latentsync_ray import faces", "seen from media on floor 1"),
         ("stages", "def f():\n    import latentsync_ray.local", "floor 3"),
-        ("stages", "import ray.data", "only for pipeline, serve"),
+        ("stages", "import ray.data", "only for dataset, pipeline, serve"),
         ("media", "from fsspec.core import url_to_fs", "only for storage"),
         ("model", "from . import x", "relative"),
         ("media", "from latentsync_ray.media.grid import x\nimport av\nfrom latentsync_ray import __version__, storage", None),

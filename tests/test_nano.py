@@ -65,7 +65,7 @@ def dubbed(dub: Dub, take: Take) -> ClipRecord:
 
 def scored(record: ClipRecord, take: Take, folder: Path) -> Score:
     crops = aligned(Path(record.video), Path(record.audio), folder, recipe=RECIPE, resolution=128)
-    return score_take(take, Path(record.output), crops)
+    return score_take(take, Path(str(record.output)), crops)
 
 
 def test_lips_follow_speech_that_was_never_heard(dubbed: ClipRecord, take: Take, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def lost(nano: LipSync, dubbed: ClipRecord, take: Take, tmp_path_factory: pytest
     folder, audio = tmp_path_factory.mktemp("ceiling"), Path(dubbed.audio)
     crops = aligned(Path(dubbed.video), audio, folder, recipe=RECIPE, resolution=128)
     best = write_ceiling(take, audio, crops, folder / "best.mp4", model=nano.sync.model, recipe=RECIPE)
-    return score_take(take, best, crops).mouth_psnr - score_take(take, Path(dubbed.output), crops).mouth_psnr
+    return score_take(take, best, crops).mouth_psnr - score_take(take, Path(str(dubbed.output)), crops).mouth_psnr
 
 
 def test_the_mouth_is_little_worse_than_its_autoencoder(lost: float) -> None:
@@ -99,7 +99,7 @@ def test_the_mouth_is_little_worse_than_its_autoencoder(lost: float) -> None:
 def test_silence_closes_the_mouth(dub: Dub, voices: list[np.ndarray]) -> None:
     take = make_take(voices[1], np.zeros(int(2.55 * SAMPLE_RATE), np.int16), seed=7)
     record = dub(take, "silence")
-    assert read_aperture(read_clip(Path(record.output)), pose=take.wanted.pose).max() < 0.05
+    assert read_aperture(read_clip(Path(str(record.output))), pose=take.wanted.pose).max() < 0.05
     assert record.sync_correlation is None
 
 

@@ -341,7 +341,7 @@ def life(output: str, published: dict[str, int]) -> None:
             continue
         record = ok(name, frames=published.get(name, 0) + 1)
         commit_pending(output, record)
-        published[name] = record.frames
+        published[name] = record.frames or 0
         table.add(record)
     table.compact()
 

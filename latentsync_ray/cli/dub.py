@@ -75,7 +75,7 @@ def lipsync(
     if record.status == "failed":
         raise typer.Exit(1)
     about = f"{record.frames} frames, {record.duration:.2f} s at {record.fps:g} fps, {record.width} x {record.height}"
-    OUT.print(f"[bold]{escape(record.output)}[/]  {about}", soft_wrap=True)
+    OUT.print(f"[bold]{escape(str(record.output))}[/]  {about}", soft_wrap=True)
     if record.frames_without_face:
         ERR.print(f"[yellow]{record.frames_without_face} frames show no usable face and were left as they are[/]")
 

@@ -20,8 +20,6 @@ _SCHEMA = pa.schema([("clip_id", pa.string()), ("code", _CODES)])
 _MOST_CHUNKS = 256
 """Small additions are merged when there are more of them than this."""
 
-_Ids = pa.Array | pa.ChunkedArray
-
 
 class Finished:
     """``clip_id`` and error code of every row of the table; the code is empty text for a dubbed clip."""
@@ -32,22 +30,21 @@ class Finished:
     def __len__(self) -> int:
         return len(self._table)
 
-    def add(self, clip_ids: _Ids | list[str], codes: _Ids | list[str | None]) -> None:
+    def add(self, clip_ids: pa.ChunkedArray, codes: pa.ChunkedArray) -> None:
         """Note rows; ``codes`` are null where the clip is dubbed. None of the clips may have a row yet."""
-        columns = [_chunked(clip_ids), _pc.fill_null(_chunked(codes), "")]
-        rows = pa.table({"clip_id": columns[0], "code": columns[1].dictionary_encode()}).cast(_SCHEMA)
+        rows = pa.table({"clip_id": clip_ids, "code": _pc.fill_null(codes, "").dictionary_encode()}).cast(_SCHEMA)
         self._table = pa.concat_tables([self._table, rows])
         if self._table.column(0).num_chunks > _MOST_CHUNKS:
             self._table = self._table.unify_dictionaries().combine_chunks()
 
-    def drop(self, clip_ids: _Ids) -> None:
+    def drop(self, clip_ids: pa.ChunkedArray) -> None:
         """Forget the rows of these clips."""
         if len(clip_ids):
             self._table = self._table.filter(_pc.invert(_pc.is_in(self._table["clip_id"], clip_ids)))
 
-    def codes(self, clip_ids: _Ids) -> pa.ChunkedArray:
+    def codes(self, clip_ids: pa.ChunkedArray) -> pa.ChunkedArray:
         """The code of each of ``clip_ids``, null where there is no row."""
-        clip_ids, rows = _chunked(clip_ids), self._table
+        rows = self._table
         if 2 * len(clip_ids) < len(rows):  # the look-up table is made of the right side: let it be small
             rows = rows.filter(_pc.is_in(rows["clip_id"], clip_ids))
         places = _pc.index_in(clip_ids, rows["clip_id"])
@@ -57,9 +54,3 @@ class Finished:
         """The ids of the clips that failed with one of ``codes``."""
         wanted = _pc.is_in(self._table["code"].cast(pa.string()), pa.array(list(codes), pa.string()))
         return self._table.filter(wanted)["clip_id"]
-
-
-def _chunked(column: _Ids | list[Any]) -> pa.ChunkedArray:
-    if isinstance(column, pa.ChunkedArray):
-        return column.cast(pa.string())
-    return pa.chunked_array([column.cast(pa.string()) if isinstance(column, pa.Array) else pa.array(column, pa.string())])

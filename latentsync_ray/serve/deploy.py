@@ -64,10 +64,10 @@ class Dubber:
         if row and row.started:
             self._waited.observe(row.started - row.created)
             self._results.inc(tags={"code": (record.error_code or "ok") if record else str(row.code)})
-        if record:
-            self._output.inc(record.duration)
+        if record and record.ok:
+            self._output.inc(record.duration or 0)
             for stage in _STAGES:
-                self._stages.observe(getattr(record, f"{stage}_seconds"), tags={"stage": stage})
+                self._stages.observe(getattr(record, f"{stage}_seconds") or 0, tags={"stage": stage})
 
 
 class Conductor:

@@ -147,7 +147,7 @@ class Worker:
     def _settle(self, job: _Job, record: ClipRecord, sink: Results) -> ClipRecord:
         row = job.row
         if record.status == "ok" and sink.file is not None:
-            cost = self._settings.tariff.cost(record.duration)
+            cost = self._settings.tariff.cost(record.duration or 0)
             record = dc.replace(record, cost=cost)
             video = File.of(self._files.get(sink.file.token) or sink.file, media_url(row.base, sink.file))
             outcome = Outcome(code=200, body={"video": video.model_dump()}, record=record.to_json(), cost=cost)

@@ -76,10 +76,10 @@ def test_join_publishes_commits_and_cleans_up(segments: list[Crops], tmp_path: P
     record = Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))(parts[::-1])
     assert (record.status, record.frames, record.checkpoint) == ("ok", parts[0].frame_count, "a")
     assert (record.sync_correlation, record.sync_lag_ms) == (pytest.approx(1, abs=0.05), 80)
-    assert Path(record.output).stat().st_size == record.bytes
+    assert Path(str(record.output)).stat().st_size == record.bytes
     assert finished_parts(str(tmp_path), parts[0]).tolist() == []
     assert [path.name for path in (tmp_path / "_work" / "records").iterdir()] == ["a.json"]
-    joined = decoded(Path(record.output))
+    joined = decoded(Path(str(record.output)))
     assert len(joined) == record.frames
 
 

@@ -1,0 +1,106 @@
+"""Datasets in, datasets out: what of the user's rows arrives, and what is told when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import ray
+from eight_pairs import portrait
+from make_clips import speech_like, write_clip, write_speech
+
+from latentsync_ray import Cluster, ConfigError, Recipe, lipsync_dataset
+from latentsync_ray.records import RECORD_SCHEMA
+
+RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
+CLUSTER = Cluster(sync_cpus=0.25, crop_cpus=0.25, paste_cpus=0.25)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=400 << 20)
+    ray.data.DataContext.get_current().default_hash_shuffle_parallelism = 4  # 200 take half a minute here
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("pair")
+    video, audio = write_clip(folder / "talk.mp4", portrait(20)), write_speech(folder / "speech.wav", speech_like(0.4))
+    return {"video": str(video), "audio": str(audio)}
+
+
+def test_every_kind_of_row_at_once(clip: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    nan = float("nan")
+    rows = [
+        {"clip_id": 7, "duration": 99.0, "take": 3, "index": 5, "note": None, "guidance_scale": nan, **clip},
+        {"clip_id": 8, "duration": None, "take": None, "index": 6, "note": None, "guidance_scale": 1.5, **clip},
+        {"clip_id": 9, "duration": 1.0, "take": 4, "index": 7, "note": None, "guidance_scale": None, **clip},
+        {"clip_id": 9, "duration": 2.0, "take": 5, "index": 8, "note": None, "guidance_scale": None, **clip},
+        {"clip_id": 10, "duration": 3.0, "take": 6, "index": 9, "note": None, "guidance_scale": 5.0, **clip},
+        {"clip_id": 11, "duration": 4.0, "take": 7, "index": 9, "note": None, "guidance_scale": None, **clip, "video": ""},
+    ]
+    kinds = {"clip_id": pa.int32(), "duration": pa.float32(), "take": pa.int16(), "index": pa.int8(), "note": pa.string()}
+    kinds |= {"guidance_scale": pa.float64(), "video": pa.string(), "audio": pa.string()}
+    schema = pa.schema(list(kinds.items()))
+    pairs = ray.data.from_arrow(pa.Table.from_pylist(rows, schema))
+    made = lipsync_dataset(pairs, "out", recipe=RECIPE, cluster=CLUSTER)
+    blocks = [
+        block for block in (cast("pa.Table", ray.get(cast("Any", ref))) for ref in made.to_arrow_refs()) if block.num_rows
+    ]
+    carried = [("manifest_duration", pa.float32()), ("take", pa.int16()), ("index", pa.int8()), ("note", pa.string())]
+    assert {block.schema.remove_metadata() for block in blocks} == {pa.schema([*RECORD_SCHEMA, *carried])}
+    table = pa.concat_tables(blocks)
+    found = {(row["clip_id"], row["take"]): row for row in table.to_pylist()}
+    assert {key: row["error_code"] for key, row in found.items()} == {
+        ("7", 3): None,
+        ("8", None): None,
+        ("9", 4): "invalid_pair",
+        ("9", 5): "invalid_pair",
+        ("10", 6): "invalid_pair",
+        ("11", 7): "invalid_pair",
+    }
+    assert found["9", 4]["error"] == "2 rows have this clip_id; give each its own"
+    assert (found["7", 3]["duration"], found["7", 3]["manifest_duration"], found["7", 3]["index"]) == (0.4, 99.0, 5)
+    assert (found["7", 3]["guidance_scale"], found["8", None]["guidance_scale"]) == (1.0, 1.5)
+    assert found["7", 3]["output"] == str(tmp_path / "out" / "clips" / "7.mp4")
+    assert Path(found["7", 3]["output"]).is_file()
+    assert not list((tmp_path / "out" / "_work").rglob("*.mp4"))
+
+
+def test_rows_of_pandas_without_ids(clip: dict[str, str], tmp_path: Path) -> None:
+    frame = pd.DataFrame([{**clip, "seed": np.nan, "speaker": "anna"}, {**clip, "seed": 5.0, "speaker": "ben"}])
+    frame.loc[1, "audio"] = clip["video"]
+    made = lipsync_dataset(ray.data.from_pandas(frame), tmp_path, recipe=RECIPE, cluster=CLUSTER).take_all()
+    told = {row["speaker"]: (row["error_code"], row["clip_id"].rpartition("-")[0], row["seed"]) for row in made}
+    assert told == {"anna": (None, "talk", 1247), "ben": ("unreadable_audio", "talk", 5)}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "changed", "why"),
+    [
+        ([{"video": "v"}], {}, "pairs has no column 'audio'; it has video"),
+        (
+            [{"video": "v", "audio": "a", "fps": 1, "manifest_fps": 2}],
+            {},
+            "'manifest_fps', the name its column 'fps' is carried",
+        ),
+        ([], {"pairs": [{"video": "v", "audio": "a"}]}, r"pairs is \[.*; it must be a ray.data.Dataset"),
+        ([{"video": "v", "audio": "a"}], {"output": None}, "output is None; it must be a path or URI"),
+        ([{"video": "v", "audio": "a"}], {"recipe": {"steps": 3}}, r"recipe is \{'steps': 3\}; it must be a Recipe"),
+        ([{"video": "v", "audio": "a"}], {"cluster": "auto"}, "cluster is 'auto'; it must be a Cluster"),
+        ([{"video": "v", "audio": "a"}], {"sink": "webm"}, "unknown sink 'webm'"),
+        ([{"video": "v", "audio": "a"}], {"recipe": Recipe(model="no-such")}, "no model 'no-such'"),
+    ],
+)
+def test_what_can_be_known_is_told_at_the_call(pairs: list, changed: dict[str, Any], why: str, tmp_path: Path) -> None:
+    arguments = {"output": tmp_path, "recipe": RECIPE, "pairs": ray.data.from_items(pairs) if pairs else None, **changed}
+    with pytest.raises(ConfigError, match=why):
+        lipsync_dataset(**arguments)
