@@ -25,10 +25,7 @@ def cache_folder(tmp_path_factory, monkeypatch) -> Path:
 
 @pytest.fixture
 def memory():
-    fs = fsspec.filesystem("memory")
-    yield fs
-    fs.store.clear()
-    fs.pseudo_dirs[:] = [""]
+    return fsspec.filesystem("memory")
 
 
 @pytest.fixture(params=["local", "memory"])

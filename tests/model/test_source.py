@@ -136,7 +136,6 @@ def test_any_filesystem(hub: Hub) -> None:
     memory.pipe("/models/a/latentsync.json", b'{"resolution": 512}')
     files = locate(find_spec("memory://models/a"))
     assert files.unet.read_text() == "latentsync_unet.pt"
-    memory.rm("/models", recursive=True)
 
 
 def test_a_repository_at_a_revision(tmp_path: Path, hub: Hub) -> None:
