@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
+from latentsync_ray import storage
 from latentsync_ray.config import Job, Recipe, absolute
 from latentsync_ray.errors import ClipError, ConfigError
+from latentsync_ray.preflight import check_recipe
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
@@ -21,6 +24,8 @@ from latentsync_ray.stages.sync import Sync
 from latentsync_ray.types import ClipRecord, Device, Pair, Part, Span, kind_of, one_of, path_text
 
 __all__ = ["LipSync", "dub", "lipsync"]
+
+log = logging.getLogger(__name__)
 
 
 class LipSync:
@@ -98,8 +103,15 @@ def lipsync(
     place = Path(output)
     if place.is_dir() or (place.exists() and any(Path(each).exists() and place.samefile(each) for each in (video, audio))):
         raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
+    pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
+    try:
+        for uri in (video, audio):
+            storage.fetch(uri)  # before a model is looked for: that takes longer, or a download
+    except ClipError as error:
+        return failed_record(Pair.of_failed(pair, error), recipe)
+    storage.check_writable(output)
+    check_recipe(recipe, note=log.info)
     with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
-        pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
         return LipSync(work, recipe=recipe, device=device, sink=FileSink(output))(pair, on_part=on_part)
 
 
