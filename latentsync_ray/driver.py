@@ -63,7 +63,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     impossible, also when another run is at work in the output, and RuntimeError, when all other clips are done, for a bug that
     clips met.
     """
-    began, progress = time.perf_counter(), progress or Silent()
+    began, progress = time.perf_counter(), Silent() if progress is None else progress
     kind_of(job, Job, "job", "a Job, e.g. load_job('job.yaml')")
     with ExitStack() as stack:
         try:

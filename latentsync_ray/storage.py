@@ -303,7 +303,9 @@ def _tell(error: BaseException | None) -> type[ClipError] | None:
     status = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp, gcsfs
     if isinstance(status, int) and status >= 400:
         return StorageUnavailable if status in (408, 429) or status >= 500 else InputNotFound
-    if isinstance(error, ValueError | FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+    if isinstance(
+        error, ValueError | FileNotFoundError | FileExistsError | PermissionError | IsADirectoryError | NotADirectoryError
+    ):
         return InputNotFound
     if isinstance(error, OSError):
         refused = error.errno in _PERMANENT or str(error).startswith("Forbidden")  # the latter is all that gcsfs says

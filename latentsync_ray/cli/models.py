@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from latentsync_ray.cli.terminal import ERR, OUT, size, table
 
-__all__ = ["app"]
+__all__ = ["app", "download", "models"]
 
 app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="List models and detectors, and download them.")
 

@@ -208,7 +208,7 @@ def _files(place: str, names: Sequence[str], *, online: bool) -> dict[str, str]:
         from huggingface_hub import constants, snapshot_download
 
         repository, _, revision = place.removeprefix(_HUB).partition("@")
-        if online and storage.seen(f"{constants.ENDPOINT}/api/models/{repository}") is None:
+        if online and not constants.HF_HUB_OFFLINE and storage.seen(f"{constants.ENDPOINT}/api/models/{repository}") is None:
             raise ConnectionError(f"{constants.ENDPOINT} does not answer")  # the download would ask for a minute and more
         # A model's own VAE comes with its weights: were it left for later, a usual one on disk would be taken in its place.
         patterns = [*names, *(f"vae/{name}" for name in _first_names(_VAE) if _UNET[0] in names)]

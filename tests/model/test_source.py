@@ -12,8 +12,8 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from latentsync_ray.errors import ConfigError, ModelError, WeightsNotFound
-from latentsync_ray.model.options import UNetConfig
 from latentsync_ray.model import source
+from latentsync_ray.model.options import UNetConfig
 from latentsync_ray.model.source import ModelFiles, describe_models, find_spec, is_here, locate
 from latentsync_ray.model.specs import MODELS
 
@@ -65,6 +65,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     hub = Hub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
     monkeypatch.setattr(source.storage, "seen", hub.seen)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path / "models"))
     return hub
 
