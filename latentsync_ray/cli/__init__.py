@@ -14,6 +14,7 @@ import typer
 import latentsync_ray
 from latentsync_ray.cli.demo import demo
 from latentsync_ray.cli.dub import lipsync, run
+from latentsync_ray.cli.init import init
 from latentsync_ray.cli.look import models, report
 from latentsync_ray.cli.serve import price, serve, serve_key
 from latentsync_ray.cli.terminal import ERR
@@ -26,11 +27,10 @@ app = typer.Typer(
     help="Lip-sync videos to new speech with LatentSync: one pair, or whole datasets on Ray.",
     epilog="New here? Run: latentsync-ray demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, lipsync, run, models, report, serve, serve_key, price):
+for command in (demo, init, lipsync, run, models, report, serve, serve_key, price):
     app.command(no_args_is_help=command in (lipsync, run, report, serve_key, price))(command)
 
 
