@@ -6,11 +6,16 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import av
+import numpy as np
 from av.container import InputContainer
 
 from latentsync_ray.media.source import decode_packet
 
-__all__ = ["decoded", "resampled"]
+__all__ = ["Levels", "decoded", "one_channel", "resampled"]
+
+_LEFT_OF_A_MIX = 0.25
+"""A mix of independent channels keeps their power and one of equal channels doubles it; wide stereo goes down to about half.
+At a quarter (-6 dB) the sound that is common to the channels is going, and noise, which is not common, stays."""
 
 
 def decoded(container: InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
@@ -43,3 +48,76 @@ def resampled(frames: Iterable[av.AudioFrame], *, sample_format: str, layout: st
         yield from timed(resampler.resample(frame))
     if resampler is not None:
         yield from timed(resampler.resample(None))
+
+
+class Levels:
+    """Finds out, frame by frame, whether a mono mix would lose what the channels hold, and which channel holds most.
+
+    Speech recorded with one channel inverted (right = minus left) cancels in the mix. Memory does not grow with length.
+    """
+
+    def __init__(self) -> None:
+        self._heard = self._lost = 0.0
+        self._powers: dict[int, float] = {}
+        self._weights: dict[tuple[str, int], np.ndarray] = {}
+
+    def add(self, frame: av.AudioFrame) -> None:
+        """Take in the next frame, of any format."""
+        if frame.layout.nb_channels < 2:
+            return
+        kind = (frame.layout.name, frame.layout.nb_channels)
+        if kind not in self._weights:
+            self._weights[kind] = _mix_weights(frame)
+        with np.errstate(over="ignore", invalid="ignore"):  # absurd floating-point samples decide nothing
+            each = self._weights[kind][:, None] * _floats(frame)
+            powers = np.square(each).sum(axis=1, dtype=np.float64)
+            of_mix = float(np.square(each.sum(axis=0)).sum(dtype=np.float64))
+        for channel, power in enumerate(powers.tolist(), start=1):
+            self._powers[channel] = self._powers.get(channel, 0.0) + power
+        together = float(powers.sum())
+        self._heard += together
+        if of_mix < _LEFT_OF_A_MIX * together:
+            self._lost += together
+
+    @property
+    def channel(self) -> int | None:
+        """The loudest channel, counted from 1, when most of the sound would cancel in the mix; None when it would not.
+
+        Of channels within 1 % of the loudest the first: rounding must not choose.
+        """
+        if self._lost <= self._heard / 2:
+            return None
+        loudest = max(self._powers.values())
+        return next(channel for channel, power in self._powers.items() if power >= 0.99 * loudest)
+
+
+def one_channel(frames: Iterable[av.AudioFrame], channel: int) -> Iterator[av.AudioFrame]:
+    """Channel ``channel`` (from 1) of each frame as mono; frames that have fewer channels pass as they are."""
+    for frame in frames:
+        if frame.layout.nb_channels < channel:
+            yield frame
+            continue
+        mono = av.AudioFrame.from_ndarray(_floats(frame)[channel - 1 : channel], "fltp", "mono")
+        mono.sample_rate = frame.sample_rate
+        yield mono
+
+
+def _mix_weights(frame: av.AudioFrame) -> np.ndarray:
+    """How much of each channel the mono mix takes, float32 (channels,): what becomes of one impulse in each."""
+    channels = frame.layout.nb_channels
+    impulses = av.AudioFrame.from_ndarray(np.eye(channels, dtype=np.float32).reshape(1, -1), "flt", frame.layout.name)
+    impulses.sample_rate = frame.sample_rate
+    return av.AudioResampler("flt", "mono", frame.sample_rate).resample(impulses)[0].to_ndarray()[0]
+
+
+def _floats(frame: av.AudioFrame) -> np.ndarray:
+    """float32 (channels, samples), full scale at 1."""
+    if frame.format.is_planar and frame.layout.nb_channels >= 8:  # PyAV 18 reads past the last of eight planes
+        frame = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)[0]
+    samples = frame.to_ndarray()
+    if frame.format.is_packed:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind == "f":
+        return np.ascontiguousarray(samples, np.float32)
+    middle, full = (128, 128) if samples.dtype == np.uint8 else (0, -int(np.iinfo(samples.dtype).min))
+    return (np.ascontiguousarray(samples, np.float32) - np.float32(middle)) / np.float32(full)

@@ -75,7 +75,8 @@ class Crop:
     def _speech(self, span: Span) -> np.ndarray:
         with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
             path = Path(folder) / "speech.raw"
-            decode_speech(storage.fetch(span.audio), path, max_seconds=self.recipe.max_seconds)
+            audio, limit = storage.fetch(span.audio), self.recipe.max_seconds
+            decode_speech(audio, path, max_seconds=limit, channel=span.audio_channel)
             return read_speech(path)  # mapped: it stays readable when the folder goes, and leaves nothing behind
 
 

@@ -10,7 +10,7 @@ import pytest
 from make_clips import moving, speech_like, write_clip, write_speech
 
 from latentsync_ray.errors import InputNotFound, TooLarge, UnreadableAudio
-from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech, write_wav
+from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, hear_speech, read_speech, write_wav
 
 
 def decode(path: Path, max_seconds: float = 60) -> np.ndarray:
@@ -102,6 +102,70 @@ def test_a_late_sound_track_is_heard_from_its_first_sample(tmp_path) -> None:
     clip = write_clip(tmp_path / "a.mp4", moving(30), audio=speech_like(0.5, 44_100), audio_offset=0.6)
     samples = decode(clip)
     assert len(samples) / SAMPLE_RATE == pytest.approx(0.5, abs=0.05)  # up to two AAC packets of padding
+
+
+def heard(path: Path) -> tuple[np.ndarray, int | None]:
+    count, channel = hear_speech(path, path.with_suffix(".raw"), max_seconds=60)
+    samples = np.array(read_speech(path.with_suffix(".raw")))
+    assert len(samples) == count
+    assert np.array_equal(decode_speech_of(path, channel), samples), "crop decodes again, and has to hear the same"
+    return samples, channel
+
+
+def decode_speech_of(path: Path, channel: int | None) -> np.ndarray:
+    decode_speech(path, path.with_suffix(".again"), max_seconds=60, channel=channel)
+    return np.array(read_speech(path.with_suffix(".again")))
+
+
+VOICE = speech_like(2, 48_000)
+QUIET = np.zeros_like(VOICE)
+NOISE = (np.random.default_rng(5).normal(size=(len(VOICE), 2)) * 2000).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("channels", "taken"),
+    [
+        ([VOICE, -VOICE], 1),
+        ([VOICE * 0.8, -VOICE], 2),
+        ([VOICE, -VOICE * 0.5], 1),
+        ([VOICE + NOISE[:, :1] // 8, -VOICE + NOISE[:, 1:] // 8], 1),
+        ([VOICE, -VOICE, QUIET, QUIET, QUIET, QUIET], 1),
+        ([QUIET, QUIET, QUIET, VOICE, VOICE * 0.9, -VOICE], 6),
+        ([VOICE, -VOICE, *[QUIET] * 6], 1),
+    ],
+)
+@pytest.mark.parametrize(("name", "codec"), [("a.wav", "pcm_s16le"), ("a.flac", "flac"), ("a.m4a", "aac")])
+def test_channels_that_cancel_are_not_mixed(tmp_path, channels: list, taken: int, name: str, codec: str) -> None:
+    source = np.hstack(channels).round().astype(np.int16)
+    samples, channel = heard(write_speech(tmp_path / name, source, rate=48_000, codec=codec))
+    assert channel == taken
+    expected = source[:, channel - 1].astype(float)
+    assert 0.8 < np.abs(samples).max() / np.abs(expected).max() < 1.2
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        [VOICE],
+        [VOICE, VOICE],
+        [VOICE, QUIET],
+        [VOICE, -VOICE * 0.2],
+        [NOISE[:, :1], NOISE[:, 1:]],
+        [VOICE, np.roll(VOICE, 20)],
+        [QUIET, QUIET],
+        [QUIET, QUIET, VOICE, QUIET, NOISE[:, :1], NOISE[:, 1:]],
+    ],
+)
+def test_ordinary_channels_are_mixed_as_ever(tmp_path, channels: list) -> None:
+    source = np.hstack(channels).round().astype(np.int16)
+    samples, channel = heard(write_speech(tmp_path / "a.wav", source, rate=48_000))
+    assert channel is None
+    assert np.array_equal(samples, decode(tmp_path / "a.wav"))
+
+
+def test_speech_that_cancels_after_ordinary_music_is_found(tmp_path) -> None:
+    source = np.vstack([NOISE[:24_000], np.hstack([VOICE, -VOICE])])
+    assert heard(write_speech(tmp_path / "a.wav", source.astype(np.int16), rate=48_000))[1] in (1, 2)
 
 
 def test_refusals_leave_no_file(tmp_path) -> None:

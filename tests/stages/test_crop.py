@@ -98,3 +98,16 @@ def test_no_face_in_the_whole_clip_is_an_error_and_in_a_part_is_not(tmp_path: Pa
     rest = [crops for crops in Crop(RECIPE, 128)(half) if len(crops.source_frames)]
     assert rest
     assert not any(crops.found.any() or len(crops.faces) for crops in rest)
+
+
+def test_inverted_stereo_is_heard_like_its_channel(span: Span, tmp_path: Path) -> None:
+    voice = speech_like(3)
+    sounds = {"inverted": np.hstack([voice, -voice]), "plain": np.hstack([voice, voice])}
+    heard = {}
+    for name, samples in sounds.items():
+        audio = write_speech(tmp_path / f"{name}.wav", samples)
+        planned = Plan(RECIPE, str(tmp_path))(Pair(clip_id="a", video=str(assets.demo_video()), audio=str(audio)))
+        heard[name] = (planned.audio_channel, planned.mel_peak, next(Crop(RECIPE, 128)(planned)).mel)
+    assert (heard["inverted"][0], heard["plain"][0]) == (1, None)
+    assert heard["inverted"][1] == heard["plain"][1]
+    assert np.array_equal(heard["inverted"][2], heard["plain"][2])
