@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 
 import av
 import numpy as np
@@ -11,7 +12,10 @@ from av.container import InputContainer
 
 from latentsync_ray.media.source import decode_packet
 
-__all__ = ["Levels", "decoded", "one_channel", "resampled"]
+__all__ = ["Levels", "decoded", "lateness", "one_channel", "resampled"]
+
+_ROUNDED = Fraction(5, 1000)
+"""Streams that start this close together (s) start together: some containers count in milliseconds and round the priming."""
 
 _LEFT_OF_A_MIX = 0.25
 """A mix of independent channels keeps their power and one of equal channels doubles it; wide stereo goes down to about half.
@@ -24,30 +28,69 @@ def decoded(container: InputContainer, stream: av.AudioStream) -> Iterator[av.Au
         yield from decode_packet(packet)
 
 
-def resampled(frames: Iterable[av.AudioFrame], *, sample_format: str, layout: str, rate: int) -> Iterator[av.AudioFrame]:
+def lateness(start: Fraction, zero: Fraction | None) -> Fraction:
+    """How many seconds after ``zero`` (see ``picture_clock``) a sound track begins that begins at ``start``; below 0 sooner."""
+    late = Fraction(0) if zero is None else start - zero
+    return Fraction(0) if abs(late) < _ROUNDED else late
+
+
+def resampled(
+    frames: Iterable[av.AudioFrame], *, sample_format: str, layout: str, rate: int, zero: Fraction | None = None
+) -> Iterator[av.AudioFrame]:
     """``frames`` in one sample format, channel layout and rate (Hz), nothing lost at the end, timed from 0 without gaps.
 
+    Sound that begins later than ``zero`` (see ``picture_clock``) is preceded by silence, and what comes sooner is cut.
     Streams may change format on the way (AAC that announces mono and turns out stereo): each stretch is converted by itself.
     """
-    resampler, current, position = None, None, 0
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        return
+    late = Fraction(0) if first.pts is None else lateness(first.pts * first.time_base, zero)
+    pieces = _converted(chain([first], frames), sample_format=sample_format, layout=layout, rate=rate)
+    cut, position = max(0, round(-late * rate)), 0
+    for piece in chain(_silence(max(0, round(late * rate)), sample_format=sample_format, layout=layout, rate=rate), pieces):
+        if cut >= piece.samples:
+            cut -= piece.samples
+            continue
+        shown, cut = _tail(piece, cut) if cut else piece, 0
+        shown.pts, shown.time_base = position, Fraction(1, rate)
+        position += shown.samples
+        yield shown
 
-    def timed(pieces: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
-        nonlocal position
-        for piece in pieces:
-            piece.pts, piece.time_base = position, Fraction(1, rate)
-            position += piece.samples
-            yield piece
 
+def _converted(frames: Iterable[av.AudioFrame], *, sample_format: str, layout: str, rate: int) -> Iterator[av.AudioFrame]:
+    resampler, current = None, None
     for frame in frames:
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if resampler is None or kind != current:
             if resampler is not None:
-                yield from timed(resampler.resample(None))
+                yield from resampler.resample(None)
             resampler, current = av.AudioResampler(sample_format, layout, rate), kind
         frame.pts = None  # the source's own times may have gaps; samples are counted instead
-        yield from timed(resampler.resample(frame))
+        yield from resampler.resample(frame)
     if resampler is not None:
-        yield from timed(resampler.resample(None))
+        yield from resampler.resample(None)
+
+
+def _silence(samples: int, *, sample_format: str, layout: str, rate: int) -> Iterator[av.AudioFrame]:
+    """So many samples of silence, a second at a time."""
+    for begin in range(0, samples, rate):
+        quiet = np.zeros((1, min(rate, samples - begin) * av.AudioLayout(layout).nb_channels), np.float32)
+        yield from _of_packed(quiet, sample_format=sample_format, layout=layout, rate=rate)
+
+
+def _tail(frame: av.AudioFrame, cut: int) -> av.AudioFrame:
+    """A frame without its first ``cut`` samples."""
+    packed = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)[0].to_ndarray()
+    left = np.ascontiguousarray(packed[:, cut * frame.layout.nb_channels :])
+    return next(_of_packed(left, sample_format=frame.format.name, layout=frame.layout.name, rate=frame.sample_rate))
+
+
+def _of_packed(samples: np.ndarray, *, sample_format: str, layout: str, rate: int) -> Iterator[av.AudioFrame]:
+    frame = av.AudioFrame.from_ndarray(samples, "flt", layout)
+    frame.sample_rate = rate
+    yield from av.AudioResampler(sample_format, layout, rate).resample(frame)
 
 
 class Levels:
@@ -98,7 +141,7 @@ def one_channel(frames: Iterable[av.AudioFrame], channel: int) -> Iterator[av.Au
             yield frame
             continue
         mono = av.AudioFrame.from_ndarray(_floats(frame)[channel - 1 : channel], "fltp", "mono")
-        mono.sample_rate = frame.sample_rate
+        mono.sample_rate, mono.pts, mono.time_base = frame.sample_rate, frame.pts, frame.time_base
         yield mono
 
 

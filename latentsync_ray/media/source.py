@@ -24,7 +24,16 @@ from latentsync_ray.errors import ClipError, InputNotFound, TooLarge, Unreadable
 from latentsync_ray.media.colour import BT709, UNSPECIFIED, Colour
 from latentsync_ray.media.index import VideoIndex
 
-__all__ = ["AudioInfo", "audio_stream", "decode_packet", "open_media", "probe_audio", "probe_video", "video_stream"]
+__all__ = [
+    "AudioInfo",
+    "audio_stream",
+    "decode_packet",
+    "open_media",
+    "picture_clock",
+    "probe_audio",
+    "probe_video",
+    "video_stream",
+]
 
 _CONTAINERS = "mov,matroska,mpegts,mpeg,avi,flv,asf,ogg,wav,w64,mp3,aac,flac,aiff,caf,amr,au"
 _PIXELS_OF_AUDIO = 1 << 24
@@ -97,6 +106,15 @@ def audio_stream(container: InputContainer, name: str) -> av.AudioStream:
     if stream.codec_context is None or not stream.codec_context.sample_rate or not stream.codec_context.channels:
         raise UnreadableAudio(f"{name}: its audio codec is not supported, or its header is damaged")
     return stream
+
+
+def picture_clock(container: InputContainer) -> Fraction | None:
+    """When a container with moving pictures starts, in seconds of its clock: the zero of its sound, which may begin late.
+
+    None for a pure audio file, whose zero is its own first sample.
+    """
+    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    return Fraction(container.start_time or 0, av.time_base) if moving else None
 
 
 def probe_audio(path: Path) -> AudioInfo:

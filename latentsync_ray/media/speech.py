@@ -11,7 +11,7 @@ import numpy as np
 
 from latentsync_ray.errors import ClipError, TooLarge, UnreadableAudio
 from latentsync_ray.media.audio import Levels, decoded, one_channel, resampled
-from latentsync_ray.media.source import audio_stream, open_media
+from latentsync_ray.media.source import audio_stream, open_media, picture_clock
 
 __all__ = ["SAMPLE_RATE", "decode_speech", "hear_speech", "read_speech", "write_wav"]
 
@@ -36,7 +36,8 @@ def decode_speech(audio: Path, output: Path, *, max_seconds: float, channel: int
     """Write the audio of any media file to ``output`` as raw 16 kHz mono s16le, and return the number of samples.
 
     ``channel`` (from 1) is the one to take; by default all are mixed. Audio that is 16 kHz mono 16-bit PCM already passes
-    unchanged. Raises UnreadableAudio and TooLarge, and then leaves no file.
+    unchanged; sound that begins later than its container's pictures is preceded by silence. Raises UnreadableAudio and
+    TooLarge, and then leaves no file.
     """
     return _write(audio, output, max_seconds=max_seconds, channel=channel)
 
@@ -51,7 +52,8 @@ def _write(audio: Path, output: Path, *, max_seconds: float, channel: int | None
                 frames = one_channel(frames, channel)
             elif levels is not None:
                 frames = _measured(frames, levels)
-            for frame in resampled(frames, sample_format="s16", layout="mono", rate=SAMPLE_RATE):
+            zero = picture_clock(container)
+            for frame in resampled(frames, sample_format="s16", layout="mono", rate=SAMPLE_RATE, zero=zero):
                 file.write(frame.to_ndarray().astype("<i2").tobytes())
                 samples += frame.samples
                 if samples > max_seconds * SAMPLE_RATE:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from make_clips import moving, speech_like, write_clip, write_speech
 
 from latentsync_ray.errors import InputNotFound, TooLarge, UnreadableAudio
+from latentsync_ray.media.audio import resampled
 from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, hear_speech, read_speech, write_wav
 
 
@@ -98,10 +102,63 @@ def test_sound_track_of_a_video(tmp_path) -> None:
     assert abs(lag(samples, speech_like(1, SAMPLE_RATE, 2).mean(axis=1))) <= 8
 
 
-def test_a_late_sound_track_is_heard_from_its_first_sample(tmp_path) -> None:
-    clip = write_clip(tmp_path / "a.mp4", moving(30), audio=speech_like(0.5, 44_100), audio_offset=0.6)
-    samples = decode(clip)
-    assert len(samples) / SAMPLE_RATE == pytest.approx(0.5, abs=0.05)  # up to two AAC packets of padding
+SOUND_TRACKS = {
+    "a.mp4": "aac",
+    "a.mov": "aac",
+    "a.mkv": "aac",
+    "a.ts": "aac",
+    "a.flv": "aac",
+    "b.mkv": "libopus",
+    "c.mkv": "pcm_s16le",
+    "b.mp4": "libmp3lame",
+}
+
+
+def begins(samples: np.ndarray) -> float:
+    """Seconds until it is loud."""
+    return int(np.argmax(np.abs(samples) > 0.3 * np.abs(samples).max())) / SAMPLE_RATE
+
+
+@pytest.mark.parametrize("name", SOUND_TRACKS)
+def test_a_late_sound_track_is_heard_in_its_place(tmp_path, name: str) -> None:
+    settings = {"audio": speech_like(0.5, 48_000), "audio_rate": 48_000, "audio_codec": SOUND_TRACKS[name]}
+    samples = decode(write_clip(tmp_path / name, moving(30), audio_offset=0.6, options={"bf": "2"}, **settings))
+    assert begins(samples) == pytest.approx(0.6, abs=0.003)
+    assert np.abs(samples[: round(0.57 * SAMPLE_RATE)]).max() < 10
+    assert len(samples) / SAMPLE_RATE == pytest.approx(1.1, abs=0.05)  # up to two packets of padding
+
+
+@pytest.mark.parametrize("name", SOUND_TRACKS)
+@pytest.mark.parametrize("picture_offset", [0, 0.4])
+def test_a_sound_track_that_begins_first_starts_at_zero(tmp_path, name: str, picture_offset: float) -> None:
+    settings = {"audio": speech_like(0.5, 48_000), "audio_rate": 48_000, "audio_codec": SOUND_TRACKS[name]}
+    samples = decode(write_clip(tmp_path / name, moving(30), offset=picture_offset, **settings))
+    assert begins(samples) < (0.025 if name in ("a.ts", "a.flv") else 0.003)  # these do not say what only primes the decoder
+
+
+def test_a_pure_audio_file_starts_with_its_first_sample(tmp_path) -> None:
+    path, voice = tmp_path / "a.mka", speech_like(0.5)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(voice.reshape(1, -1), "s16", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, SAMPLE_RATE // 2, Fraction(1, SAMPLE_RATE)
+        container.mux(stream.encode(frame))
+    assert np.array_equal(decode(path), voice[:, 0])
+
+
+def test_sound_from_before_the_pictures_clock_is_cut() -> None:
+    voice = speech_like(0.5, channels=2)
+
+    def frames() -> Iterator[av.AudioFrame]:
+        for begin in range(0, len(voice), 1000):
+            frame = av.AudioFrame.from_ndarray(voice[begin : begin + 1000].reshape(1, -1), "s16", "stereo")
+            frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, begin + 8000, Fraction(1, SAMPLE_RATE)
+            yield frame
+
+    zero = Fraction(8000 + 2345, SAMPLE_RATE)
+    kept = list(resampled(frames(), sample_format="s16", layout="stereo", rate=SAMPLE_RATE, zero=zero))
+    assert np.array_equal(np.concatenate([frame.to_ndarray().reshape(-1, 2) for frame in kept]), voice[2345:])
+    assert [frame.pts for frame in kept] == [0, *np.cumsum([frame.samples for frame in kept])[:-1]]
 
 
 def heard(path: Path) -> tuple[np.ndarray, int | None]:
