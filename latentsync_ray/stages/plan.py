@@ -65,6 +65,7 @@ class Plan:
             audio_steps=audio_step_count(sample_count),
             mel_peak=mel_peak,
             audio_channel=channel,
+            deinterlaced=index.fields is not None,
         )
         return Span.of(
             clip,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from make_clips import moving, speech_like, write_clip
+from make_clips import moving, speech_like, write_clip, write_speech
 
 from latentsync_ray.config import WINDOW, Recipe
 from latentsync_ray.errors import InvalidPair
@@ -63,3 +63,10 @@ def test_the_time_before_a_late_sound_track_counts(tmp_path) -> None:
     span = Plan(Recipe(), str(tmp_path))(Pair(clip_id="a", video=str(video), audio=str(video)))
     assert span.frame_count == 35
     assert span.audio_steps == 70
+
+
+def test_deinterlacing_is_noted(tmp_path) -> None:
+    speech = write_speech(tmp_path / "s.wav", speech_like(1))
+    for interlaced, params in ((True, "interlaced=1:tff=1"), (False, "bframes=0")):
+        video = write_clip(tmp_path / f"{interlaced}.mp4", moving(10), options={"x264-params": params})
+        assert Plan(Recipe(), str(tmp_path))(Pair(clip_id="a", video=str(video), audio=str(speech))).deinterlaced == interlaced
