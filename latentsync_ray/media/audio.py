@@ -10,9 +10,10 @@ import av
 import numpy as np
 from av.container import InputContainer
 
+from latentsync_ray.errors import UnreadableAudio
 from latentsync_ray.media.source import decode_packet
 
-__all__ = ["Levels", "decoded", "lateness", "one_channel", "resampled"]
+__all__ = ["Levels", "decoded", "finite", "lateness", "one_channel", "resampled"]
 
 _ROUNDED = Fraction(5, 1000)
 """Streams that start this close together (s) start together: some containers count in milliseconds and round the priming."""
@@ -26,6 +27,28 @@ def decoded(container: InputContainer, stream: av.AudioStream) -> Iterator[av.Au
     """Every frame of ``stream``; damaged packets are left out."""
     for packet in container.demux(stream):
         yield from decode_packet(packet)
+
+
+def finite(frames: Iterable[av.AudioFrame], name: str) -> Iterator[av.AudioFrame]:
+    """``frames`` as they are; raises UnreadableAudio at the first sample of ``name`` that is no number (NaN) or infinite.
+
+    Floating-point sound can hold such samples, and one of them spoils everything that is computed from it.
+    """
+    position = Fraction(0)
+    for frame in frames:
+        if frame.format.name.startswith(("flt", "dbl")):
+            with np.errstate(over="ignore"):
+                samples = _floats(frame)
+            wrong = ~np.isfinite(samples)
+            if wrong.any():
+                first = int(wrong.any(axis=0).argmax())
+                kind = "not a number (NaN)" if np.isnan(samples[:, first]).any() else "infinite"
+                raise UnreadableAudio(
+                    f"{name}: its sound is {kind} at {float(position + Fraction(first, frame.sample_rate)):.3f} s; "
+                    "the file is damaged or was written by a faulty program; export it again"
+                )
+        position += Fraction(frame.samples, frame.sample_rate)
+        yield frame
 
 
 def lateness(start: Fraction, zero: Fraction | None) -> Fraction:
@@ -46,7 +69,7 @@ def resampled(
     first = next(frames, None)
     if first is None:
         return
-    late = Fraction(0) if first.pts is None else lateness(first.pts * first.time_base, zero)
+    late = lateness(first.pts * first.time_base, zero) if first.pts is not None and first.time_base else Fraction(0)
     pieces = _converted(chain([first], frames), sample_format=sample_format, layout=layout, rate=rate)
     cut, position = max(0, round(-late * rate)), 0
     for piece in chain(_silence(max(0, round(late * rate)), sample_format=sample_format, layout=layout, rate=rate), pieces):
@@ -162,5 +185,5 @@ def _floats(frame: av.AudioFrame) -> np.ndarray:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     if samples.dtype.kind == "f":
         return np.ascontiguousarray(samples, np.float32)
-    middle, full = (128, 128) if samples.dtype == np.uint8 else (0, -int(np.iinfo(samples.dtype).min))
-    return (np.ascontiguousarray(samples, np.float32) - np.float32(middle)) / np.float32(full)
+    bits, middle = 8 * samples.itemsize, 128 if samples.dtype == np.uint8 else 0
+    return (np.ascontiguousarray(samples, np.float32) - np.float32(middle)) / np.float32(1 << (bits - 1))

@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from latentsync_ray.errors import ClipError, TooLarge, UnreadableAudio
-from latentsync_ray.media.audio import Levels, decoded, one_channel, resampled
+from latentsync_ray.media.audio import Levels, decoded, finite, one_channel, resampled
 from latentsync_ray.media.source import audio_stream, open_media, picture_clock
 
 __all__ = ["SAMPLE_RATE", "decode_speech", "hear_speech", "read_speech", "write_wav"]
@@ -47,7 +47,7 @@ def _write(audio: Path, output: Path, *, max_seconds: float, channel: int | None
     try:
         with open_media(audio, UnreadableAudio) as container, output.open("wb") as file:
             stream = audio_stream(container, audio.name)
-            frames = decoded(container, stream)
+            frames = finite(decoded(container, stream), audio.name)
             if channel is not None:
                 frames = one_channel(frames, channel)
             elif levels is not None:

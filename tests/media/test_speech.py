@@ -6,6 +6,7 @@ import wave
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -196,7 +197,7 @@ def test_channels_that_cancel_are_not_mixed(tmp_path, channels: list, taken: int
     source = np.hstack(channels).round().astype(np.int16)
     samples, channel = heard(write_speech(tmp_path / name, source, rate=48_000, codec=codec))
     assert channel == taken
-    expected = source[:, channel - 1].astype(float)
+    expected = source[:, taken - 1].astype(float)
     assert 0.8 < np.abs(samples).max() / np.abs(expected).max() < 1.2
 
 
@@ -223,6 +224,32 @@ def test_ordinary_channels_are_mixed_as_ever(tmp_path, channels: list) -> None:
 def test_speech_that_cancels_after_ordinary_music_is_found(tmp_path) -> None:
     source = np.vstack([NOISE[:24_000], np.hstack([VOICE, -VOICE])])
     assert heard(write_speech(tmp_path / "a.wav", source.astype(np.int16), rate=48_000))[1] in (1, 2)
+
+
+def write_floats(path: Path, samples: np.ndarray, codec: str) -> Path:
+    layout = {1: "mono", 2: "stereo", 8: "7.1"}[samples.shape[1]]
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=48_000, layout=layout)
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), "flt" if codec == "pcm_f32le" else "dbl", layout)
+        frame.sample_rate, frame.pts = 48_000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("value", "kind"), [(np.nan, r"not a number \(NaN\)"), (np.inf, "infinite"), (-np.inf, "infinite")])
+@pytest.mark.parametrize(("codec", "channels"), [("pcm_f32le", 1), ("pcm_f32le", 2), ("pcm_f64le", 8)])
+def test_samples_that_are_no_numbers_are_refused_with_their_place(
+    tmp_path, value, kind: str, codec: str, channels: int
+) -> None:
+    samples = (speech_like(2, 48_000, channels) / 32768).astype(np.float32 if codec == "pcm_f32le" else np.float64)
+    assert len(decode(write_floats(tmp_path / "good.wav", samples, codec))) == 2 * SAMPLE_RATE
+    samples[60_000:, channels // 2] = value
+    path = write_floats(tmp_path / "wrong.wav", samples, codec)
+    for read in (decode_speech, hear_speech):
+        with pytest.raises(UnreadableAudio, match=rf"wrong\.wav: its sound is {kind} at 1\.250 s; .* export it again"):
+            read(path, tmp_path / "out.raw", max_seconds=60)
+        assert not (tmp_path / "out.raw").exists()
 
 
 def test_refusals_leave_no_file(tmp_path) -> None:
