@@ -49,7 +49,7 @@ def scratch() -> Iterator[Path]:
         place = tempfile.gettempdir()
     except FileNotFoundError as error:  # it tries to write a few bytes
         raise StorageUnavailable(
-            f"there is no place for temporary files ({error.strerror}); free some space, or set TMPDIR to a folder that has some"
+            f"there is no place for temporary files ({error.strerror}); free some space, or set TMPDIR to another folder"
         ) from error
     with telling_full(place), tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
         yield Path(folder)

@@ -45,8 +45,8 @@ def read_manifest(uri: str) -> pa.Table:
     """The manifest: ``clip_id``, ``video`` and ``audio`` (text, absolute), settings where given, and whatever else it has.
 
     Relative paths are relative to the manifest's folder. Rows without a ``clip_id`` get one made from the video's stem and a
-    hash of both URIs, less what changes when they are signed again; ids that are whole numbers become text. Raises ConfigError for what cannot be read, missing or repeated
-    columns, and ids that are unusable or not unique.
+    hash of both URIs, less what changes when they are signed again; ids that are whole numbers become text. Raises ConfigError
+    for what cannot be read, missing or repeated columns, and ids that are unusable or not unique.
     """
     table, folder = _read(uri)
     if repeated := sorted(name for name in set(table.column_names) if table.column_names.count(name) > 1):

@@ -50,7 +50,7 @@ _QUOTED = re.compile(
 def shown(uri: str) -> str:
     """``uri`` with ``***`` in place of its login, its fragment and all query parameters that are not known to be harmless.
 
-    Of ``data:`` URIs the content is left out. Local paths stay as they are: in them ``?``, ``#`` and ``@`` are ordinary letters.
+    Of ``data:`` URIs the content is left out. Local paths stay as they are: in them ``?``, ``#`` and ``@`` belong to names.
     """
     return _shortened("::".join(_cleared(each, _is_harmless) for each in _LINK.split(uri)))
 

@@ -66,8 +66,8 @@ class Crop:
             began = time.perf_counter()
         if len(faceless) == span.segment_count:
             raise NoFace(
-                f"no frame of {redact.shown(span.video)} shows a face that the {self.recipe.detector!r} detector finds; the embedded one "
-                "needs a mostly frontal, upright face of at least a twelfth of the picture's shorter side"
+                f"no frame of {redact.shown(span.video)} shows a face that the {self.recipe.detector!r} detector finds; the "
+                "embedded one needs a mostly frontal, upright face of at least a twelfth of the picture's shorter side"
             )
         yield from faceless
 
