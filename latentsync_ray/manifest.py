@@ -312,13 +312,18 @@ def _stems_and_hashes(
 
 def _values(column: pa.ChunkedArray) -> Iterator[Any]:
     """Python values, a few at a time: as objects, a million would take a gigabyte."""
-    for chunk in column.chunks:
-        for start in range(0, len(chunk), _ROWS_AT_ONCE):
-            yield from chunk.slice(start, _ROWS_AT_ONCE).to_pylist()
+    for rows in _pieces(column):
+        yield from rows
 
 
 def _map(action: Callable[[str], str], column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of URIs with ``action`` done to each; as it is when none of them could hold a secret."""
     if not _pc.any(_pc.match_substring_regex(column, r"://.*[?#@;:]")).as_py():
         return column
-    return pa.chunked_array([pa.array(map(action, chunk.to_pylist()), pa.string()) for chunk in column.chunks], pa.string())
+    return pa.chunked_array([pa.array(map(action, rows), pa.string()) for rows in _pieces(column)], pa.string())
+
+
+def _pieces(column: pa.ChunkedArray) -> Iterator[list[Any]]:
+    for chunk in column.chunks:
+        for start in range(0, len(chunk), _ROWS_AT_ONCE):
+            yield chunk.slice(start, _ROWS_AT_ONCE).to_pylist()

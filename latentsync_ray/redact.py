@@ -131,8 +131,10 @@ def _cleared(uri: str, keep: Callable[[str], bool]) -> str:
     # Object stores have keys with ? and # in them; there it takes a parameter to make it a query.
     ends = re.search(r"[?#]" if kind in ("http", "https") else r"[?#](?=[\w.~%-]+=)", rest)
     path, tail = (rest[: ends.start()], rest[ends.start() :]) if ends else (rest, "")
-    path = re.sub(r";([\w.~%-]+=[^/;]*)", lambda match: match[0] if keep(match[1]) else f";{_GONE}", path)
-    path = re.sub(rf"({_SCHEME}://)[^/@]*@", rf"\1{_GONE}@", path)  # an address in the path of a proxy's
+    if ";" in path:
+        path = re.sub(r";([\w.~%-]+=[^/;]*)", lambda match: match[0] if keep(match[1]) else f";{_GONE}", path)
+    if "://" in path:  # an address in the path of a proxy's
+        path = re.sub(rf"({_SCHEME}://)[^/@]*@", rf"\1{_GONE}@", path)
     query, mark, fragment = tail.partition("#")
     return f"{scheme}://{path}{_query(query, keep)}{mark}{_GONE if fragment else ''}"
 
