@@ -26,7 +26,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from latentsync_ray import errors
+from latentsync_ray import errors, redact
 from latentsync_ray.config import Cluster, Job, Recipe
 from latentsync_ray.errors import ConfigError, DeviceLost, WorkerDied
 from latentsync_ray.model.source import find_spec
@@ -139,7 +139,7 @@ def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | Cl
             raise _own_error(error) from error
         if first and isinstance(error, ExecutionTimeoutError) and not settled and not arrived:
             raise ConfigError(_never_began(len(pairs), job.cluster)) from error
-        log.warning("the pass broke off: %s", str(error).strip().splitlines()[-1])
+        log.warning("the pass broke off: %s", redact.text(str(error).strip().splitlines()[-1]))
     finally:
         del dataset, todo
         gc.collect()  # a broken dataset holds on to its actors, and with them the GPUs, until it is collected

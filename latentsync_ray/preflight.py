@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pyarrow as pa
 
-from latentsync_ray import storage
+from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.model.source import find_spec, is_here, locate
@@ -53,7 +53,7 @@ def fetch_model(name: str, *, note: Callable[[str], None]) -> None:
         return
     if not is_here(spec):
         size = f", {spec.megabytes / 1000:.1f} GB" if spec.megabytes else ""
-        note(f"downloading {spec.name}{size}, from {spec.source.partition('@')[0]}")
+        note(f"downloading {spec.name}{size}, from {redact.shown(spec.source.partition('@')[0])}")
     locate(spec)
 
 
@@ -80,7 +80,7 @@ def check_inputs(
     if not missing:
         return
     known = sum(each is not None for each in found.values())
-    named = "; ".join(f"{uris[uri]}: {storage.shown(uri)}" for uri in missing[:3])
+    named = "; ".join(f"{uris[uri]}: {redact.shown(uri)}" for uri in missing[:3])
     told = f"{len(missing)} of {known} inputs that were looked at do not exist ({named})"
     if len(missing) > max(_MOSTLY, tolerated) * known:
         raise ConfigError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.markup import escape
 
+from latentsync_ray import redact
 from latentsync_ray.cli.terminal import ERR, OUT, duration
 from latentsync_ray.config import Cluster, Recipe, build_job, load_job
 from latentsync_ray.progress import make_progress
@@ -129,4 +130,4 @@ def print_summary(summary: Summary) -> None:
     if summary.frames:
         rate = summary.frames / max(summary.seconds, 1e-9)
         OUT.print(f"{summary.frames} frames in {duration(summary.seconds)}, {rate:.1f} frames/s")
-    OUT.print(f"[dim]more: latentsync-ray report {escape(summary.output)}[/]", soft_wrap=True)
+    OUT.print(f"[dim]more: latentsync-ray report {escape(redact.shown(summary.output))}[/]", soft_wrap=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 
 from latentsync_ray import __version__, storage
 from latentsync_ray.config import WINDOW, Recipe
+from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InvalidPair
 from latentsync_ray.media.grid import frame_grid, repeat
 from latentsync_ray.media.speech import SAMPLE_RATE, hear_speech, read_speech
@@ -44,8 +44,8 @@ class Plan:
         video, index = open_video(pair.video, recipe)
         audio = storage.fetch(pair.audio)
         rate = recipe.frame_rate(index.rate)
-        with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
-            samples_path = Path(folder) / "speech.raw"
+        with scratch() as folder:
+            samples_path = folder / "speech.raw"
             sample_count, channel = hear_speech(audio, samples_path, max_seconds=recipe.max_seconds)
             mel_peak = log_mel_peak(read_speech(samples_path))
         frame_count = max(1, round(Fraction(sample_count, SAMPLE_RATE) * rate))
