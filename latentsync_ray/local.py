@@ -69,12 +69,37 @@ class LipSync:
         except ClipError as error:
             yield failed_record(Pair.of_failed(pair, error), self.recipe)
 
-    def __call__(self, pair: Pair, *, on_part: Callable[[Part], None] | None = None) -> ClipRecord:
-        for result in self.stream(pair):
+    def __call__(
+        self,
+        pair: Pair,
+        *,
+        on_part: Callable[[Part], None] | None = None,
+        on_frames: Callable[[int], None] | None = None,
+        on_phase: Callable[[str], None] | None = None,
+    ) -> ClipRecord:
+        """``on_phase`` is told what is under way, in a few words; ``on_part`` and ``on_frames`` as in ``lipsync``."""
+        told = 0
+
+        def window(count: int) -> None:
+            nonlocal told
+            told += count
+            if on_frames:
+                on_frames(count)
+
+        if on_phase:
+            on_phase("reading the video and the speech")
+        for result in self.stream(pair, on_frames=window):
             if isinstance(result, ClipRecord):
                 return result
-            if on_part and isinstance(result, Part):
+            if isinstance(result, Span):
+                if on_phase:
+                    on_phase(f"dubbing {len(result.source_frames)} frames")
+                continue
+            window(result.stop - told)  # windows overlap, and those without a face are not told
+            if on_part:
                 on_part(result)
+            if on_phase and result.index + 1 == result.segment_count:
+                on_phase("writing the MP4")
         raise AssertionError("a stream ends with a record")
 
 
@@ -86,11 +111,15 @@ def lipsync(
     recipe: Recipe | None = None,
     device: Device = "auto",
     on_part: Callable[[Part], None] | None = None,
+    on_frames: Callable[[int], None] | None = None,
+    on_phase: Callable[[str], None] | None = None,
 ) -> ClipRecord:
     """Lip-sync one video to one speech and write the MP4 at ``output`` (a path or URI). Ray is not needed.
 
     ``record.status`` says whether it worked; ``record.error_code`` and ``record.error`` say why not. ``on_part`` is called
-    with each finished piece, for progress. Raises ConfigError when ``output`` is a folder or one of the inputs.
+    with each finished piece, for progress; ``on_frames`` with the number of new frames, window by window (a count below zero
+    corrects earlier ones); ``on_phase`` with what is under way, in a few words. Raises ConfigError when ``output`` is a
+    folder or one of the inputs.
     """
     video, audio, output = (path_text(value, name) for name, value in (("video", video), ("audio", audio), ("output", output)))
     recipe = _recipe(recipe)
@@ -100,17 +129,27 @@ def lipsync(
         raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
     with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
         pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
-        return LipSync(work, recipe=recipe, device=device, sink=FileSink(output))(pair, on_part=on_part)
+        if on_phase:
+            on_phase("loading the model")
+        model = LipSync(work, recipe=recipe, device=device, sink=FileSink(output))
+        return model(pair, on_part=on_part, on_frames=on_frames, on_phase=on_phase)
 
 
 def _recipe(recipe: Recipe | None) -> Recipe:
     return kind_of(Recipe() if recipe is None else recipe, Recipe, "recipe", "a Recipe, e.g. Recipe(steps=10)")
 
 
-def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
-    """Dub pairs one after the other: every part as it is encoded, and each clip's record when it is finished."""
+def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
+    """Dub pairs one after the other: every part as it is encoded, and each clip's record when it is finished.
+
+    ``on_phase`` is told what is under way, in a few words.
+    """
     sink = lookup(SINKS, job.sink, "sink")(job.output)
+    if on_phase:
+        on_phase("loading the model")
     model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True)
+    if on_phase:
+        on_phase("dubbing")
     for pair in pairs:
         with Naming(pair.clip_id):
             yield from (result for result in model.stream(pair) if not isinstance(result, Span))

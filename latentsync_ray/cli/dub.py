@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from latentsync_ray.cli.terminal import ERR, OUT, duration
 from latentsync_ray.config import Cluster, Recipe, build_job, load_job
-from latentsync_ray.progress import make_progress
+from latentsync_ray.progress import display, make_progress
 from latentsync_ray.registry import DETECTORS
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def lipsync(
             output,
             recipe=job.recipe,
             device=job.cluster.device,
-            on_part=lambda part: progress.frames(part.stop - part.start),
+            on_frames=progress.frames,
+            on_phase=progress.phase,
         )
         progress.clip(record)
     finally:
@@ -99,7 +100,8 @@ def run(
     from latentsync_ray.driver import run as run_job
 
     try:
-        summary = run_job(job, progress=make_progress())
+        with display(job) as progress:
+            summary = run_job(job, progress=progress)
     except KeyboardInterrupt:
         ERR.print("interrupted; finished clips and segments are kept: the same command goes on where it was")
         raise
