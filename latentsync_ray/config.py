@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.types import Device, LoopMode
@@ -150,6 +150,18 @@ class Job(_Strict):
             raise ValueError("must not be empty")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_relative_output_on_a_cluster(cls, values: Any) -> Any:
+        """Below the folder that a driver happens to be in, which may be one of Ray's that is removed with the job."""
+        if isinstance(values, dict):
+            output, cluster = values.get("output"), values.get("cluster") or {}
+            address = cluster.get("address") if isinstance(cluster, dict) else getattr(cluster, "address", None)
+            text = fspath(output) if isinstance(output, str | PathLike) else "/"
+            if address and isinstance(text, str) and "://" not in text and not text.startswith("/"):
+                raise ValueError(f"output is relative ({text}), and cluster.address is set: name a URI or a path from the root")
+        return values
+
     @field_validator("output")
     @classmethod
     def _absolute(cls, value: str) -> str:
@@ -206,6 +218,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
 def _explain(problem: Any) -> str:
     # Of a union's alternatives pydantic names each, in brackets or with dashes: no key looks like that.
     where = ".".join(str(step) for step in problem["loc"] if not re.search(r"[\[-]", str(step)))
+    if problem["type"] == "value_error" and not where:
+        return str(problem["ctx"]["error"])
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
     section: type[BaseModel] = Job

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
@@ -19,9 +20,9 @@ from latentsync_ray.errors import ClipError, ConfigError
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.model.source import find_spec
+from latentsync_ray.preflight import check_inputs, check_recipe
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
-from latentsync_ray.registry import DETECTORS, lookup
 from latentsync_ray.stages.join import failed_record
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.types import ClipRecord, Pair, Part, kind_of
@@ -66,9 +67,8 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     impossible, also when another run is at work in the output, and RuntimeError, when all other clips are done, for a bug that
     clips met.
     """
-    began, progress = time.perf_counter(), progress or Silent()
+    began, progress = time.perf_counter(), Silent() if progress is None else progress
     kind_of(job, Job, "job", "a Job, e.g. load_job('job.yaml')")
-    lookup(DETECTORS, job.recipe.detector, "detector")  # a wrong name is found before anything is started
     with ExitStack() as stack:
         stack.callback(progress.stop)
         stack.enter_context(noting(progress))
@@ -86,14 +86,25 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 mixed_recipes=job.mixed_recipes,
                 note=progress.note,
             )
+            todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
+            if len(todo):
+                alone = job.cluster.address is None
+                progress.phase("checking the inputs")
+                check_inputs(
+                    table, records.codes(table["clip_id"]), tolerated=job.failure_budget, local=alone, note=progress.note
+                )
+                progress.phase("checking the model")
+                check_recipe(job.recipe, note=progress.note, fetch=alone)
+                records.reopen(table["clip_id"].take(todo))
         except ClipError as error:
             raise ConfigError(f"manifest or output cannot be used: {error}") from error
-        return _run(job, table, records, lease, progress, began)
+        return _run(job, table, todo, records, lease, progress, began)
 
 
-def _run(job: Job, table: pa.Table, records: Records, lease: Lease, progress: Progress, began: float) -> Summary:
+def _run(
+    job: Job, table: pa.Table, todo: np.ndarray, records: Records, lease: Lease, progress: Progress, began: float
+) -> Summary:
     note = find_spec(job.recipe.model).note
-    todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
     failed_before = _failed(records, table)
     progress.start(len(table), len(table) - len(todo))
     if len(todo) and note:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
+from latentsync_ray import storage
 from latentsync_ray.config import Job, Recipe, absolute
 from latentsync_ray.errors import ClipError, ConfigError
+from latentsync_ray.preflight import check_recipe
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
@@ -21,6 +24,8 @@ from latentsync_ray.stages.sync import Sync
 from latentsync_ray.types import ClipRecord, Device, Pair, Part, Span, kind_of, one_of, path_text
 
 __all__ = ["LipSync", "dub", "lipsync"]
+
+log = logging.getLogger(__name__)
 
 
 class LipSync:
@@ -78,28 +83,25 @@ class LipSync:
         on_phase: Callable[[str], None] | None = None,
     ) -> ClipRecord:
         """``on_phase`` is told what is under way, in a few words; ``on_part`` and ``on_frames`` as in ``lipsync``."""
-        told = 0
+        told, phase, frames = 0, on_phase or _nobody, on_frames or _nobody
 
         def window(count: int) -> None:
             nonlocal told
             told += count
-            if on_frames:
-                on_frames(count)
+            frames(count)
 
-        if on_phase:
-            on_phase("reading the video and the speech")
+        phase("reading the video and the speech")
         for result in self.stream(pair, on_frames=window):
             if isinstance(result, ClipRecord):
                 return result
             if isinstance(result, Span):
-                if on_phase:
-                    on_phase(f"dubbing {len(result.source_frames)} frames")
+                phase(f"dubbing {len(result.source_frames)} frames")
                 continue
             window(result.stop - told)  # windows overlap, and those without a face are not told
             if on_part:
                 on_part(result)
-            if on_phase and result.index + 1 == result.segment_count:
-                on_phase("writing the MP4")
+            if result.index + 1 == result.segment_count:
+                phase("writing the MP4")
         raise AssertionError("a stream ends with a record")
 
 
@@ -127,12 +129,24 @@ def lipsync(
     place = Path(output)
     if place.is_dir() or (place.exists() and any(Path(each).exists() and place.samefile(each) for each in (video, audio))):
         raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
+    pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
+    phase = on_phase or _nobody
+    phase("fetching the inputs")
+    try:
+        for uri in (video, audio):
+            storage.fetch(uri)  # before a model is looked for: that takes longer, or a download
+    except ClipError as error:
+        return failed_record(Pair.of_failed(pair, error), recipe)
+    phase("loading the model")
+    storage.check_writable(output)
+    check_recipe(recipe, note=log.info)
     with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
-        pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
-        if on_phase:
-            on_phase("loading the model")
         model = LipSync(work, recipe=recipe, device=device, sink=FileSink(output))
         return model(pair, on_part=on_part, on_frames=on_frames, on_phase=on_phase)
+
+
+def _nobody(_: object) -> None:
+    """Hears of progress where nobody asked to."""
 
 
 def _recipe(recipe: Recipe | None) -> Recipe:
@@ -144,12 +158,10 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
 
     ``on_phase`` is told what is under way, in a few words.
     """
-    sink = lookup(SINKS, job.sink, "sink")(job.output)
-    if on_phase:
-        on_phase("loading the model")
+    sink, phase = lookup(SINKS, job.sink, "sink")(job.output), on_phase or _nobody
+    phase("loading the model")
     model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True)
-    if on_phase:
-        on_phase("dubbing")
+    phase("dubbing")
     for pair in pairs:
         with Naming(pair.clip_id):
             yield from (result for result in model.stream(pair) if not isinstance(result, Span))

@@ -13,10 +13,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import ray
@@ -24,11 +26,13 @@ from ray._private import worker as ray_worker
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from latentsync_ray import errors
 from latentsync_ray.config import Cluster, Job, Recipe
 from latentsync_ray.errors import ConfigError, DeviceLost, WorkerDied
 from latentsync_ray.model.source import find_spec
+from latentsync_ray.model.specs import MODELS
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.join import Join, failed_record
@@ -36,9 +40,10 @@ from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import BUG, apply, attempt, raise_settings, task
 from latentsync_ray.stages.sync import Sync
+from latentsync_ray.storage import delete, is_remote, join, write_bytes
 from latentsync_ray.types import ClipRecord, Crops, Device, Faces, Pair, Part
 
-__all__ = ["connect", "dub", "join_parts", "parts_dataset", "told"]
+__all__ = ["check_nodes", "connect", "dub", "join_parts", "parts_dataset", "told"]
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +84,8 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
     """
     left = {pair.clip_id: pair for pair in pairs}
     connect(job.cluster)
+    if job.cluster.address:
+        check_nodes(job)
     for number in range(job.cluster.passes):
         if not left:
             return
@@ -233,6 +240,44 @@ def _without_worker_messages() -> Iterator[None]:
         yield
     finally:
         ray_worker._worker_logs_enabled = before
+
+
+def check_nodes(job: Job) -> None:
+    """Ask every node of the cluster whether it sees the output and the model, where they are paths of this machine.
+
+    Raises ConfigError that names the nodes that do not.
+    """
+    paths = {}
+    if not is_remote(job.output):
+        paths["output"] = join(job.output, "_work", f"seen-{uuid.uuid4().hex}")
+        write_bytes(paths["output"], b"")
+    if Path(find_spec(job.recipe.model).source).is_dir() and job.recipe.model not in MODELS:
+        paths["recipe.model"] = job.recipe.model
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"]] if paths else []
+        look = ray.remote(num_cpus=0, max_retries=0)(_sees)
+        answers = {}
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            answers[look.options(scheduling_strategy=there).remote(paths)] = node["NodeManagerAddress"]
+        blind = {key: [] for key in paths}
+        for answer, address in answers.items():
+            for key in cast("list[str]", ray.get(answer)):
+                blind[key].append(address)
+    finally:
+        delete(path for key, path in paths.items() if key == "output")
+    for key, addresses in blind.items():
+        if addresses:
+            place = job.output if key == "output" else job.recipe.model
+            raise ConfigError(
+                f"{key} is {place}, a path that {len(addresses)} of the cluster's {len(nodes)} nodes do not see "
+                f"({', '.join(addresses[:3])}): name a URI of an object store, or a folder that is mounted on all of them"
+            )
+
+
+def _sees(paths: dict[str, str]) -> list[str]:
+    """The keys of the paths that do not exist here."""
+    return [key for key, path in paths.items() if not Path(path).exists()]
 
 
 def _sync_pool(cluster: Cluster) -> tuple[float, tuple[int, int]]:

@@ -20,12 +20,13 @@ from typing import Any, TypeVar
 
 import fsspec
 from fsspec.core import split_protocol, url_to_fs
-from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, wait_random_exponential
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from latentsync_ray.cache import cached
 from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, StorageUnavailable
 
 __all__ = [
+    "check_writable",
     "delete",
     "exists",
     "fetch",
@@ -36,6 +37,8 @@ __all__ = [
     "publish",
     "read_bytes",
     "relative",
+    "seen",
+    "shown",
     "write_bytes",
 ]
 
@@ -93,10 +96,10 @@ def fetch(uri: str) -> Path:
     inline = uri.startswith("data:")  # fsspec has no facts about these; the URI is the content
     facts = {} if inline else _attempt(uri, fs.info, path)
     if facts.get("type") == "directory":
-        raise InputNotFound(f"{_shown(uri)} is a folder; a file is needed")
+        raise InputNotFound(f"{shown(uri)} is a folder; a file is needed")
     if not is_remote(uri):
         if not os.access(path, os.R_OK):
-            raise InputNotFound(f"{_shown(uri)} may not be read by this user; change its permissions")
+            raise InputNotFound(f"{shown(uri)} may not be read by this user; change its permissions")
         return Path(path)
 
     def download(draft: Path) -> None:
@@ -116,6 +119,21 @@ def exists(uri: str) -> bool:
     """Whether a file or folder is there. Raises InputNotFound (denied) or StorageUnavailable when that cannot be found out."""
     fs, path = _at(uri)
     return _attempt(uri, _unless_missing, fs.info, path) is not None
+
+
+def seen(uri: str) -> bool | None:
+    """Whether a file is there and may be read, by one try; None when storage did not say."""
+    if uri.startswith("data:"):
+        return True
+    try:
+        fs, path = _at(uri)
+        if not is_remote(uri):
+            return os.access(path, os.R_OK)
+        return _attempt(uri, _unless_missing, fs.info, path, once=True) is not None
+    except InputNotFound:
+        return False
+    except StorageUnavailable:
+        return None
 
 
 def read_bytes(uri: str) -> bytes:
@@ -156,6 +174,13 @@ def write_bytes(uri: str, data: bytes) -> None:
             Path(draft).replace(path)
 
     _attempt(uri, write, writing=True)
+
+
+def check_writable(uri: str) -> None:
+    """See whether a file can be written at ``uri``, by writing one beside it. Raises ConfigError or StorageUnavailable."""
+    probe = f"{uri}.{uuid.uuid4().hex[:8]}.tmp"
+    write_bytes(probe, b"")
+    delete([probe])
 
 
 def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
@@ -234,9 +259,9 @@ def _at(uri: str) -> tuple[Any, str]:
         remedy = (
             f"install the extra {extra!r} of this package (in a checkout: pip install '.[{extra}]')" if extra else str(error)
         )
-        raise ConfigError(f"{_shown(uri)} needs a filesystem that is not installed: {remedy}") from error
+        raise ConfigError(f"{shown(uri)} needs a filesystem that is not installed: {remedy}") from error
     except ValueError as error:
-        raise InputNotFound(f"{_shown(uri)} is not a usable URI: {error}") from error
+        raise InputNotFound(f"{shown(uri)} is not a usable URI: {error}") from error
     fs.invalidate_cache()  # other workers write here: what was listed a moment ago may be outdated
     return fs, path
 
@@ -251,23 +276,24 @@ def _check_size(got: int, expected: int | None) -> None:
         raise ConnectionError(f"{got} of {expected} bytes arrived")
 
 
-def _attempt(uri: str, action: Callable[..., _T], *args: Any, writing: bool = False) -> _T:
-    """``action(*args)``, again while it fails for a passing reason; its errors told as ours."""
+def _attempt(uri: str, action: Callable[..., _T], *args: Any, writing: bool = False, once: bool = False) -> _T:
+    """``action(*args)``, again (unless ``once``) while it fails for a passing reason; its errors told as ours."""
     try:
         patience = _PATIENCE if is_remote(uri) and not uri.startswith(("http://", "https://")) else 0.0
-        return _RETRYING.copy(stop=partial(_give_up, patience=patience))(action, *args)
+        stop = stop_after_attempt(1) if once else partial(_give_up, patience=patience)
+        return _RETRYING.copy(stop=stop)(action, *args)
     except RetryError as ended:
         cause = ended.last_attempt.exception()
         told = _tell(cause)
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         if told is StorageUnavailable:
             times = ended.last_attempt.attempt_number
-            raise StorageUnavailable(f"{_shown(uri)}: storage failed {times} times, last with: {reason}") from cause
+            raise StorageUnavailable(f"{shown(uri)}: storage failed {times} times, last with: {reason}") from cause
         if writing:
             raise ConfigError(
-                f"cannot write {_shown(uri)}: {reason}; check that the place exists and its permissions"
+                f"cannot write {shown(uri)}: {reason}; check that the place exists and its permissions"
             ) from cause
-        raise InputNotFound(f"{_shown(uri)} does not exist or may not be read: {reason}") from cause
+        raise InputNotFound(f"{shown(uri)} does not exist or may not be read: {reason}") from cause
 
 
 def _tell(error: BaseException | None) -> type[ClipError] | None:
@@ -277,7 +303,9 @@ def _tell(error: BaseException | None) -> type[ClipError] | None:
     status = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp, gcsfs
     if isinstance(status, int) and status >= 400:
         return StorageUnavailable if status in (408, 429) or status >= 500 else InputNotFound
-    if isinstance(error, ValueError | FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+    if isinstance(
+        error, ValueError | FileNotFoundError | FileExistsError | PermissionError | IsADirectoryError | NotADirectoryError
+    ):
         return InputNotFound
     if isinstance(error, OSError):
         refused = error.errno in _PERMANENT or str(error).startswith("Forbidden")  # the latter is all that gcsfs says
@@ -298,5 +326,6 @@ _RETRYING = Retrying(
 )
 
 
-def _shown(uri: str) -> str:
-    return uri if len(uri) <= 300 else f"{uri[:200]}... ({len(uri)} characters)"  # data: URIs are whole files
+def shown(uri: str) -> str:
+    """``uri`` as messages name it: ``data:`` URIs are whole files."""
+    return uri if len(uri) <= 300 else f"{uri[:200]}... ({len(uri)} characters)"

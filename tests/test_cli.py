@@ -262,7 +262,7 @@ def test_report_shows_the_numbers_and_draws_the_sheet(monkeypatch, tmp_path, cap
 
 def test_report_of_nothing_says_what_to_do(tmp_path, capsys):
     assert call("report", str(tmp_path)) == 2
-    assert "has no records: run a job with this output first" in capsys.readouterr().err
+    assert "has no records: it is not the output of a job" in capsys.readouterr().err
 
 
 def test_models_says_how_to_get_each(monkeypatch, tmp_path, capsys):

@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 import latentsync_ray
+from latentsync_ray.cli import models as model_commands
 from latentsync_ray.cli.demo import demo
 from latentsync_ray.cli.dub import lipsync, run
-from latentsync_ray.cli.look import models, report
+from latentsync_ray.cli.look import report
 from latentsync_ray.cli.serve import price, serve, serve_key
 from latentsync_ray.cli.terminal import ERR
 from latentsync_ray.errors import ConfigError, LatentSyncError, ModelError
@@ -30,8 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, lipsync, run, models, report, serve, serve_key, price):
+for command in (demo, lipsync, run, report, serve, serve_key, price):
     app.command(no_args_is_help=command in (lipsync, run, report, serve_key, price))(command)
+app.add_typer(model_commands.app, name="models")
 
 
 def _version(wanted: bool) -> None:

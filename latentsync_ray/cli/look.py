@@ -1,4 +1,4 @@
-"""``models`` (what can be used) and ``report`` (what was made)."""
+"""``report``: what a run made."""
 
 from __future__ import annotations
 
@@ -13,23 +13,7 @@ from latentsync_ray.cli.terminal import OUT, duration, size, table
 if TYPE_CHECKING:
     from latentsync_ray.report import Report
 
-__all__ = ["models", "report"]
-
-
-def models() -> None:
-    """List the models: which are on this machine, and how to get the others."""
-    from latentsync_ray.model.source import describe_models
-
-    rows = describe_models()
-    listing = table("model", "face", "on this machine", "licence")
-    for row in rows:
-        found = f"[green]{escape(row.found)}[/]" if row.found else f"no; {size(row.megabytes * 1_000_000)} to download"
-        listing.add_row(f"[bold]{row.name}[/]", f"{row.resolution} px", found, escape(row.licence))
-    OUT.print(listing)
-    for row in rows:
-        if not row.found:
-            OUT.print(f"\n[bold]{row.name}[/] is downloaded on first use. By hand, or for a machine without network:")
-            OUT.print(row.how_to_get, markup=False, soft_wrap=True)
+__all__ = ["report"]
 
 
 def report(

@@ -41,6 +41,11 @@ class InsightFaceDetector:
 
     interval = 1
 
+    @staticmethod
+    def check() -> None:
+        """Raise ConfigError when InsightFace is not installed; its models are downloaded with the first detector."""
+        _import()
+
     def __init__(self, app: Any = None) -> None:
         """``app`` is a prepared ``FaceAnalysis``; by default one is made, with its models downloaded if need be."""
         self._app = _face_analysis() if app is None else app
@@ -58,7 +63,7 @@ class InsightFaceDetector:
         return np.array([triple for _, triple in usable], np.float32).reshape(-1, 3, 2)
 
 
-def _face_analysis() -> Any:
+def _import() -> Any:
     try:
         from insightface.app import FaceAnalysis  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -66,7 +71,11 @@ def _face_analysis() -> Any:
             f'the detector "insightface" needs packages that are not installed ({error.name}): '
             "in a checkout, pip install '.[insightface]'; its models are licensed for non-commercial research only"
         ) from error
-    app = FaceAnalysis(
+    return FaceAnalysis
+
+
+def _face_analysis() -> Any:
+    app = _import()(
         allowed_modules=["detection", "landmark_2d_106"],
         name="buffalo_l",
         providers=["CUDAExecutionProvider", "CPUExecutionProvider"],

@@ -18,9 +18,9 @@ from pathlib import Path
 from latentsync_ray import storage
 from latentsync_ray.errors import ClipError, ConfigError, ModelError, WeightsNotFound
 from latentsync_ray.model.options import UNetConfig
-from latentsync_ray.model.specs import MODELS, ModelSpec
+from latentsync_ray.model.specs import MODELS, Licence, ModelSpec
 
-__all__ = ["ModelFiles", "ModelRow", "describe_models", "find_spec", "locate", "models_folder"]
+__all__ = ["ModelFiles", "ModelRow", "describe_models", "find_spec", "is_here", "locate", "models_folder"]
 
 _DESCRIPTION = "latentsync.json"
 _HUB = "hf://"
@@ -68,7 +68,7 @@ class ModelRow:
     """Where it is on this machine; empty: it has to be fetched."""
     megabytes: int
     how_to_get: str
-    licence: str
+    licences: tuple[Licence, ...]
 
 
 def models_folder() -> Path:
@@ -111,6 +111,7 @@ def locate(spec: ModelSpec) -> ModelFiles:
 
     Raises WeightsNotFound, with every missing file, where to get it and where to put it.
     """
+    _refuse_half(spec)
     own, own_vae, usual_vae = _candidates(spec)
     reasons: list[str] = []
     model = _gather(own, reasons)
@@ -119,6 +120,30 @@ def locate(spec: ModelSpec) -> ModelFiles:
         missing = _how_to_get(spec, model=model is None, vae=vae is None)
         raise WeightsNotFound("\n".join([f"no weights of {spec.name} on this machine", *reasons, missing]))
     return ModelFiles(**model, **vae)
+
+
+def is_here(spec: ModelSpec) -> bool:
+    """Whether a model's files can be had without a download from the hub."""
+    if not spec.source:
+        return True
+    own, own_vae, usual_vae = _candidates(spec)
+    return _choose(own, None) is not None and _choose(own_vae + usual_vae, None) is not None
+
+
+def _refuse_half(spec: ModelSpec) -> None:
+    """An incomplete folder is told: filled up from elsewhere, it would be a model that nobody put together."""
+    folder = models_folder() / spec.name if spec.name in MODELS else Path(spec.source)
+    inside = {role: tuple(f"vae/{name}" for name in names) for role, names in _VAE.items()}
+    for layouts in (_MODEL, (inside,)):
+        there = {name for roles in layouts for names in roles.values() for name in names if (folder / name).is_file()}
+        lacking = [[names for names in roles.values() if not there.intersection(names)] for roles in layouts]
+        if there and all(lacking):
+            closest = min(zip(lacking, layouts, strict=True), key=lambda layout: len(layout[0]) / len(layout[1]))[0]
+            missing = " and ".join(" or ".join(names) for names in closest)
+            remedy = _how_to_get(spec, model=layouts is _MODEL, vae=layouts is not _MODEL)
+            raise WeightsNotFound(
+                f"{folder} holds {', '.join(sorted(there))}, but not {missing}; complete it, or move it away:\n{remedy}"
+            )
 
 
 def describe_models() -> list[ModelRow]:
@@ -131,7 +156,7 @@ def describe_models() -> list[ModelRow]:
             model, vae = _gather(own), _gather(own_vae + usual_vae)
             found = str(model["unet"].parent) if model and vae else ""
             missing = _how_to_get(spec, model=model is None, vae=vae is None)
-        rows.append(ModelRow(spec.name, spec.resolution, found, spec.megabytes, missing, spec.licence))
+        rows.append(ModelRow(spec.name, spec.resolution, found, spec.megabytes, missing, spec.licences))
     return rows
 
 
@@ -148,30 +173,43 @@ def _candidates(spec: ModelSpec) -> tuple[_Candidates, _Candidates, _Candidates]
 
 def _gather(candidates: _Candidates, reasons: list[str] | None = None) -> dict[str, Path] | None:
     """The files of the first place that has all of its roles. With ``reasons``, which it fills, the hub is asked as well."""
+    chosen = _choose(candidates, reasons)
+    return None if chosen is None else {role: storage.fetch(file) for role, file in chosen.items()}
+
+
+def _choose(candidates: _Candidates, reasons: list[str] | None) -> dict[str, str] | None:
+    """Role -> path or URI in the first place that has all roles."""
     for online in (False,) if reasons is None else (False, True):
+        unreachable: set[str] = set()
         for place, roles in candidates:
             if online and not place.startswith(_HUB):
+                continue
+            if online and place in unreachable:
                 continue
             names = [name for alternatives in roles.values() for name in alternatives]
             try:
                 files = _files(place, names, online=online)
             except (OSError, ValueError, ClipError) as error:
                 if reasons is not None and (online or not place.startswith(_HUB)):
-                    reason = f"{place}: {str(error).strip().partition(chr(10))[0]}"
+                    shown = place.partition("@")[0] if place.startswith(_HUB) else place
+                    reason = f"{shown}: {str(error).strip().partition(chr(10))[0]}"
                     reasons += [reason] if reason not in reasons else []
+                unreachable.add(place)
                 continue
             chosen = {role: next((files[name] for name in names if name in files), "") for role, names in roles.items()}
             if all(chosen.values()):
-                return {role: storage.fetch(file) for role, file in chosen.items()}
+                return chosen
     return None
 
 
 def _files(place: str, names: Sequence[str], *, online: bool) -> dict[str, str]:
     """Those of ``names`` that ``place`` holds -> path or URI."""
     if place.startswith(_HUB):
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import constants, snapshot_download
 
         repository, _, revision = place.removeprefix(_HUB).partition("@")
+        if online and not constants.HF_HUB_OFFLINE and storage.seen(f"{constants.ENDPOINT}/api/models/{repository}") is None:
+            raise ConnectionError(f"{constants.ENDPOINT} does not answer")  # the download would ask for a minute and more
         # A model's own VAE comes with its weights: were it left for later, a usual one on disk would be taken in its place.
         patterns = [*names, *(f"vae/{name}" for name in _first_names(_VAE) if _UNET[0] in names)]
         place = snapshot_download(repository, revision=revision or None, allow_patterns=patterns, local_files_only=not online)

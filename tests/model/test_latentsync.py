@@ -100,6 +100,21 @@ def test_half_precision_stays_close(tiny: LatentSync, keep: np.ndarray, dtype: A
     assert np.abs(call(half, keep, frames=1) - call(tiny, keep, frames=1)).mean() < 0.02
 
 
+def test_cudnn_is_on_reproducibly(tiny: LatentSync, keep: np.ndarray) -> None:
+    seen: set[tuple[bool, ...]] = set()
+
+    def look(*_: object) -> None:
+        cudnn = torch.backends.cudnn
+        seen.add((cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32))
+
+    hook = tiny.unet.conv_in.register_forward_hook(look)
+    try:
+        call(tiny, keep)
+    finally:
+        hook.remove()
+    assert seen == {(True, True, False, False)}
+
+
 def test_wrong_sizes_are_named(tiny: LatentSync, keep: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"faces \(1, 2, 64, 64, 3\).*at 128 px"):
         call(tiny, keep, faces=np.zeros((1, 2, 64, 64, 3), np.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from latentsync_ray.errors import ConfigError, ModelError, WeightsNotFound
+from latentsync_ray.model import source
 from latentsync_ray.model.options import UNetConfig
-from latentsync_ray.model.source import ModelFiles, describe_models, find_spec, locate
+from latentsync_ray.model.source import ModelFiles, describe_models, find_spec, is_here, locate
 from latentsync_ray.model.specs import MODELS
 
 MODEL = ("latentsync_unet.pt", "whisper/tiny.pt")
@@ -24,10 +26,16 @@ class Hub:
 
     def __init__(self, root: Path) -> None:
         self.root, self.cached, self.online, self.asked = root, set[str](), set[str](), list[tuple]()
+        self.probed = list[str]()
 
     def add(self, repository: str, *files: str, cached: bool) -> None:
         fill(self.root / repository, *files)
         (self.cached if cached else self.online).add(repository)
+
+    def seen(self, uri: str) -> bool | None:
+        repository = uri.partition("/api/models/")[2]
+        self.probed.append(repository)
+        return True if repository in self.online else None
 
     def snapshot_download(
         self, repository: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool
@@ -56,6 +64,8 @@ def fill(folder: Path, *files: str) -> Path:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     hub = Hub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    monkeypatch.setattr(source.storage, "seen", hub.seen)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path / "models"))
     return hub
 
@@ -86,11 +96,20 @@ def test_nothing_found_says_what_to_do(tmp_path: Path) -> None:
     folder = tmp_path / "models/latentsync-1.6"
     assert str(caught.value).splitlines() == [
         "no weights of latentsync-1.6 on this machine",
-        "hf://ByteDance/LatentSync-1.6: no network here",
-        "hf://stabilityai/sd-vae-ft-mse: no network here",
-        f"hf download ByteDance/LatentSync-1.6 latentsync_unet.pt whisper/tiny.pt --local-dir {folder}",
-        f"hf download stabilityai/sd-vae-ft-mse diffusion_pytorch_model.safetensors config.json --local-dir {folder}/vae",
+        "hf://ByteDance/LatentSync-1.6: https://huggingface.co does not answer",
+        "hf://stabilityai/sd-vae-ft-mse: https://huggingface.co does not answer",
+        f"hf download ByteDance/LatentSync-1.6 latentsync_unet.pt whisper/tiny.pt "
+        f"--revision c42c7e6c8e9c213626389fa7d9a3c444b8536353 --local-dir {folder}",
+        f"hf download stabilityai/sd-vae-ft-mse diffusion_pytorch_model.safetensors config.json "
+        f"--revision 31f26fdeee1355a5c34592e401dd41e45d25a493 --local-dir {folder}/vae",
     ]
+
+
+def test_a_hub_that_is_away_is_asked_once(hub: Hub) -> None:
+    with pytest.raises(WeightsNotFound):
+        locate(find_spec("latentsync-1.6"))
+    assert sorted(set(hub.probed)) == ["ByteDance/LatentSync-1.6", "stabilityai/sd-vae-ft-mse"]
+    assert all(offline for *_, offline in hub.asked)
 
 
 def test_only_the_vae_missing(tmp_path: Path) -> None:
@@ -122,7 +141,7 @@ def test_folder_with_its_own_unet_options(tmp_path: Path) -> None:
 def test_folder_named_like_a_known_model(tmp_path: Path) -> None:
     folder = fill(tmp_path / "LatentSync-1.5", *MODEL)
     assert find_spec(f"{folder}/").resolution == 256
-    with pytest.raises(WeightsNotFound, match="no network here"):  # its VAE
+    with pytest.raises(WeightsNotFound, match="does not answer"):  # its VAE
         locate(find_spec(str(folder)))
 
 
@@ -197,3 +216,50 @@ def test_digest_is_content_not_place(tmp_path: Path) -> None:
     changed = files("z")
     changed.unet.write_text("other")
     assert changed.digest() != files("x").digest()
+
+
+@pytest.mark.parametrize(
+    ("files", "lacks"),
+    [
+        (["latentsync_unet.pt"], "whisper/tiny.pt or whisper/small.pt"),
+        (["unet.safetensors", "whisper/model.safetensors"], "whisper/config.json"),
+        ([*MODEL, "vae/config.json"], "vae/diffusion_pytorch_model.safetensors"),
+    ],
+)
+def test_an_incomplete_folder_is_named_and_not_filled_up(files: list[str], lacks: str, tmp_path: Path, hub: Hub) -> None:
+    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=True)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=True)
+    folder = fill(tmp_path / "models/latentsync-1.6", *files)
+    with pytest.raises(WeightsNotFound) as caught:
+        locate(find_spec("latentsync-1.6"))
+    first, command, *_ = str(caught.value).splitlines()
+    assert first.startswith(f"{folder} holds ")
+    assert f"but not {lacks}" in first
+    assert command.startswith("hf download")
+
+
+def test_whether_a_model_is_here_downloads_nothing(hub: Hub) -> None:
+    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=False)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=True)
+    assert not is_here(find_spec("latentsync-1.6"))
+    assert is_here(find_spec("nano"))
+    assert is_here(find_spec("tiny-random"))
+    assert all(offline for *_, offline in hub.asked)
+    locate(find_spec("latentsync-1.6"))
+    assert is_here(find_spec("latentsync-1.6"))
+
+
+def test_downloads_are_pinned(hub: Hub) -> None:
+    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=False)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=False)
+    locate(find_spec("latentsync-1.6"))
+    assert all(re.fullmatch("[0-9a-f]{40}", str(revision)) for _, revision, _ in hub.asked)
+    assert {name for name, *_ in hub.asked} == {"ByteDance/LatentSync-1.6", "stabilityai/sd-vae-ft-mse"}
+
+
+def test_every_part_of_every_model_has_a_licence_and_a_source() -> None:
+    for row in describe_models():
+        assert row.licences
+        for licence in row.licences:
+            assert licence.name
+            assert licence.source or licence.name == "unknown"

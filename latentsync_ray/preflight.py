@@ -1,0 +1,114 @@
+"""What a driver finds out before any work starts, in seconds: model, detector and a sample of the inputs.
+
+Each check raises ConfigError or ModelError that says what to do. Knows no engine: what only the nodes of a cluster can tell is
+asked by ``pipeline``.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pyarrow as pa
+
+from latentsync_ray import storage
+from latentsync_ray.config import Recipe
+from latentsync_ray.errors import ConfigError
+from latentsync_ray.model.source import find_spec, is_here, locate
+from latentsync_ray.registry import DETECTORS, lookup
+
+__all__ = ["check_inputs", "check_recipe", "fetch_model"]
+
+_SAMPLE = 32
+"""Rows of a manifest that are looked at."""
+_LOOKERS = 16
+"""Inputs looked at together."""
+_SECONDS = 10.0
+"""Longest look at the inputs: what has not answered by then says nothing."""
+_MOSTLY = 0.5
+"""A larger share of missing inputs is a mistake of the whole manifest, such as another folder."""
+
+
+def check_recipe(recipe: Recipe, *, note: Callable[[str], None], fetch: bool = True) -> None:
+    """Have the model's files on this machine and the detector ready to be made.
+
+    ``fetch`` downloads weights that are not here, after a word to ``note``. Raises ConfigError or ModelError.
+    """
+    detector = lookup(DETECTORS, recipe.detector, "detector")
+    if check := getattr(detector, "check", None):
+        check()
+    if fetch:
+        fetch_model(recipe.model, note=note)
+    else:
+        find_spec(recipe.model)
+
+
+def fetch_model(name: str, *, note: Callable[[str], None]) -> None:
+    """Have a model's files on this machine, from the hub if need be. Raises ConfigError, WeightsNotFound or ModelError."""
+    spec = find_spec(name)
+    if not spec.source:
+        return
+    if not is_here(spec):
+        size = f", {spec.megabytes / 1000:.1f} GB" if spec.megabytes else ""
+        note(f"downloading {spec.name}{size}, from {spec.source.partition('@')[0]}")
+    locate(spec)
+
+
+def check_inputs(
+    table: pa.Table,
+    finished: pa.ChunkedArray,
+    *,
+    tolerated: float,
+    local: bool = True,
+    note: Callable[[str], None],
+) -> None:
+    """Look whether the inputs of a sample of the manifest's rows are there.
+
+    ``finished`` has the error code of each row, empty text where the clip is dubbed: those are not looked at. ``local`` says
+    that workers see the local paths that this machine sees. Raises ConfigError when more than half of the inputs, and more than
+    ``tolerated`` (a share), do not exist; tells ``note`` of fewer.
+    """
+    rows = np.unique(np.linspace(0, len(table) - 1, _SAMPLE).round().astype(int)).tolist()
+    rows = [row for row in rows if finished[row].as_py() != ""]
+    uris = {table[name][row].as_py(): f"row {row + 1}" for row in rows for name in ("video", "audio")}
+    uris = {uri: row for uri, row in uris.items() if uri and (local or storage.is_remote(uri))}
+    found = _look(uris)
+    missing = [uri for uri in uris if found.get(uri) is False]
+    if not missing:
+        return
+    known = sum(each is not None for each in found.values())
+    named = "; ".join(f"{uris[uri]}: {storage.shown(uri)}" for uri in missing[:3])
+    told = f"{len(missing)} of {known} inputs that were looked at do not exist ({named})"
+    if len(missing) > max(_MOSTLY, tolerated) * known:
+        raise ConfigError(
+            f"{told}; nothing was started. Relative paths are relative to the manifest's folder; to try all rows nevertheless, "
+            "raise failure_budget"
+        )
+    note(f"{told}; their clips will fail as input_not_found")
+
+
+def _look(uris: Iterable[str]) -> dict[str, bool | None]:
+    """URI -> whether it exists, None where storage did not say; only those that answered in time."""
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    found: dict[str, bool | None] = {}
+    for uri in uris:
+        waiting.put(uri)
+
+    def look() -> None:
+        while True:
+            try:
+                uri = waiting.get_nowait()
+            except queue.Empty:
+                return
+            found[uri] = storage.seen(uri)
+
+    threads = [threading.Thread(target=look, daemon=True) for _ in range(_LOOKERS)]  # a hung one must not hold up the exit
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + _SECONDS
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return dict(found)
