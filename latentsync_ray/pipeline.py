@@ -90,7 +90,7 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
         if not left:
             return
         if on_phase:
-            on_phase("waiting for the first frames" + (f" of pass {number + 1}" if number else ""))
+            on_phase(f"pass {number + 1}: waiting for frames" if number else "waiting for the first frames")
         if number:
             log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
         with _without_worker_messages():

@@ -6,6 +6,7 @@ import time
 
 import rich.progress
 from rich.console import Console
+from rich.table import Column
 from rich.text import Text
 
 from latentsync_ray.progress.tally import Tally, clock_time
@@ -27,7 +28,7 @@ class RichProgress:
             rich.progress.BarColumn(bar_width=None),
             rich.progress.TextColumn("{task.fields[counts]}"),
             rich.progress.TextColumn("{task.fields[doing]}", style="cyan"),
-            _Times(),
+            _Times(table_column=Column(no_wrap=True)),
             console=self._console,
             speed_estimate_period=_ETA_PERIOD,
             expand=True,

@@ -21,6 +21,8 @@ __all__ = ["without_ray_lines"]
 _RAY_LINE = re.compile(rb"(?:\x1b\[[\d;]*m)*\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [DIWE] \d+ \d+\] ")
 """How Ray's core begins a line, up to errors. What it is about to die of (C, F) is let through."""
 _STDERR = 2
+_PATIENCE = 2.0
+"""Seconds for what was written last to come out."""
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def without_ray_lines() -> Iterator[None]:
         if sys.stderr is direct:
             sys.stderr = before
         with suppress(subprocess.TimeoutExpired):  # a process that we started and that lives on has our standard error, too
-            sieve.wait(timeout=2)
+            sieve.wait(timeout=_PATIENCE)
 
 
 def _is_stderr(stream: TextIO | None) -> bool:
