@@ -16,11 +16,13 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import ray
+from ray._private import worker as ray_worker
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
@@ -74,11 +76,11 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
         )
 
 
-def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
+def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
     """Dub pairs on Ray: every part as it is encoded, and each clip's record when it is finished, in no particular order.
 
     Raises ConfigError or ModelError when a worker meets one, and ConfigError when the first pass never got going. A part with
-    the error code ``BUG`` stands for a clip that met a bug; it holds the traceback.
+    the error code ``BUG`` stands for a clip that met a bug; it holds the traceback. ``on_phase`` is told what is under way.
     """
     left = {pair.clip_id: pair for pair in pairs}
     connect(job.cluster)
@@ -87,12 +89,15 @@ def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     for number in range(job.cluster.passes):
         if not left:
             return
+        if on_phase:
+            on_phase(f"pass {number + 1}: waiting for frames" if number else "waiting for the first frames")
         if number:
             log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
-        for result in _one_pass(list(left.values()), job, first=number == 0):
-            if isinstance(result, ClipRecord) or result.error_code == BUG:
-                left.pop(result.clip_id, None)
-            yield result
+        with _without_worker_messages():
+            for result in _one_pass(list(left.values()), job, first=number == 0):
+                if isinstance(result, ClipRecord) or result.error_code == BUG:
+                    left.pop(result.clip_id, None)
+                yield result
     for pair in left.values():
         died = WorkerDied(
             f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "
@@ -216,10 +221,25 @@ def connect(cluster: Cluster) -> None:
             )
     # A pass in which every clip failed before the model is no reason for advice on how many workers to have.
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
-    for handler in logging.getLogger("ray.data").handlers:
+    for handler in (*logging.getLogger("ray").handlers, *logging.getLogger("ray.data").handlers):
         # Ray's console; its log files keep everything, and what hears all other loggers too is not Ray's.
         if isinstance(handler, logging.StreamHandler) and handler not in logging.root.handlers:
             handler.setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _without_worker_messages() -> Iterator[None]:
+    """Meanwhile, what Ray tells of dead workers stays in its log files, unless it was asked to show workers' output.
+
+    Ray prints it on stdout, among the results, with ``log_to_driver`` or without; the only switch is its debugger's.
+    """
+    output = getattr(ray_worker.global_worker, "logger_thread", None)
+    before = ray_worker._worker_logs_enabled
+    ray_worker._worker_logs_enabled = before and output is not None and output.is_alive()
+    try:
+        yield
+    finally:
+        ray_worker._worker_logs_enabled = before
 
 
 def check_nodes(job: Job) -> None:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from latentsync_ray import redact
 from latentsync_ray.cli.terminal import ERR, OUT, duration
 from latentsync_ray.config import Cluster, Recipe, build_job, load_job
-from latentsync_ray.progress import make_progress
+from latentsync_ray.progress import display, make_progress
 from latentsync_ray.registry import DETECTORS
 from latentsync_ray.types import Device
 
@@ -77,7 +77,8 @@ def lipsync(
             recipe=job.recipe,
             device=job.cluster.device,
             overwrite=force,
-            on_part=lambda part: progress.frames(part.stop - part.start),
+            on_frames=progress.frames,
+            on_phase=progress.phase,
         )
         progress.clip(record)
     finally:
@@ -109,7 +110,8 @@ def run(
     from latentsync_ray.driver import run as run_job
 
     try:
-        summary = run_job(job, progress=make_progress())
+        with display(job) as progress:
+            summary = run_job(job, progress=progress)
     except KeyboardInterrupt:
         ERR.print("interrupted; finished clips and segments are kept: the same command goes on where it was")
         raise
