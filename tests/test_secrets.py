@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from eight_pairs import write_dataset
 
-from latentsync_ray import Cluster, Job, Recipe, read_records, report, run
+from latentsync_ray import Cluster, Job, Recipe, read_records, run
 
 SECRETS = ("PassW0rd", "S1gnature", "Cr3dential", "T0ken", "0ddL0gin", "Fr4gment")
 QUERY = "X-Amz-Credential=Cr3dential%2F2026&X-Amz-Security-Token=T0ken%3D%3D&X-Amz-Signature=S1gnature"
@@ -26,7 +26,9 @@ RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast", detector="faul
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Files for those who show login and signature; 403 for what is called denied."""
+    """Files for those who show the login and today's signature; 403 for what is called denied."""
+
+    signature = "S1gnature"
 
     def do_HEAD(self) -> None:
         self._answer(super().do_HEAD)
@@ -36,7 +38,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     def _answer(self, serve) -> None:
         login = self.headers.get("Authorization", "").removeprefix("Basic ") == FORBIDDEN[-1]
-        if "denied" in self.path or not (login and "S1gnature" in self.path):
+        if "denied" in self.path or not (login and self.path.endswith(f"={_Handler.signature}")):
             self.send_error(403)
         else:
             serve()
@@ -104,7 +106,7 @@ def done(site: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, sub
     }
     (folder / "job.yaml").write_text(json.dumps(job))
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-X", "dev", "-W", "ignore", "-m", "latentsync_ray", "run", str(folder / "job.yaml")]
+    command = [sys.executable, "-m", "latentsync_ray", "run", str(folder / "job.yaml")]
     return folder / "out", subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
 
 
@@ -133,16 +135,7 @@ def test_nothing_that_is_written_holds_a_secret(done: tuple[Path, subprocess.Com
     )
 
 
-def test_the_sheet_says_why_there_is_no_before(done: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
-    from PIL import Image
-
-    output, _ = done
-    report.contact_sheet(str(output), tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.height > 5 * 60
-
-
-def test_signed_again_a_clip_goes_on_where_it_was(site: str, tmp_path: Path) -> None:
+def test_signed_again_a_clip_goes_on_where_it_was(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finished parts serve again although the address that they were made from is no longer good."""
     manifest = write_manifest(tmp_path / "clips.jsonl", site, ("odd", "brief.mp4"))
     job = Job(
@@ -151,9 +144,8 @@ def test_signed_again_a_clip_goes_on_where_it_was(site: str, tmp_path: Path) -> 
     )  # fmt: skip
     with pytest.raises(ValueError, match="no such port"):
         run(job)
-    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "_work" / "parts").rglob("*.mp4")}
-    assert parts
-    fresh = manifest.read_text().replace("X-Amz-Credential", "X-Amz-Date=2&X-Amz-Credential")
-    manifest.write_text(fresh)
+    assert list((tmp_path / "out" / "_work" / "parts").rglob("*.json"))
+    monkeypatch.setattr(_Handler, "signature", "An0ther")
+    manifest.write_text(manifest.read_text().replace("S1gnature", "An0ther"))
     summary = run(job.model_copy(update={"sink": "mp4"}))
     assert (summary.ok, summary.failed) == (1, 0)
