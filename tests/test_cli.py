@@ -185,6 +185,21 @@ def test_bugs_keep_their_traceback(monkeypatch):
         main(["lipsync", "v", "a", "o.mp4"])
 
 
+def test_a_traceback_shows_no_secret(monkeypatch, capsys):
+    def lipsync(*_, **__):
+        raise ZeroDivisionError("over https://me:S3CRET@h.example/a?sig=S3CRET")
+
+    monkeypatch.setattr("latentsync_ray.local.lipsync", lipsync)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(ZeroDivisionError) as caught:
+        main(["lipsync", "v", "a", "o.mp4"])
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "ZeroDivisionError: over https://***@h.example/a?***" in shown
+    assert "S3CRET" not in shown
+
+
 @pytest.mark.parametrize("exit_code", [0, 1])
 def test_run_loads_the_job_and_sums_up(exit_code, monkeypatch, capsys):
     jobs: list[Job] = []

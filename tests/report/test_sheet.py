@@ -11,6 +11,7 @@ from PIL import Image
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.records import Records
 from latentsync_ray.report import contact_sheet
+from latentsync_ray.report import sheet as sheet_module
 from latentsync_ray.report.sheet import _INNER, _MOST_MOMENTS, _PICTURE_HEIGHT, _layout, _spread
 from latentsync_ray.types import ClipRecord
 
@@ -78,6 +79,21 @@ def test_failed_clips_show_their_source_and_their_error(tmp_path):
 def test_an_ok_clip_whose_files_are_gone_says_so(tmp_path):
     (height,) = card_heights(draw(tmp_path, {"video": "/none.mp4", "output": "/none.mp4", "frames": 5}))
     assert height < 150
+
+
+@pytest.mark.parametrize("video", ["http://***@127.0.0.1:9/a.mp4?***", "data:video/mp4;base64,... (9000 characters)"])
+def test_a_source_whose_address_is_not_kept_is_not_looked_for(tmp_path, monkeypatch, video):
+    asked, fetch = [], sheet_module.fetch
+    monkeypatch.setattr(sheet_module, "fetch", lambda uri: asked.append(uri) or fetch(uri))
+    result = film(tmp_path / "result.mp4", [90] * 20)
+    ok = {"video": video, "output": result, "frames": 20}
+    failed = {"video": video, "status": "failed", "error_code": "no_face", "error": "no frame shows a face"}
+    sheet = draw(tmp_path, ok, failed)
+    without, with_pictures = card_heights(sheet)  # failed ones come first
+    assert asked == [result]
+    assert with_pictures > without
+    greys = np.abs(sheet.astype(int) - 90).max(axis=-1) < 8
+    assert greys[:, :800].sum() > 1000  # what it became is shown nevertheless
 
 
 def test_a_clip_of_one_frame(tmp_path):
