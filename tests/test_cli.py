@@ -140,12 +140,17 @@ def test_failed_clip_ends_with_one(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lipsync", "v", "a", "o.mp4", "--steps", "0"], "recipe.steps: input should be greater than or equal to 1"),
-        (["lipsync", "v", "a", "o.mp4", "--device", "tpu"], "cluster.device: input should be 'auto', 'cuda', 'mps' or 'cpu'"),
+        (["lipsync", "v", "a", "o.mp4", "--steps", "0"], "error: --steps: input should be greater than or equal to 1"),
+        (["lipsync", "v", "a", "o.mp4", "--device", "tpu"], "error: --device: input should be 'auto', 'cuda', 'mps' or 'cpu'"),
+        (
+            ["lipsync", "v", "a", "o.mp4", "--steps", "0", "--loop-mode", "x"],
+            "; --loop-mode: input should be 'pingpong' or 'loop'",
+        ),
+        (["lipsync", "v", "a", "o.mp4", "--set", "crf=99"], "recipe.crf: input should be less than or equal to 51"),
         (["lipsync", "v", "a", "o.mp4", "--set", "crff=3"], "unknown key recipe.crff; known here: model, steps"),
         (["lipsync", "v", "a", "o.mp4", "--set", "crf"], "not of the form key=value"),
         (["lipsync", "v", "a", "o.mp4", "--set", "model=["], "the value is not valid YAML"),
-        (["lipsync", "v", "a", ""], "output: value error, must not be empty"),
+        (["lipsync", "v", "a", ""], "error: OUT: value error, must not be empty"),
         (["lipsync", "v", "a", "out.avi"], "out.avi would hold an MP4: let its name end in .mp4 or .m4v"),
         (["lipsync", "v", "a", str(ROOT)], "is a folder or one of the inputs"),
         (["init", "nothing"], "there is no example 'nothing'; known: demo, gcs_h100, local, serve"),
