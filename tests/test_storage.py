@@ -537,7 +537,7 @@ def test_a_missing_filesystem_names_its_extra(monkeypatch, protocol, extra):
         raise ImportError("not installed")
 
     monkeypatch.setattr(storage, "url_to_fs", missing)
-    with pytest.raises(ConfigError, match=rf"pip install '\.\[{extra}\]'"):
+    with pytest.raises(ConfigError, match=rf"pip install .*\[{extra}\]'"):
         storage.fetch(f"{protocol}://bucket/a.mp4")
 
 

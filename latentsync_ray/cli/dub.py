@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -10,6 +12,7 @@ from rich.markup import escape
 from latentsync_ray import redact
 from latentsync_ray.cli.terminal import ERR, OUT, duration
 from latentsync_ray.config import Cluster, Recipe, build_job, load_job
+from latentsync_ray.errors import ConfigError
 from latentsync_ray.progress import display, make_progress
 from latentsync_ray.registry import DETECTORS
 from latentsync_ray.types import Device
@@ -58,7 +61,10 @@ def lipsync(
     recipe = {"model": model, "steps": steps, "guidance_scale": guidance_scale, "seed": seed, "loop_mode": loop_mode}
     recipe |= {"fps": fps, "detector": detector, "paste": paste}
     tree = {"manifest": video, "output": output, "recipe": recipe, "cluster": {"device": device}}
-    job = build_job(tree, *(f"recipe.{setting}" for setting in settings or ()), source="options")
+    try:
+        job = build_job(tree, *(f"recipe.{setting}" for setting in settings or ()), source="options")
+    except ConfigError as error:
+        raise ConfigError(_as_options(str(error), recipe)) from error
 
     from latentsync_ray import local
     from latentsync_ray.model.source import find_spec
@@ -89,6 +95,13 @@ def lipsync(
     OUT.print(f"[bold]{escape(str(record.output))}[/]  {about}", soft_wrap=True)
     if record.frames_without_face:
         ERR.print(f"[yellow]{record.frames_without_face} frames show no usable face and were left as they are[/]")
+
+
+def _as_options(message: str, recipe: Iterable[str]) -> str:
+    """A job's error in this command's words: its user has no keys, but options."""
+    words = {f"recipe.{name}": f"--{name.replace('_', '-')}" for name in recipe}
+    words |= {"cluster.device": "--device", "manifest": "VIDEO", "output": "OUT"}
+    return re.sub(r"(?:^options: |(?<=; ))([\w.]+)(?=: )", lambda found: words.get(found[1], found[1]), message)
 
 
 def run(

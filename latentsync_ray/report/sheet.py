@@ -59,7 +59,7 @@ def contact_sheet(output: str, picture: Path, *, rows: int = 12) -> None:
     check_name(picture)
     table = read_records(output, columns=_COLUMNS)
     if len(table) == 0:
-        raise ConfigError(f"{output} has no records: run a job with this output first")
+        raise ConfigError(f"{output} has no records: it is not the output of a job, or none of its clips is finished yet")
     shown = [ClipRecord.from_row(row) for row in choose(table, rows).to_pylist()]
     ok = table["status"].to_pylist().count("ok")
     title = f"{ok} of {len(table)} clips ok" + (f", {len(shown)} shown" if len(shown) < len(table) else "")
