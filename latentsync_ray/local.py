@@ -21,9 +21,13 @@ from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import Naming
 from latentsync_ray.stages.sync import Sync
+from latentsync_ray.storage import exists
 from latentsync_ray.types import ClipRecord, Device, Pair, Part, Span, kind_of, one_of, path_text
 
-__all__ = ["LipSync", "dub", "lipsync"]
+__all__ = ["LipSync", "check_output", "dub", "lipsync"]
+
+_ENDINGS = (".mp4", ".m4v")
+"""Names of the container that is written."""
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +116,7 @@ def lipsync(
     *,
     recipe: Recipe | None = None,
     device: Device = "auto",
+    overwrite: bool = True,
     on_part: Callable[[Part], None] | None = None,
     on_frames: Callable[[int], None] | None = None,
     on_phase: Callable[[str], None] | None = None,
@@ -120,15 +125,14 @@ def lipsync(
 
     ``record.status`` says whether it worked; ``record.error_code`` and ``record.error`` say why not. ``on_part`` is called
     with each finished piece, for progress; ``on_frames`` with the number of new frames, window by window (a count below zero
-    corrects earlier ones); ``on_phase`` with what is under way, in a few words. Raises ConfigError when ``output`` is a
-    folder or one of the inputs.
+    corrects earlier ones); ``on_phase`` with what is under way, in a few words. An existing output is replaced
+    once the new one is finished, unless ``overwrite`` is false. Raises ConfigError when ``output`` is a folder, one of the
+    inputs, no name of an MP4, or exists and shall be kept.
     """
     video, audio, output = (path_text(value, name) for name, value in (("video", video), ("audio", audio), ("output", output)))
     recipe = _recipe(recipe)
     one_of(device, Device, "device")
-    place = Path(output)
-    if place.is_dir() or (place.exists() and any(Path(each).exists() and place.samefile(each) for each in (video, audio))):
-        raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
+    check_output(video, audio, output, overwrite=overwrite)
     pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
     phase = on_phase or _nobody
     phase("fetching the inputs")
@@ -151,6 +155,17 @@ def _nobody(_: object) -> None:
 
 def _recipe(recipe: Recipe | None) -> Recipe:
     return kind_of(Recipe() if recipe is None else recipe, Recipe, "recipe", "a Recipe, e.g. Recipe(steps=10)")
+
+
+def check_output(video: str, audio: str, output: str, *, overwrite: bool) -> None:
+    """Refuse an ``output`` that ``lipsync`` would not write. Raises ConfigError, or as ``exists``."""
+    place = Path(output)
+    if place.is_dir() or (place.exists() and any(Path(each).exists() and place.samefile(each) for each in (video, audio))):
+        raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
+    if not output.lower().endswith(_ENDINGS):
+        raise ConfigError(f"{output} would hold an MP4: let its name end in {' or '.join(_ENDINGS)}")
+    if not overwrite and exists(output):
+        raise ConfigError(f"{output} exists already: name another file, or allow replacing it (--force, overwrite=True)")
 
 
 def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:

@@ -24,6 +24,7 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, s
 
 from latentsync_ray.cache import cached
 from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, StorageUnavailable
+from latentsync_ray.extras import install_command
 
 __all__ = [
     "check_writable",
@@ -256,9 +257,7 @@ def _at(uri: str) -> tuple[Any, str]:
         fs, path = url_to_fs(uri, **options)
     except ImportError as error:
         extra = _EXTRAS.get(str(protocol))
-        remedy = (
-            f"install the extra {extra!r} of this package (in a checkout: pip install '.[{extra}]')" if extra else str(error)
-        )
+        remedy = install_command(extra) if extra else str(error)
         raise ConfigError(f"{shown(uri)} needs a filesystem that is not installed: {remedy}") from error
     except ValueError as error:
         raise InputNotFound(f"{shown(uri)} is not a usable URI: {error}") from error

@@ -15,6 +15,7 @@ import latentsync_ray
 from latentsync_ray.cli import models as model_commands
 from latentsync_ray.cli.demo import demo
 from latentsync_ray.cli.dub import lipsync, run
+from latentsync_ray.cli.init import init
 from latentsync_ray.cli.look import report
 from latentsync_ray.cli.serve import price, serve, serve_key
 from latentsync_ray.cli.terminal import ERR
@@ -27,11 +28,10 @@ app = typer.Typer(
     help="Lip-sync videos to new speech with LatentSync: one pair, or whole datasets on Ray.",
     epilog="New here? Run: latentsync-ray demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, lipsync, run, report, serve, serve_key, price):
+for command in (demo, init, lipsync, run, report, serve, serve_key, price):
     app.command(no_args_is_help=command in (lipsync, run, report, serve_key, price))(command)
 app.add_typer(model_commands.app, name="models")
 

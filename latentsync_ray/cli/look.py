@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from latentsync_ray.cli.terminal import OUT, duration, size, table
+from latentsync_ray.cli.terminal import OUT, duration, show, size, table
 
 if TYPE_CHECKING:
     from latentsync_ray.report import Report
@@ -20,18 +20,26 @@ def report(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a run: a folder or URI.")],
     sheet: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", help="Where to draw clips before and after.", show_default="contact-sheet.png in OUTPUT"),
+        typer.Option(
+            metavar="PICTURE",
+            help="Where to draw clips before and after: a .jpg, .png or .webp.",
+            show_default="contact-sheet.jpg in OUTPUT",
+        ),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Most clips on the sheet.")] = 12,
 ) -> None:
-    """Sum up what a run made: counts, errors, speed, the slowest clips, and a picture with clips before and after."""
-    from latentsync_ray.report import contact_sheet, summarise
+    """Sum up what a run made: counts, errors, speed, the slowest clips, and a picture with clips before and after.
+
+    On the picture are failed clips first, up to a third of the rows, one of each error in turn; then those with the lowest
+    sync_correlation; then as many others, spread evenly over the clip ids.
+    """
+    from latentsync_ray.report import FORMATS, contact_sheet, summarise
     from latentsync_ray.storage import is_remote
 
-    if sheet and sheet.suffix.lower() != ".png":
-        raise typer.BadParameter("it is a picture: name a file that ends in .png", param_hint="--sheet")
+    if sheet and sheet.suffix.lower() not in FORMATS:
+        raise typer.BadParameter(f"it is a picture: name a file that ends in {', '.join(FORMATS)}", param_hint="--sheet")
     _print_report(summarise(output))
-    sheet = sheet or Path("" if is_remote(output) else output) / "contact-sheet.png"
+    sheet = sheet or Path("" if is_remote(output) else output) / "contact-sheet.jpg"
     contact_sheet(output, sheet, rows=rows)
     OUT.print(f"\nclips before and after: [bold]{escape(str(sheet))}[/]", soft_wrap=True)
 
@@ -52,19 +60,21 @@ def _print_report(numbers: Report) -> None:
                 again = "by itself in the next run" if each.transient else "with retry_failed=true"
             else:  # a server's: nothing is made again unless somebody asks
                 again = "when asked again" if each.transient else "no"
-            failures.add_row(f"[red]{each.code}[/]", str(each.count), again, escape(f"{each.clip_id}: {each.message}"))
+            failures.add_row(
+                f"[red]{each.code}[/]", str(each.count), again, escape(" ".join(f"{each.clip_id}: {each.message}".split()))
+            )
         OUT.print()
-        OUT.print(failures)
+        show(failures)
 
     stages = table("stage", "seconds of one worker", "frames/s of one worker")
     for stage, seconds in numbers.stage_seconds.items():
         rate = numbers.frames_per_second.get(stage)
         stages.add_row(stage, f"{seconds:.1f}", f"{rate:.1f}" if rate else "-")
     OUT.print()
-    OUT.print(stages)
+    show(stages)
 
     slowest = table("slowest clips", "work", "frames")
     for clip in numbers.slowest:
         slowest.add_row(escape(clip.clip_id), duration(clip.seconds), str(clip.frames))
     OUT.print()
-    OUT.print(slowest)
+    show(slowest)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from latentsync_ray.cli.terminal import ERR, OUT, size, table
+from latentsync_ray.cli.terminal import ERR, OUT, show, size, table
 
 __all__ = ["app", "download", "models"]
 
@@ -43,7 +43,7 @@ def models(context: typer.Context) -> None:
         here = not module or find_module(module) is not None
         found = "[green]installed[/]" if here else f"no; needs the package {module}"
         listing.add_row(f"[bold]{name}[/]", "detector", found)
-    OUT.print(listing)
+    show(listing)
 
     whose: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
@@ -55,7 +55,7 @@ def models(context: typer.Context) -> None:
     for (licence, part, source), names in whose.items():
         licences.add_row(escape(licence), f"{', '.join(names)}: {part}", escape(source))
     OUT.print()
-    OUT.print(licences)
+    show(licences)
     for row in rows:
         if not row.found:
             OUT.print(f"\n[bold]{row.name}[/]: latentsync-ray models download {row.name}, or for a machine without network:")

@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.extras import install_command
 
 __all__ = ["COMPLETED", "IN_PROGRESS", "IN_QUEUE", "FileRow", "KeyRow", "LogRow", "RequestRow", "SecretRow", "connect"]
 
@@ -132,7 +133,7 @@ def connect(url: str) -> Engine:
         _Base.metadata.create_all(engine)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         shown = re.sub(r":[^:@/]*@", ":***@", url)
-        missing = " (in a checkout: pip install '.[postgres]')" if isinstance(error, ModuleNotFoundError) else ""
+        missing = f"; {install_command('postgres')}" if isinstance(error, ModuleNotFoundError) else ""
         raise ConfigError(f"database {shown!r} is not a usable SQLAlchemy URL: {error}{missing}") from error
     except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]

@@ -54,7 +54,7 @@ class Join:
             except MixedParts:
                 drop_parts(parts)  # they will not become a clip; another run has to make others
                 raise
-            verify(finished, clip.frame_count)
+            verify(finished, clip.frame_count, sound_start=joined.sound_start)
             published = (sink or self.sink).publish(finished, clip.clip_id)
         record = ClipRecord.of(
             clip,
