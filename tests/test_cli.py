@@ -20,7 +20,7 @@ from latentsync_ray.driver import Summary
 from latentsync_ray.errors import DeviceLost, WeightsNotFound
 from latentsync_ray.progress import PlainProgress, RichProgress
 from latentsync_ray.report import Failures, Report, SlowClip
-from latentsync_ray.types import ClipRecord, Part
+from latentsync_ray.types import ClipRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ["demo", "init", "lipsync", "run", "models", "report"]
@@ -46,12 +46,13 @@ def wide(monkeypatch):
 
 @pytest.fixture
 def lipsync_calls(monkeypatch) -> list[dict[str, Any]]:
-    """Calls of ``latentsync_ray.local.lipsync``, which answers RECORD after one part."""
+    """Calls of ``latentsync_ray.local.lipsync``, which answers RECORD after some frames."""
     calls = []
 
     def lipsync(video, audio, output, **options):
         calls.append({"video": video, "audio": audio, "output": output, **options})
-        options["on_part"](Part(clip_id="out", video=video, audio=audio, start=16, stop=48))
+        options["on_phase"]("dubbing 32 frames")
+        options["on_frames"](32)
         return RECORD
 
     monkeypatch.setattr("latentsync_ray.local.lipsync", lipsync)

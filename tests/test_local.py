@@ -129,3 +129,20 @@ def test_too_large_names_the_limit(frames: np.ndarray, tmp_path: Path) -> None:
         record = lipsync(tmp_path / "v.mp4", tmp_path / "s.wav", tmp_path / "out.mp4", recipe=recipe)
         assert record.error_code == "too_large"
         assert limit in str(record.error)
+
+
+def test_progress_is_told_window_by_window_and_adds_up(frames: np.ndarray, tmp_path: Path) -> None:
+    video, audio = write_clip(tmp_path / "v.mp4", frames), write_speech(tmp_path / "s.wav", speech_like(1.4))
+    told: list[int | str] = []
+    recipe = RECIPE.model_copy(update={"micro_batch": 1})
+    record = lipsync(video, audio, tmp_path / "out.mp4", recipe=recipe, on_frames=told.append, on_phase=told.append)
+    counts = [each for each in told if isinstance(each, int)]
+    assert (record.frames, sum(counts)) == (35, 35)
+    assert counts[:3] == [16, 16, 16], "three windows of 16, which overlap"
+    assert [each for each in told if isinstance(each, str)] == [
+        "fetching the inputs",
+        "loading the model",
+        "reading the video and the speech",
+        "dubbing 35 frames",
+        "writing the MP4",
+    ]
