@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,14 +18,7 @@ from latentsync_ray.records import RECORD_SCHEMA
 
 RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
 CLUSTER = Cluster(sync_cpus=0.25, crop_cpus=0.25, paste_cpus=0.25)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=400 << 20)
-    ray.data.DataContext.get_current().default_hash_shuffle_parallelism = 4  # 200 take half a minute here
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 @pytest.fixture(scope="module")

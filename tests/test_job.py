@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -40,15 +39,6 @@ def job(manifest: Path, output: Path, **cluster: object) -> Job:
 def local(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
     output = tmp_path_factory.mktemp("local")
     return output, run(job(manifest, output, runner="local"))
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=600 << 20)
-    yield
-    ray.shutdown()
 
 
 def rows(output: Path) -> dict[str, dict]:

@@ -24,7 +24,7 @@ def test_the_notebook_was_executed_and_shows_frames(path: Path) -> None:
 def test_the_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(path.parent.parent))
     notebook = nbformat.read(path, 4)
-    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=240, startup_timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [
         output["data"] for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs if "data" in output
     ]

@@ -17,7 +17,6 @@ import ray
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 
-import latentsync_ray
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset
 from latentsync_ray.pipeline import dub, join_parts, told
 from latentsync_ray.stages.join import Join
@@ -25,16 +24,7 @@ from latentsync_ray.stages.rows import BUG
 from latentsync_ray.types import ClipRecord, Part
 
 RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        own = str(Path(latentsync_ray.__file__).parent.parent)  # workers find this checkout and the faulty detectors
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), own]))
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=400 << 20)
-        yield
-        ray.shutdown()
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 @pytest.fixture(scope="module")

@@ -172,8 +172,13 @@ class Queue:
         )
         return self._changed(renewed)
 
-    def finish(self, request_id: str, outcome: Outcome, *, attempt: int | None = None) -> bool:
-        """Complete a request that is being worked on by ``attempt`` (None: that is waiting). False when somebody else did."""
+    def finish(
+        self, request_id: str, outcome: Outcome, *, attempt: int | None = None, line: str = "", level: str = "INFO"
+    ) -> bool:
+        """Complete a request that is being worked on by ``attempt`` (None: that is waiting). False when somebody else did.
+
+        ``line`` is added to its log with the result or not at all, so that work which is begun again is not told twice.
+        """
         now = time.time()
         its_own = (
             (RequestRow.status == IN_QUEUE)
@@ -194,7 +199,12 @@ class Queue:
                 webhook_due=case((RequestRow.webhook.is_not(None), now)),
             )
         )
-        return self._changed(done)
+        with Session(self._engine) as session, session.begin():
+            if session.execute(done).rowcount == 0:  # pyright: ignore[reportAttributeAccessIssue]
+                return False
+            if line:
+                session.add(LogRow(request_id=request_id, time=now, level=level, message=line))
+            return True
 
     def cancel(self, request_id: str) -> str | None:
         """Ask a request to end; a waiting one ends here. Its state before, or None when it is unknown."""

@@ -92,10 +92,10 @@ class Worker:
                 try:
                     paths[name] = self._input(job, arguments[f"{name}_url"], Path(work) / name, limits)
                 except FetchError as error:
-                    job.log(f"cannot fetch the {name}: {error}", level="ERROR")
-                    shown = arguments[f"{name}_url"]
+                    line, shown = f"cannot fetch the {name}: {error}", arguments[f"{name}_url"]
                     body = input_error(f"{name}_url", "file_download_error", f"the {name} cannot be fetched: {error}", shown)
-                    self._queue.finish(row.id, Outcome(code=422, body=body), attempt=row.attempts)
+                    outcome = Outcome(code=422, body=body)
+                    self._queue.finish(row.id, outcome, attempt=row.attempts, line=line, level="ERROR")
                     return None
             pair = Pair(
                 clip_id=row.id,
@@ -147,25 +147,24 @@ class Worker:
         raise AssertionError("a stream ends with a record")
 
     def _settle(self, job: _Job, record: ClipRecord, sink: Results) -> ClipRecord:
-        row = job.row
+        row, level = job.row, "ERROR"
+        line = f"failed: {record.error_code}: {record.error}"
         if record.status == "ok" and sink.file is not None:
             cost = self._settings.tariff.cost(record.duration or 0)
             record = dc.replace(record, cost=cost)
             video = File.of(self._files.get(sink.file.token) or sink.file, media_url(row.base, sink.file))
             outcome = Outcome(code=200, body={"video": video.model_dump()}, record=record.to_json(), cost=cost)
-            job.log(f"done: {record.frames} frames, {record.duration:.2f} s, seed {record.seed}, cost ${cost:g}")
+            level, line = "INFO", f"done: {record.frames} frames, {record.duration:.2f} s, seed {record.seed}, cost ${cost:g}"
         elif is_transient(record.error_code) and record.error_code != "invalid_pair":
-            job.log(f"failed: {record.error_code}: {record.error}", level="ERROR")
             failure = Outcome.failure(500, "runner_server_error", f"{record.error_code}: {record.error}")
             outcome = dc.replace(failure, record=record.to_json())
         else:
-            job.log(f"failed: {record.error_code}: {record.error}", level="ERROR")
             outcome = Outcome(
                 code=422, body=unfit(str(record.error_code), str(record.error), row.arguments), record=record.to_json()
             )
         # Before it can be delivered, so that no delivered clip is unaccounted for.
         commit_pending(self._settings.folder, record)
-        self._queue.finish(row.id, outcome, attempt=row.attempts)
+        self._queue.finish(row.id, outcome, attempt=row.attempts, line=line, level=level)
         told = {"latentsync_request": row.id, "key": row.key_name, "code": outcome.code, "cost": outcome.cost}
         _LOG.info("request %s: %s", row.id, record.error_code or "ok", extra=told)
         return record
