@@ -18,7 +18,7 @@ from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset
-from latentsync_ray.pipeline import dub, join_parts, told
+from latentsync_ray.pipeline import check_nodes, connect, dub, join_parts, told
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import BUG
 from latentsync_ray.types import ClipRecord, Part
@@ -118,6 +118,28 @@ def test_a_setting_that_only_a_join_can_check_stops_the_job(pairs: list[Pair]) -
 def test_a_setting_that_only_workers_can_check_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown detector 'nonsense'"):
         records(dub(pairs, job(tmp_path, detector="nonsense")))
+
+
+def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ConfigError, match=r"cluster\.address is 'head:1', and no Ray cluster answers there: Failed to connect"):
+        connect(Cluster(address="head:1"))
+
+
+def test_nodes_are_asked_whether_they_see_what_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "latentsync.json").write_text('{"resolution": 128}')
+    joined = job(tmp_path / "out", model=str(model)).model_copy(update={"cluster": Cluster(address="auto")})
+    check_nodes(joined)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()], "no mark is left behind"
+    monkeypatch.setattr("latentsync_ray.pipeline.write_bytes", lambda *_: None)  # as if only the driver saw the folder
+    with pytest.raises(ConfigError, match=rf"output is {tmp_path}/out, a path that 1 of the cluster's 1 nodes do not see"):
+        next(dub([], joined))
 
 
 def test_a_model_that_is_not_there_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:

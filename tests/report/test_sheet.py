@@ -35,7 +35,15 @@ def film(path: Path, levels: list[int], *, size: tuple[int, int] = (96, 96), fps
 def draw(folder: Path, *records: dict, rows: int = 12) -> np.ndarray:
     with Records(str(folder)) as table:
         for number, known in enumerate(records):
-            row = {"clip_id": f"clip{number}", "audio": "a", "status": "ok", "fps": 25.0, "duration": 1.0, "loop_mode": "pingpong", **known}
+            row = {
+                "clip_id": f"clip{number}",
+                "audio": "a",
+                "status": "ok",
+                "fps": 25.0,
+                "duration": 1.0,
+                "loop_mode": "pingpong",
+                **known,
+            }
             table.add(ClipRecord.from_row(row))
     contact_sheet(str(folder), folder / "new" / "sheet.png", rows=rows)
     return np.asarray(Image.open(folder / "new" / "sheet.png"))
