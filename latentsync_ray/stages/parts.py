@@ -43,7 +43,8 @@ def load_part(output: str, segment: Segment) -> Part:
         for field in dc.fields(Part)
         if field.metadata
     }
-    return Part.from_row({**row, **arrays, "uri": uri})  # outputs may have moved since
+    # Outputs may have moved since, and the pair may say another language, which is no part of the key.
+    return Part.from_row({**row, **arrays, "uri": uri, "language": segment.language})
 
 
 def finished_parts(output: str, clip: Clip) -> np.ndarray:
