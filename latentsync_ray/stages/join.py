@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses as dc
+import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,11 +17,11 @@ from latentsync_ray.config import Recipe
 from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InputNotFound, MixedParts
 from latentsync_ray.measure import sync_score
-from latentsync_ray.media.join import join_parts, verify
+from latentsync_ray.media.join import Extras, join_parts, verify
 from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
 from latentsync_ray.stages.parts import drop_parts
-from latentsync_ray.types import ClipRecord, Pair, Part, Row
+from latentsync_ray.types import Clip, ClipRecord, Pair, Part, Row
 
 __all__ = ["Join", "failed_record"]
 
@@ -50,7 +51,7 @@ class Join:
             finished = folder / f"{clip.clip_id}.mp4"
             try:
                 self._check(parts)
-                joined = join_parts(_fetched(parts), storage.fetch(clip.audio), finished, fps=fps)
+                joined = join_parts(_fetched(parts), storage.fetch(clip.audio), finished, fps=fps, extras=_extras(clip))
             except MixedParts:
                 drop_parts(parts)  # they will not become a clip; another run has to make others
                 raise
@@ -90,6 +91,15 @@ class Join:
                 f"the parts were made by different models ({', '.join(sorted(made_by))}): the weights behind "
                 f"{self.recipe.model!r} or the kind of device changed during the job; run it again"
             )
+
+
+def _extras(clip: Clip) -> Extras:
+    return Extras(
+        language=clip.language,
+        texts=json.loads(clip.tags),
+        subtitled=storage.fetch(clip.video) if clip.subtitle_seconds else None,
+        subtitle_seconds=Fraction(clip.subtitle_seconds),
+    )
 
 
 def _fetched(parts: Sequence[Part]) -> list[Path]:

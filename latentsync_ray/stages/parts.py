@@ -47,8 +47,9 @@ def load_part(output: str, segment: Segment) -> Part:
         for field in dc.fields(Part)
         if field.metadata
     }
-    pair = {name: getattr(segment, name) for name in _FROM_THE_PAIR}
-    return Part.from_row({**row, **arrays, **pair, "uri": uri})  # outputs may have moved since
+    # Outputs may have moved since, and the pair may say another language, which is no part of the key.
+    pair = {name: getattr(segment, name) for name in (*_FROM_THE_PAIR, "language")}
+    return Part.from_row({**row, **arrays, **pair, "uri": uri})
 
 
 def finished_parts(output: str, clip: Clip) -> np.ndarray:

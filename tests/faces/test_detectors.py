@@ -13,7 +13,6 @@ from latentsync_ray.errors import ConfigError
 from latentsync_ray.faces.align import affine, crop_box
 from latentsync_ray.faces.embedded import EmbeddedDetector
 from latentsync_ray.faces.insightface import InsightFaceDetector, triple_of_landmarks
-from latentsync_ray.registry import DETECTORS, lookup
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.5])
