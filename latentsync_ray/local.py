@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -140,8 +139,8 @@ def lipsync(
     phase("loading the model")
     storage.check_writable(output)
     check_recipe(recipe, note=phase)
-    with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
-        model = LipSync(work, recipe=recipe, device=device, sink=FileSink(output))
+    with scratch() as work:
+        model = LipSync(str(work), recipe=recipe, device=device, sink=FileSink(output))
         return model(pair, on_part=on_part, on_frames=on_frames, on_phase=on_phase)
 
 
