@@ -79,3 +79,11 @@ def test_missing_insightface_says_how_to_install_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "insightface", None)
     monkeypatch.setitem(sys.modules, "insightface.app", None)
     with pytest.raises(ConfigError, match=r"pip install .*\[insightface\]' && pip install --no-deps .*non-commercial"):
+        InsightFaceDetector()
+
+
+def test_detectors_are_in_the_registry() -> None:
+    assert {name: lookup(DETECTORS, name, "detector") for name in DETECTORS} == {
+        "embedded": EmbeddedDetector,
+        "insightface": InsightFaceDetector,
+    }
