@@ -13,6 +13,7 @@ from latentsync_ray.errors import ConfigError
 from latentsync_ray.faces.align import affine, crop_box
 from latentsync_ray.faces.embedded import EmbeddedDetector
 from latentsync_ray.faces.insightface import InsightFaceDetector, triple_of_landmarks
+from latentsync_ray.registry import DETECTORS, lookup
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.5])
@@ -79,3 +80,10 @@ def test_missing_insightface_says_how_to_install_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "insightface.app", None)
     with pytest.raises(ConfigError, match=r"pip install .*\[insightface\]' && pip install --no-deps .*non-commercial"):
         InsightFaceDetector()
+
+
+def test_detectors_are_in_the_registry() -> None:
+    assert {name: lookup(DETECTORS, name, "detector") for name in DETECTORS} == {
+        "embedded": EmbeddedDetector,
+        "insightface": InsightFaceDetector,
+    }
