@@ -73,7 +73,9 @@ def sync_worker_pids() -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker in /proc")
-def test_a_killed_model_worker_costs_nothing_but_time(pairs: list[Pair], tmp_path: Path) -> None:
+def test_a_killed_model_worker_costs_nothing_but_time(
+    pairs: list[Pair], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     results, killed = [], False
     for result in dub(pairs, job(tmp_path)):
         if not killed:
@@ -83,6 +85,7 @@ def test_a_killed_model_worker_costs_nothing_but_time(pairs: list[Pair], tmp_pat
         results.append(result)
     assert killed
     assert records(iter(results)) == {"talk0": "ok", "talk1": "ok", "red2": "no_face", "talk3": "ok"}
+    assert capsys.readouterr() == ("", ""), "Ray's messages about it lie in its log files"
 
 
 @pytest.fixture(scope="module")
