@@ -131,7 +131,7 @@ class LatentSync:
     def _device(self, *, windows: int) -> Iterator[None]:
         """Reproducible arithmetic, and the device's failures as ours."""
         try:
-            with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
                 yield
         except RuntimeError as error:
             text = str(error)
