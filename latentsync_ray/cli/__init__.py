@@ -30,8 +30,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, lipsync, run, models, report, serve, serve_key, price):
+for command in (demo, lipsync, run, report, serve, serve_key, price):
     app.command(no_args_is_help=command in (lipsync, run, report, serve_key, price))(command)
+
+app.add_typer(models, name="models")
 
 
 def _version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""``models`` (what can be used) and ``report`` (what was made)."""
+"""``models`` (what can be used, and fetching it) and ``report`` (what was made)."""
 
 from __future__ import annotations
 
@@ -7,29 +7,72 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
-from latentsync_ray.cli.terminal import OUT, duration, size, table
+from latentsync_ray.cli.terminal import ERR, OUT, duration, size, table
 
 if TYPE_CHECKING:
+    from latentsync_ray.model.specs import Licence
     from latentsync_ray.report import Report
 
 __all__ = ["models", "report"]
 
 
-def models() -> None:
-    """List the models: which are on this machine, and how to get the others."""
-    from latentsync_ray.model.source import describe_models
+models = typer.Typer(invoke_without_command=True, help="List models and detectors, with their terms; fetch a model.")
 
+
+@models.callback()
+def _list(context: typer.Context) -> None:
+    """List models and detectors: which are on this machine, how to get the others, and on which terms they are published."""
+    if context.invoked_subcommand:
+        return
+    from latentsync_ray.model.listing import describe_detectors, describe_models
+
+    listing = table("model or detector", "terms", "on this machine, or where the terms are stated")
     rows = describe_models()
-    listing = table("model", "face", "on this machine", "licence")
     for row in rows:
-        found = f"[green]{escape(row.found)}[/]" if row.found else f"no; {size(row.megabytes * 1_000_000)} to download"
-        listing.add_row(f"[bold]{row.name}[/]", f"{row.resolution} px", found, escape(row.licence))
+        found = f"[green]{escape(row.found)}[/]" if row.found else f"not here; {size(row.download_bytes)} to download"
+        found = "[red]incomplete, see below[/]" if row.incomplete else found
+        listing.add_row(f"[bold]{row.name}[/]", f"{row.resolution} px", found)
+        _add_licences(listing, row.licences)
+    for detector in describe_detectors():
+        found = "[green]installed[/]" if detector.installed else "not installed"
+        listing.add_row(f"[bold]{detector.name}[/]", "detector", found)
+        _add_licences(listing, (detector.licence,))
     OUT.print(listing)
+    for note in dict.fromkeys(licence.note for row in rows for licence in row.licences if licence.note):
+        OUT.print(f"* {note}", markup=False)
     for row in rows:
-        if not row.found:
-            OUT.print(f"\n[bold]{row.name}[/] is downloaded on first use. By hand, or for a machine without network:")
-            OUT.print(row.how_to_get, markup=False, soft_wrap=True)
+        if row.incomplete:
+            OUT.print(f"\n[bold]{row.name}[/]")
+            OUT.print(row.incomplete, markup=False, soft_wrap=True)
+        elif row.command:
+            OUT.print(f"\n[bold]{row.name}[/] is fetched when a job begins, or by: {escape(row.command)}", soft_wrap=True)
+            OUT.print("By hand, or for a machine without network:")
+            OUT.print("\n".join(row.by_hand), markup=False, soft_wrap=True)
+
+
+def _add_licences(listing: Table, licences: tuple[Licence, ...]) -> None:
+    for licence in licences:
+        listing.add_row(f"  {licence.part}", escape(licence.terms), escape(licence.stated_at) + " *" * bool(licence.note))
+
+
+@models.command("download", no_args_is_help=True)
+def _download(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that 'latentsync-ray models' lists, or hf://OWNER/NAME.")],
+) -> None:
+    """Fetch a model's files, or those it lacks, and verify the published ones."""
+    from latentsync_ray.model.source import find_spec, locate
+
+    spec = find_spec(name)
+    if not spec.source:
+        OUT.print(f"[bold]{escape(name)}[/] needs no files")
+        return
+    files = locate(spec, say=lambda text: ERR.print(text, markup=False, soft_wrap=True), bar=True, complete=True)
+    digest = files.digest()
+    OUT.print(f"[bold]{escape(name)}[/] is complete: {escape(str(files.unet.parent))}", soft_wrap=True)
+    verified = ", ".join(files.published)
+    OUT.print(f"checkpoint {digest}" + (f"; as published: {verified}" if verified else ""), soft_wrap=True)
 
 
 def report(

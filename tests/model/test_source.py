@@ -10,10 +10,13 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from latentsync_ray.errors import ConfigError, ModelError, WeightsNotFound
+from latentsync_ray.errors import CheckpointMismatch, ConfigError, ModelError, WeightsNotFound
+from latentsync_ray.model import hub as hub_module
+from latentsync_ray.model import source
+from latentsync_ray.model.listing import describe_detectors, describe_models
 from latentsync_ray.model.options import UNetConfig
-from latentsync_ray.model.source import ModelFiles, describe_models, find_spec, locate
-from latentsync_ray.model.specs import MODELS
+from latentsync_ray.model.source import ModelFiles, check_reachable, find_spec, locate
+from latentsync_ray.model.specs import MODELS, PUBLISHED, Published
 
 MODEL = ("latentsync_unet.pt", "whisper/tiny.pt")
 VAE = ("diffusion_pytorch_model.safetensors", "config.json")
@@ -30,10 +33,17 @@ class Hub:
         (self.cached if cached else self.online).add(repository)
 
     def snapshot_download(
-        self, repository: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool
+        self,
+        repository: str,
+        *,
+        revision: str | None,
+        allow_patterns: list[str],
+        local_files_only: bool = False,
+        local_dir: Path | None = None,
+        tqdm_class: type | None = None,
     ) -> str:
         self.asked.append((repository, revision, local_files_only))
-        published, here = self.root / repository, self.root / "cache" / repository
+        published, here = self.root / repository, local_dir or self.root / "cache" / repository
         if repository in self.cached:
             return str(published)
         if repository in self.online and not local_files_only:
@@ -43,6 +53,14 @@ class Hub:
         if here.exists():
             return str(here)
         raise LocalEntryNotFoundError("no network here\nand more lines")
+
+    def published_names(self, place: str) -> set[str]:
+        repository, _ = hub_module.split_place(place)
+        self.asked.append((repository, None, False))
+        if repository not in self.online:
+            raise LocalEntryNotFoundError("no network here\nand more lines")
+        published = self.root / repository
+        return {str(path.relative_to(published)) for path in published.rglob("*") if path.is_file()}
 
 
 def fill(folder: Path, *files: str) -> Path:
@@ -56,7 +74,11 @@ def fill(folder: Path, *files: str) -> Path:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     hub = Hub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    for module in (hub_module, source):
+        monkeypatch.setattr(module, "published_names", hub.published_names)
     monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path / "models"))
+    for place in list(PUBLISHED):
+        monkeypatch.setitem(PUBLISHED, place, {})  # files here hold nothing but their names
     return hub
 
 
@@ -81,24 +103,138 @@ def test_the_rest_is_downloaded(hub: Hub) -> None:
 
 
 def test_nothing_found_says_what_to_do(tmp_path: Path) -> None:
+    spec = find_spec("latentsync-1.6")
     with pytest.raises(WeightsNotFound) as caught:
-        locate(find_spec("latentsync-1.6"))
-    folder = tmp_path / "models/latentsync-1.6"
+        locate(spec)
+    folder, revisions = tmp_path / "models/latentsync-1.6", [place.partition("@")[2] for place in (spec.source, spec.vae)]
     assert str(caught.value).splitlines() == [
         "no weights of latentsync-1.6 on this machine",
-        "hf://ByteDance/LatentSync-1.6: no network here",
-        "hf://stabilityai/sd-vae-ft-mse: no network here",
-        f"hf download ByteDance/LatentSync-1.6 latentsync_unet.pt whisper/tiny.pt --local-dir {folder}",
-        f"hf download stabilityai/sd-vae-ft-mse diffusion_pytorch_model.safetensors config.json --local-dir {folder}/vae",
+        f"{spec.source}: no network here",
+        "with network: latentsync-ray models download latentsync-1.6",
+        "by hand, or for a machine without network:",
+        "hf download ByteDance/LatentSync-1.6 latentsync_unet.pt whisper/tiny.pt "
+        f"--revision {revisions[0]} --local-dir {folder}",
+        "hf download stabilityai/sd-vae-ft-mse diffusion_pytorch_model.safetensors config.json "
+        f"--revision {revisions[1]} --local-dir {folder}/vae",
     ]
 
 
-def test_only_the_vae_missing(tmp_path: Path) -> None:
+def test_the_usual_vae_of_a_folder_is_fetched_only_on_demand(tmp_path: Path, hub: Hub) -> None:
     fill(tmp_path / "models/latentsync-1.6", *MODEL)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=False)
     with pytest.raises(WeightsNotFound) as caught:
         locate(find_spec("latentsync-1.6"))
+    assert "latentsync-1.6 has no vae/, and the usual autoencoder is not on this machine" in str(caught.value)
+    assert "latentsync-ray models download latentsync-1.6" in str(caught.value)
     assert "LatentSync-1.6 latentsync_unet.pt" not in str(caught.value)
-    assert "hf download stabilityai/sd-vae-ft-mse" in str(caught.value)
+    assert all(offline for *_, offline in hub.asked)
+    said: list[str] = []
+    files = locate(find_spec("latentsync-1.6"), complete=True, say=said.append)
+    assert files.vae == tmp_path / "hub/cache/stabilityai/sd-vae-ft-mse" / VAE[0]
+    assert said == ["latentsync-1.6: downloading from huggingface.co/stabilityai/sd-vae-ft-mse"]
+
+
+@pytest.mark.parametrize(
+    ("present", "missing"),
+    [
+        (MODEL[:1], MODEL[1:]),
+        (MODEL[1:], MODEL[:1]),
+        ((MODEL[0], "whisper/config.json"), ("whisper/model.safetensors",)),
+        ((*MODEL, "vae/config.json"), (f"vae/{VAE[0]}",)),
+        (tuple(f"vae/{name}" for name in VAE), MODEL),
+    ],
+)
+def test_a_folder_that_lacks_files_is_named_and_not_completed(
+    present: tuple[str, ...], missing: tuple[str, ...], tmp_path: Path, hub: Hub
+) -> None:
+    folder = fill(tmp_path / "models/latentsync-1.6", *present)
+    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=True)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=True)
+    spec = find_spec("latentsync-1.6")
+    for asked in (locate, check_reachable):
+        with pytest.raises(WeightsNotFound) as caught:
+            asked(spec)
+        first, *rest = str(caught.value).splitlines()
+        assert first.startswith(f"no weights of latentsync-1.6: {folder} holds {present[0]}")
+        assert first.endswith(f" but not {', '.join(missing)}")
+        assert rest[0] == "complete the folder: latentsync-ray models download latentsync-1.6"
+        assert all(name.removeprefix("vae/") in "\n".join(rest) for name in missing)
+        assert rest[-1] == f"or remove it, to have the model taken from {spec.source}"
+    (row,) = [row for row in describe_models() if row.name == "latentsync-1.6"]
+    assert (row.found, row.incomplete) == ("", str(caught.value))
+
+
+def test_a_folder_is_completed_on_demand(tmp_path: Path, hub: Hub) -> None:
+    folder = fill(tmp_path / "models/latentsync-1.6", MODEL[0], f"vae/{VAE[1]}")
+    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=False)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=False)
+    files = locate(find_spec("latentsync-1.6"), complete=True)
+    assert files == ModelFiles(folder / MODEL[0], folder / MODEL[1], folder / "vae" / VAE[0], folder / "vae" / VAE[1])
+
+
+def test_a_folder_of_ones_own_that_lacks_files(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "LatentSync-1.5", MODEL[0])
+    with pytest.raises(WeightsNotFound, match=f"holds {MODEL[0]} but not {MODEL[1]}\nput {MODEL[1]} into {folder}"):
+        locate(find_spec(str(folder)))
+
+
+def test_other_machines_find_a_name_on_the_hub(hub: Hub) -> None:
+    spec = find_spec("latentsync-1.6")
+    with pytest.raises(WeightsNotFound, match=r"LatentSync-1\.6@.*: no network here"):
+        check_reachable(spec)
+    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=False)
+    with pytest.raises(WeightsNotFound, match=r"sd-vae-ft-mse@.*: no network here"):
+        check_reachable(spec)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=False)
+    assert not check_reachable(spec)
+    assert not (hub.root / "cache").exists(), "nothing was fetched"
+    hub.cached |= hub.online
+    assert check_reachable(spec)
+
+
+def test_a_repository_without_the_files(hub: Hub) -> None:
+    hub.add("ByteDance/LatentSync-1.6", MODEL[0], cached=False)
+    with pytest.raises(WeightsNotFound, match=r"the repository does not hold latentsync_unet\.pt, whisper/tiny\.pt"):
+        check_reachable(find_spec("latentsync-1.6"))
+
+
+def test_an_interrupted_copy_is_found_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = find_spec("latentsync-1.6")
+    folder = fill(tmp_path / "models/latentsync-1.6", *MODEL, *(f"vae/{name}" for name in VAE))
+    monkeypatch.setitem(PUBLISHED, spec.source, {MODEL[0]: Published(99, "0" * 64)})
+    with pytest.raises(CheckpointMismatch, match=rf"{folder / MODEL[0]} has 18 bytes, .* 99 \(interrupted download\?\)"):
+        locate(spec)
+
+
+def test_other_content_under_a_published_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = find_spec("latentsync-1.6")
+    fill(tmp_path / "models/latentsync-1.6", *MODEL, *(f"vae/{name}" for name in VAE))
+    monkeypatch.setitem(PUBLISHED, spec.source, {MODEL[0]: Published(18, "0" * 64)})
+    monkeypatch.setitem(PUBLISHED, spec.vae, {VAE[0]: Published(1, "0" * 64)})
+    files = locate(spec)
+    assert list(files.published) == ["unet"], "a vae/ of its own may be any"
+    with pytest.raises(CheckpointMismatch, match="is not the file that was published under this model's name"):
+        files.digest()
+
+
+def test_what_is_downloaded_is_pinned() -> None:
+    for spec in MODELS.values():
+        for place in (spec.source, spec.vae):
+            if place.startswith("hf://"):
+                assert len(place.partition("@")[2]) == 40
+                assert place in PUBLISHED
+
+
+def test_terms_are_told_with_where_they_are_stated() -> None:
+    rows = {row.name: {licence.part: licence for licence in row.licences} for row in describe_models()}
+    assert rows["latentsync-1.5"]["weights"].terms == "openrail++"
+    assert rows["latentsync-1.5"]["weights"].stated_at == "huggingface.co/ByteDance/LatentSync-1.5"
+    assert "copy" in rows["latentsync-1.6"]["weights"].note
+    for name in ("latentsync-1.6", "latentsync-1.5"):
+        assert rows[name]["speech encoder"].terms == rows[name]["autoencoder"].terms == "MIT"
+    detectors = {row.name: row for row in describe_detectors()}
+    assert detectors["embedded"].installed
+    assert detectors["insightface"].licence.terms == "non-commercial research only"
 
 
 def test_folder_in_transformers_layout(tmp_path: Path, hub: Hub) -> None:
@@ -122,7 +258,7 @@ def test_folder_with_its_own_unet_options(tmp_path: Path) -> None:
 def test_folder_named_like_a_known_model(tmp_path: Path) -> None:
     folder = fill(tmp_path / "LatentSync-1.5", *MODEL)
     assert find_spec(f"{folder}/").resolution == 256
-    with pytest.raises(WeightsNotFound, match="no network here"):  # its VAE
+    with pytest.raises(WeightsNotFound, match="has no vae/"):
         locate(find_spec(str(folder)))
 
 
@@ -142,7 +278,7 @@ def test_a_repository_at_a_revision(tmp_path: Path, hub: Hub) -> None:
     hub.add("me/own", "latentsync.json", *MODEL, *(f"vae/{name}" for name in VAE), cached=False)
     (tmp_path / "hub/me/own/latentsync.json").write_text('{"resolution": 256}')
     assert locate(find_spec("hf://me/own@v2")).unet == tmp_path / "hub/cache/me/own/latentsync_unet.pt"
-    assert {revision for repository, revision, _ in hub.asked if repository == "me/own"} == {"v2"}
+    assert {revision for repository, revision, _ in hub.asked if repository == "me/own" and revision} == {"v2"}
     assert find_spec("hf://ByteDance/LatentSync-1.5@abc").resolution == 256
 
 
@@ -181,9 +317,9 @@ def test_listing_asks_no_network(tmp_path: Path, hub: Hub) -> None:
     rows = {row.name: row for row in describe_models()}
     assert list(rows) == list(MODELS)
     assert rows["latentsync-1.5"].found == str(tmp_path / "hub/ByteDance/LatentSync-1.5")
-    assert rows["latentsync-1.5"].how_to_get == ""
+    assert (rows["latentsync-1.5"].command, rows["latentsync-1.5"].by_hand) == ("", [])
     assert rows["latentsync-1.6"].found == ""
-    assert rows["latentsync-1.6"].how_to_get.count("hf download") == 2
+    assert [line.partition(" ")[0] for line in rows["latentsync-1.6"].by_hand] == ["hf", "hf"]
     assert rows["tiny-random"].found == "needs no files"
     assert all(offline for *_, offline in hub.asked)
 
