@@ -14,14 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from latentsync_ray import preflight
 from latentsync_ray.config import Job
-from latentsync_ray.errors import ClipError, ConfigError
+from latentsync_ray.errors import ClipError, ConfigError, is_transient
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.model.source import find_spec
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
-from latentsync_ray.registry import DETECTORS, lookup
 from latentsync_ray.stages.join import failed_record
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.types import ClipRecord, Pair, Part, kind_of
@@ -64,12 +64,13 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     """
     began, progress = time.perf_counter(), progress or Silent()
     kind_of(job, Job, "job", "a Job, e.g. load_job('job.yaml')")
-    lookup(DETECTORS, job.recipe.detector, "detector")  # a wrong name is found before anything is started
+    preflight.check_settings(job)
     with ExitStack() as stack:
         try:
             table = read_manifest(job.manifest)
             if len(table) == 0:
                 raise ConfigError(f"{job.manifest} has no rows")
+            preflight.check_output(job.output)
             lease = stack.enter_context(Lease(job.output))
             records = Records(
                 job.output,
@@ -80,6 +81,10 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             )
         except ClipError as error:
             raise ConfigError(f"manifest or output cannot be used: {error}") from error
+        codes = records.codes(table["clip_id"])
+        if _work_left(codes, retry_failed=job.retry_failed):
+            preflight.check_inputs(job, table, codes, note=progress.note)
+            preflight.have_weights(job, note=progress.note)
         return _run(job, table, records, lease, progress, began)
 
 
@@ -127,6 +132,11 @@ def _run(job: Job, table: pa.Table, records: Records, lease: Lease, progress: Pr
         seconds=time.perf_counter() - began,
         exit_code=int(_failed(records, table) > job.failure_budget * len(table)),
     )
+
+
+def _work_left(codes: pa.ChunkedArray, *, retry_failed: bool) -> bool:
+    """Whether there is a clip without a row, or one that failed and is tried again; ``codes`` as ``Records`` gives them."""
+    return any(code is None or (code and (retry_failed or is_transient(code))) for code in codes.unique().to_pylist())
 
 
 def _failed(records: Records, table: pa.Table) -> int:

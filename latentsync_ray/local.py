@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
+from latentsync_ray import preflight, storage
 from latentsync_ray.config import Job, Recipe, absolute
 from latentsync_ray.errors import ClipError, ConfigError
 from latentsync_ray.registry import SINKS, lookup
@@ -86,11 +87,14 @@ def lipsync(
     recipe: Recipe | None = None,
     device: Device = "auto",
     on_part: Callable[[Part], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> ClipRecord:
     """Lip-sync one video to one speech and write the MP4 at ``output`` (a path or URI). Ray is not needed.
 
     ``record.status`` says whether it worked; ``record.error_code`` and ``record.error`` say why not. ``on_part`` is called
-    with each finished piece, for progress. Raises ConfigError when ``output`` is a folder or one of the inputs.
+    with each finished piece, for progress; ``note`` hears how a download of the model goes, which without it a bar shows on
+    terminals. Raises ConfigError when ``output`` is a folder or one of the inputs or cannot be written, or the detector cannot
+    be used, and ModelError when the model cannot; missing inputs come first.
     """
     video, audio, output = (path_text(value, name) for name, value in (("video", video), ("audio", audio), ("output", output)))
     recipe = _recipe(recipe)
@@ -98,8 +102,16 @@ def lipsync(
     place = Path(output)
     if place.is_dir() or (place.exists() and any(Path(each).exists() and place.samefile(each) for each in (video, audio))):
         raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
+    pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
+    try:
+        for uri in (video, audio):
+            storage.fetch(uri)
+    except ClipError as error:
+        return failed_record(Pair.of_failed(pair, error), recipe)
+    preflight.check_output_file(output)
+    preflight.check_detector(recipe.detector)
+    preflight.have_model(recipe.model, note=note, bar=note is None)
     with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
-        pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
         return LipSync(work, recipe=recipe, device=device, sink=FileSink(output))(pair, on_part=on_part)
 
 

@@ -13,20 +13,25 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from latentsync_ray import errors
+from latentsync_ray import errors, storage
 from latentsync_ray.config import Cluster, Job, Recipe
 from latentsync_ray.errors import ConfigError, DeviceLost, WorkerDied
 from latentsync_ray.model.source import find_spec
+from latentsync_ray.model.specs import MODELS
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.join import Join, failed_record
@@ -36,9 +41,12 @@ from latentsync_ray.stages.rows import BUG, apply, attempt, raise_settings, task
 from latentsync_ray.stages.sync import Sync
 from latentsync_ray.types import ClipRecord, Crops, Device, Faces, Pair, Part
 
-__all__ = ["connect", "dub", "join_parts", "parts_dataset", "told"]
+__all__ = ["check_nodes", "connect", "dub", "join_parts", "parts_dataset", "told"]
 
 log = logging.getLogger(__name__)
+
+_NODE_SECONDS = 60.0
+"""For a node to start a process and look for a file."""
 
 
 def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster) -> Dataset:
@@ -77,6 +85,7 @@ def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     """
     left = {pair.clip_id: pair for pair in pairs}
     connect(job.cluster)
+    check_nodes(job.cluster, output=job.output, model=job.recipe.model)
     for number in range(job.cluster.passes):
         if not left:
             return
@@ -213,6 +222,64 @@ def connect(cluster: Cluster) -> None:
         # Ray's console; its log files keep everything, and what hears all other loggers too is not Ray's.
         if isinstance(handler, logging.StreamHandler) and handler not in logging.root.handlers:
             handler.setLevel(logging.CRITICAL)
+
+
+def check_nodes(cluster: Cluster, *, output: str, model: str) -> None:
+    """Make sure that the nodes there are see what is local: the output, and a model's folder where models run.
+
+    A path that is another folder on each node would scatter the result. Raises ConfigError, naming nodes that do not see it.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if not cluster.address and len(nodes) < 2:
+        return
+    if not storage.is_remote(output):
+        mark = storage.join(output, "_work", f"seen-{uuid.uuid4().hex[:8]}")
+        storage.write_bytes(mark, b"Written to see whether all nodes of the cluster find it; may be removed.\n")
+        try:
+            blind = _blind(mark, nodes)
+        finally:
+            storage.delete([mark])
+        if blind:
+            raise ConfigError(
+                f"the output {output} is not the same folder on {', '.join(blind)}: give output a URI (gs://, s3://), or a "
+                "folder that every node mounts"
+            )
+    if model not in MODELS and not storage.is_remote(model):
+        with_gpu = [node for node in nodes if node["Resources"].get("GPU")]
+        if blind := _blind(model, with_gpu or nodes):
+            raise ConfigError(
+                f"the model {model} is not there on {', '.join(blind)}: give recipe.model a name or URI, or a folder that "
+                "every node mounts or has"
+            )
+
+
+def _blind(path: str, nodes: list[dict[str, Any]]) -> list[str]:
+    """Which of the nodes do not see ``path``. One that does not answer in time is not accused of anything."""
+    look = ray.remote(num_cpus=0, max_retries=1)(_sees)
+    asked = {
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(path): node
+        for node in nodes
+    }
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_NODE_SECONDS)
+    blind = []
+    for answer in answered:
+        try:
+            if not ray.get(answer):
+                blind.append(f"{asked[answer]['NodeManagerHostname']} ({asked[answer]['NodeManagerAddress']})")
+        except RayError as error:
+            log.warning("node %s could not be asked whether it sees %s: %s", asked[answer]["NodeID"], path, error)
+    if silent:
+        log.warning("%d of %d nodes did not say in %.0f s whether they see %s", len(silent), len(nodes), _NODE_SECONDS, path)
+    return sorted(blind)
+
+
+def _sees(path: str) -> bool:
+    """Whether this machine has ``path``; network filesystems take a moment to show what another machine has written."""
+    for _ in range(10):
+        if Path(path.removeprefix("file://")).exists():
+            return True
+        time.sleep(0.5)
+    return False
 
 
 def _sync_pool(cluster: Cluster) -> tuple[float, tuple[int, int]]:

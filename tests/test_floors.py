@@ -17,7 +17,7 @@ GROUND = {"assets", "cache", "config", "errors", "registry", "storage", "types"}
 FLOORS = (
     GROUND,
     {"faces", "lease", "manifest", "measure", "media", "model", "portrait", "records", "sinks"},
-    {"stages"},
+    {"preflight", "stages"},
     {"evaluate", "local", "pipeline", "progress", "report"},
     {"dataset", "driver", "serve"},
     {"cli"},

@@ -19,7 +19,7 @@ from make_clips import speech_like, write_clip, write_speech
 
 import latentsync_ray
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset
-from latentsync_ray.pipeline import dub, join_parts, told
+from latentsync_ray.pipeline import check_nodes, dub, join_parts, told
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import BUG
 from latentsync_ray.types import ClipRecord, Part
@@ -128,6 +128,24 @@ def test_a_setting_that_only_a_join_can_check_stops_the_job(pairs: list[Pair]) -
 def test_a_setting_that_only_workers_can_check_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown detector 'nonsense'"):
         records(dub(pairs, job(tmp_path, detector="nonsense")))
+
+
+def test_nodes_are_asked_whether_they_see_what_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentsync_ray.pipeline.time.sleep", lambda _: None)
+    here, output, model = Cluster(address="auto"), str(tmp_path / "out"), str(tmp_path / "model")
+    check_nodes(here, output=output, model="tiny-random")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [], "and no mark is left behind"
+    (tmp_path / "model").mkdir()
+    check_nodes(here, output="memory://out", model=f"file://{model}")
+    name = ray.nodes()[0]["NodeManagerHostname"]
+    with pytest.raises(ConfigError, match=rf"the model /nowhere/model is not there on {name} \("):
+        check_nodes(here, output="gs://b/out", model="/nowhere/model")
+    monkeypatch.setattr("latentsync_ray.storage.write_bytes", lambda *_: None)  # a folder that only the driver sees
+    with pytest.raises(ConfigError, match=rf"the output {output} is not the same folder on {name} \(.*every node mounts"):
+        check_nodes(here, output=output, model="tiny-random")
+    with pytest.raises(ConfigError, match="is not the same folder"):
+        next(dub([], job(tmp_path).model_copy(update={"cluster": here})))
+    check_nodes(Cluster(), output=output, model="tiny-random")  # one node, this machine
 
 
 def test_a_model_that_is_not_there_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:
