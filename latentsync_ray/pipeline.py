@@ -202,11 +202,19 @@ class _SyncWorker:
 
 
 def connect(cluster: Cluster) -> None:
-    """Join the cluster, or start Ray on this machine, unless that was done; and keep Ray's own messages in its log files."""
+    """Join the cluster, or start Ray on this machine, unless that was done; and keep Ray's own messages in its log files.
+
+    Raises ConfigError when no cluster answers at its address.
+    """
     logging.getLogger("ray").setLevel(logging.ERROR)  # how it starts interests nobody; what fails is raised
     if not ray.is_initialized():
         if cluster.address:
-            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+            try:
+                ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+            except ConnectionError as error:
+                raise ConfigError(
+                    f"cluster.address is {cluster.address!r}, and no Ray cluster answers there: {error}"
+                ) from error
         else:
             store = int(cluster.object_store_gb * 2**30) if cluster.object_store_gb else None
             ray.init(

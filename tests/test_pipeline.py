@@ -19,7 +19,7 @@ from make_clips import speech_like, write_clip, write_speech
 
 import latentsync_ray
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset
-from latentsync_ray.pipeline import check_nodes, dub, join_parts, told
+from latentsync_ray.pipeline import check_nodes, connect, dub, join_parts, told
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import BUG
 from latentsync_ray.types import ClipRecord, Part
@@ -128,6 +128,16 @@ def test_a_setting_that_only_a_join_can_check_stops_the_job(pairs: list[Pair]) -
 def test_a_setting_that_only_workers_can_check_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown detector 'nonsense'"):
         records(dub(pairs, job(tmp_path, detector="nonsense")))
+
+
+def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ConfigError, match=r"cluster\.address is 'head:1', and no Ray cluster answers there: Failed to connect"):
+        connect(Cluster(address="head:1"))
 
 
 def test_nodes_are_asked_whether_they_see_what_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
