@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.types import Device, LoopMode
@@ -116,7 +115,7 @@ class Job(_Strict):
     manifest: str
     """Parquet, CSV or JSONL with columns ``video`` and ``audio``, or a folder with pairs of the same stem."""
     output: str
-    """Folder or URI; receives ``clips/`` and ``metadata/``. With ``cluster.address``, one that every node sees."""
+    """Folder or URI; receives ``clips/`` and ``metadata/``."""
     sink: str = "mp4"
     recipe: Recipe = Recipe()
     cluster: Cluster = Cluster()
@@ -142,26 +141,6 @@ class Job(_Strict):
             retry_failed: bool = False,
         ) -> None: ...
 
-    @model_validator(mode="before")
-    @classmethod
-    def _found_by_nodes(cls, tree: Any) -> Any:
-        """Before ``output`` is made absolute: on a node the same path, if it exists, is another folder."""
-        if not isinstance(tree, dict):
-            return tree
-        output, cluster = tree.get("output"), tree.get("cluster")
-        cluster = cluster.model_dump() if isinstance(cluster, Cluster) else cluster
-        if not isinstance(cluster, dict) or not cluster.get("address") or cluster.get("runner") == "local":
-            return tree
-        path = fspath(output) if isinstance(output, PathLike) else output
-        if isinstance(path, str) and path.strip() and "://" not in path and not path.startswith("/"):
-            raise PydanticCustomError(
-                "local_output",
-                "output is {path} and cluster.address is {address}: the cluster's nodes work in folders of their own, and "
-                "would write to others. Give a URI (gs://, s3://), or the absolute path of a folder that every node mounts",
-                {"path": repr(path), "address": repr(cluster["address"])},
-            )
-        return tree
-
     @field_validator("manifest", "output", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
@@ -170,6 +149,18 @@ class Job(_Strict):
         if isinstance(value, str) and not value.strip():
             raise ValueError("must not be empty")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_relative_output_on_a_cluster(cls, values: Any) -> Any:
+        """Below the folder that a driver happens to be in, which may be one of Ray's that is removed with the job."""
+        if isinstance(values, dict):
+            output, cluster = values.get("output"), values.get("cluster") or {}
+            address = cluster.get("address") if isinstance(cluster, dict) else getattr(cluster, "address", None)
+            text = fspath(output) if isinstance(output, str | PathLike) else "/"
+            if address and isinstance(text, str) and "://" not in text and not text.startswith("/"):
+                raise ValueError(f"output is relative ({text}), and cluster.address is set: name a URI or a path from the root")
+        return values
 
     @field_validator("output")
     @classmethod
@@ -227,8 +218,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
 def _explain(problem: Any) -> str:
     # Of a union's alternatives pydantic names each, in brackets or with dashes: no key looks like that.
     where = ".".join(str(step) for step in problem["loc"] if not re.search(r"[\[-]", str(step)))
-    if problem["type"] == "local_output":
-        return problem["msg"]
+    if problem["type"] == "value_error" and not where:
+        return str(problem["ctx"]["error"])
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
     section: type[BaseModel] = Job

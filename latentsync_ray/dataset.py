@@ -17,7 +17,7 @@ from ray.data.block import BlockAccessor
 from latentsync_ray.config import Cluster, Recipe, absolute
 from latentsync_ray.errors import ConfigError, InvalidPair
 from latentsync_ray.manifest import OWN_COLUMNS, made_id, pair_of
-from latentsync_ray.pipeline import check_nodes, connect, join_parts, parts_dataset, told
+from latentsync_ray.pipeline import connect, join_parts, parts_dataset, told
 from latentsync_ray.records import MANIFEST_PREFIX, RECORD_SCHEMA
 from latentsync_ray.records.schema import carried_name, to_table
 from latentsync_ray.registry import SINKS, lookup
@@ -56,7 +56,6 @@ def lipsync_dataset(
     carried = _carried_types(pairs)
     join = Join(recipe, output, lookup(SINKS, sink, "sink")(output), commit=False)
     connect(cluster)
-    check_nodes(cluster, output=output, model=recipe.model)
 
     def join_group(group: pa.Table) -> pa.Table:
         rows = BlockAccessor.for_block(group).iter_rows(public_row_format=True)  # batches of numpy know no null

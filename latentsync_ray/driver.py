@@ -11,15 +11,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from latentsync_ray import preflight
 from latentsync_ray.config import Job
-from latentsync_ray.errors import ClipError, ConfigError, is_transient
+from latentsync_ray.errors import ClipError, ConfigError
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.model.source import find_spec
+from latentsync_ray.preflight import check_inputs, check_recipe
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
 from latentsync_ray.stages.join import failed_record
@@ -62,15 +63,13 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     impossible, also when another run is at work in the output, and RuntimeError, when all other clips are done, for a bug that
     clips met.
     """
-    began, progress = time.perf_counter(), progress or Silent()
+    began, progress = time.perf_counter(), Silent() if progress is None else progress
     kind_of(job, Job, "job", "a Job, e.g. load_job('job.yaml')")
-    preflight.check_settings(job)
     with ExitStack() as stack:
         try:
             table = read_manifest(job.manifest)
             if len(table) == 0:
                 raise ConfigError(f"{job.manifest} has no rows")
-            preflight.check_output(job.output)
             lease = stack.enter_context(Lease(job.output))
             records = Records(
                 job.output,
@@ -79,18 +78,23 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 mixed_recipes=job.mixed_recipes,
                 note=progress.note,
             )
+            todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
+            if len(todo):
+                alone = job.cluster.address is None
+                check_inputs(
+                    table, records.codes(table["clip_id"]), tolerated=job.failure_budget, local=alone, note=progress.note
+                )
+                check_recipe(job.recipe, note=progress.note, fetch=alone)
+                records.reopen(table["clip_id"].take(todo))
         except ClipError as error:
             raise ConfigError(f"manifest or output cannot be used: {error}") from error
-        codes = records.codes(table["clip_id"])
-        if _work_left(codes, retry_failed=job.retry_failed):
-            preflight.check_inputs(job, table, codes, note=progress.note)
-            preflight.have_weights(job, note=progress.note)
-        return _run(job, table, records, lease, progress, began)
+        return _run(job, table, todo, records, lease, progress, began)
 
 
-def _run(job: Job, table: pa.Table, records: Records, lease: Lease, progress: Progress, began: float) -> Summary:
+def _run(
+    job: Job, table: pa.Table, todo: np.ndarray, records: Records, lease: Lease, progress: Progress, began: float
+) -> Summary:
     note = find_spec(job.recipe.model).note
-    todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
     failed_before = _failed(records, table)
     progress.start(len(table), len(table) - len(todo))
     if len(todo) and note:
@@ -132,11 +136,6 @@ def _run(job: Job, table: pa.Table, records: Records, lease: Lease, progress: Pr
         seconds=time.perf_counter() - began,
         exit_code=int(_failed(records, table) > job.failure_budget * len(table)),
     )
-
-
-def _work_left(codes: pa.ChunkedArray, *, retry_failed: bool) -> bool:
-    """Whether there is a clip without a row, or one that failed and is tried again; ``codes`` as ``Records`` gives them."""
-    return any(code is None or (code and (retry_failed or is_transient(code))) for code in codes.unique().to_pylist())
 
 
 def _failed(records: Records, table: pa.Table) -> int:

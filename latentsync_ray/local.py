@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
-from latentsync_ray import preflight, storage
+from latentsync_ray import storage
 from latentsync_ray.config import Job, Recipe, absolute
 from latentsync_ray.errors import ClipError, ConfigError
+from latentsync_ray.preflight import check_recipe
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
@@ -19,9 +21,15 @@ from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import Naming
 from latentsync_ray.stages.sync import Sync
+from latentsync_ray.storage import exists
 from latentsync_ray.types import ClipRecord, Device, Pair, Part, Span, kind_of, one_of, path_text
 
-__all__ = ["LipSync", "dub", "lipsync"]
+__all__ = ["LipSync", "check_output", "dub", "lipsync"]
+
+_ENDINGS = (".mp4", ".m4v")
+"""Names of the container that is written."""
+
+log = logging.getLogger(__name__)
 
 
 class LipSync:
@@ -86,37 +94,44 @@ def lipsync(
     *,
     recipe: Recipe | None = None,
     device: Device = "auto",
+    overwrite: bool = True,
     on_part: Callable[[Part], None] | None = None,
-    note: Callable[[str], None] | None = None,
 ) -> ClipRecord:
     """Lip-sync one video to one speech and write the MP4 at ``output`` (a path or URI). Ray is not needed.
 
     ``record.status`` says whether it worked; ``record.error_code`` and ``record.error`` say why not. ``on_part`` is called
-    with each finished piece, for progress; ``note`` hears how a download of the model goes, which without it a bar shows on
-    terminals. Raises ConfigError when ``output`` is a folder or one of the inputs or cannot be written, or the detector cannot
-    be used, and ModelError when the model cannot; missing inputs come first.
+    with each finished piece, for progress. An existing output is replaced once the new one is finished, unless ``overwrite`` is
+    false. Raises ConfigError when ``output`` is a folder, one of the inputs, no name of an MP4, or exists and shall be kept.
     """
     video, audio, output = (path_text(value, name) for name, value in (("video", video), ("audio", audio), ("output", output)))
     recipe = _recipe(recipe)
     one_of(device, Device, "device")
-    place = Path(output)
-    if place.is_dir() or (place.exists() and any(Path(each).exists() and place.samefile(each) for each in (video, audio))):
-        raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
+    check_output(video, audio, output, overwrite=overwrite)
     pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
     try:
         for uri in (video, audio):
-            storage.fetch(uri)
+            storage.fetch(uri)  # before a model is looked for: that takes longer, or a download
     except ClipError as error:
         return failed_record(Pair.of_failed(pair, error), recipe)
-    preflight.check_output_file(output)
-    preflight.check_detector(recipe.detector)
-    preflight.have_model(recipe.model, note=note, bar=note is None)
+    storage.check_writable(output)
+    check_recipe(recipe, note=log.info)
     with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
         return LipSync(work, recipe=recipe, device=device, sink=FileSink(output))(pair, on_part=on_part)
 
 
 def _recipe(recipe: Recipe | None) -> Recipe:
     return kind_of(Recipe() if recipe is None else recipe, Recipe, "recipe", "a Recipe, e.g. Recipe(steps=10)")
+
+
+def check_output(video: str, audio: str, output: str, *, overwrite: bool) -> None:
+    """Refuse an ``output`` that ``lipsync`` would not write. Raises ConfigError, or as ``exists``."""
+    place = Path(output)
+    if place.is_dir() or (place.exists() and any(Path(each).exists() and place.samefile(each) for each in (video, audio))):
+        raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
+    if not output.lower().endswith(_ENDINGS):
+        raise ConfigError(f"{output} would hold an MP4: let its name end in {' or '.join(_ENDINGS)}")
+    if not overwrite and exists(output):
+        raise ConfigError(f"{output} exists already: name another file, or allow replacing it (--force, overwrite=True)")
 
 
 def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:

@@ -27,7 +27,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from latentsync_ray import errors, storage
+from latentsync_ray import errors, redact
 from latentsync_ray.config import Cluster, Job, Recipe
 from latentsync_ray.errors import ConfigError, DeviceLost, WorkerDied
 from latentsync_ray.model.source import find_spec
@@ -39,6 +39,7 @@ from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import BUG, apply, attempt, raise_settings, task
 from latentsync_ray.stages.sync import Sync
+from latentsync_ray.storage import delete, is_remote, join, write_bytes
 from latentsync_ray.types import ClipRecord, Crops, Device, Faces, Pair, Part
 
 __all__ = ["check_nodes", "connect", "dub", "join_parts", "parts_dataset", "told"]
@@ -85,7 +86,8 @@ def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     """
     left = {pair.clip_id: pair for pair in pairs}
     connect(job.cluster)
-    check_nodes(job.cluster, output=job.output, model=job.recipe.model)
+    if job.cluster.address:
+        check_nodes(job)
     for number in range(job.cluster.passes):
         if not left:
             return
@@ -141,7 +143,7 @@ def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | Cl
             raise _own_error(error) from error
         if first and isinstance(error, ExecutionTimeoutError) and not settled and not arrived:
             raise ConfigError(_never_began(len(pairs), job.cluster)) from error
-        log.warning("the pass broke off: %s", str(error).strip().splitlines()[-1])
+        log.warning("the pass broke off: %s", redact.text(str(error).strip().splitlines()[-1]))
     finally:
         del dataset, todo
         gc.collect()  # a broken dataset holds on to its actors, and with them the GPUs, until it is collected
@@ -232,62 +234,56 @@ def connect(cluster: Cluster) -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def check_nodes(cluster: Cluster, *, output: str, model: str) -> None:
-    """Make sure that the nodes there are see what is local: the output, and a model's folder where models run.
+def check_nodes(job: Job) -> None:
+    """Ask every node of the cluster whether it sees the output and the model, where they are paths of this machine.
 
-    A path that is another folder on each node would scatter the result. Raises ConfigError, naming nodes that do not see it.
+    Raises ConfigError that names the nodes that do not.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if not cluster.address and len(nodes) < 2:
-        return
-    if not storage.is_remote(output):
-        mark = storage.join(output, "_work", f"seen-{uuid.uuid4().hex[:8]}")
-        storage.write_bytes(mark, b"Written to see whether all nodes of the cluster find it; may be removed.\n")
-        try:
-            blind = _blind(mark, nodes)
-        finally:
-            storage.delete([mark])
-        if blind:
+    paths = {}
+    if not is_remote(job.output):
+        paths["output"] = join(job.output, "_work", f"seen-{uuid.uuid4().hex}")
+        write_bytes(paths["output"], b"")
+    if Path(find_spec(job.recipe.model).source).is_dir() and job.recipe.model not in MODELS:
+        paths["recipe.model"] = job.recipe.model
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"]] if paths else []
+        look = ray.remote(num_cpus=0, max_retries=0)(_sees)
+        answers = {}
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            answers[look.options(scheduling_strategy=there).remote(paths)] = node["NodeManagerAddress"]
+        blind = {key: [] for key in paths}
+        answered, silent = ray.wait(list(answers), num_returns=len(answers), timeout=_NODE_SECONDS) if answers else ([], [])
+        for answer in answered:
+            try:
+                unseen = cast("list[str]", ray.get(answer))
+            except RayError as error:  # it may have left the cluster
+                log.warning("node %s could not be asked what it sees: %s", answers[answer], error)
+                continue
+            for key in unseen:
+                blind[key].append(answers[answer])
+        if silent:
+            log.warning("%d of %d nodes did not say in %.0f s what they see", len(silent), len(nodes), _NODE_SECONDS)
+    finally:
+        delete(path for key, path in paths.items() if key == "output")
+    for key, addresses in blind.items():
+        if addresses:
+            place = job.output if key == "output" else job.recipe.model
             raise ConfigError(
-                f"the output {output} is not the same folder on {', '.join(blind)}: give output a URI (gs://, s3://), or a "
-                "folder that every node mounts"
-            )
-    if model not in MODELS and not storage.is_remote(model):
-        with_gpu = [node for node in nodes if node["Resources"].get("GPU")]
-        if blind := _blind(model, with_gpu or nodes):
-            raise ConfigError(
-                f"the model {model} is not there on {', '.join(blind)}: give recipe.model a name or URI, or a folder that "
-                "every node mounts or has"
+                f"{key} is {place}, a path that {len(addresses)} of the cluster's {len(nodes)} nodes do not see "
+                f"({', '.join(addresses[:3])}): name a URI of an object store, or a folder that is mounted on all of them"
             )
 
 
-def _blind(path: str, nodes: list[dict[str, Any]]) -> list[str]:
-    """Which of the nodes do not see ``path``. One that does not answer in time is not accused of anything."""
-    look = ray.remote(num_cpus=0, max_retries=1)(_sees)
-    asked = {
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(path): node
-        for node in nodes
-    }
-    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_NODE_SECONDS)
-    blind = []
-    for answer in answered:
-        try:
-            if not ray.get(answer):
-                blind.append(f"{asked[answer]['NodeManagerHostname']} ({asked[answer]['NodeManagerAddress']})")
-        except RayError as error:
-            log.warning("node %s could not be asked whether it sees %s: %s", asked[answer]["NodeID"], path, error)
-    if silent:
-        log.warning("%d of %d nodes did not say in %.0f s whether they see %s", len(silent), len(nodes), _NODE_SECONDS, path)
-    return sorted(blind)
-
-
-def _sees(path: str) -> bool:
-    """Whether this machine has ``path``; network filesystems take a moment to show what another machine has written."""
+def _sees(paths: dict[str, str]) -> list[str]:
+    """The keys of the paths that do not exist here; network filesystems may take a moment to show what was just written."""
+    unseen = list(paths)
     for _ in range(10):
-        if Path(path.removeprefix("file://")).exists():
-            return True
+        unseen = [key for key, path in paths.items() if not Path(path.removeprefix("file://")).exists()]
+        if not unseen:
+            break
         time.sleep(0.5)
-    return False
+    return unseen
 
 
 def _sync_pool(cluster: Cluster) -> tuple[float, tuple[int, int]]:

@@ -1,7 +1,8 @@
 """Files wherever they are: local paths and every URI that fsspec knows. Nobody else imports fsspec, and nobody else retries.
 
 Errors of all filesystems are told as three of ours: InputNotFound (missing, denied, not a usable URI), StorageUnavailable (kept
-failing after bounded retries) and, when writing is refused for good, ConfigError. Knows nothing of what the files hold.
+failing after bounded retries, or a disk is full) and, when writing is refused for good, ConfigError. No message holds a secret
+of a URI (``redact``). Knows nothing of what the files hold.
 """
 
 from __future__ import annotations
@@ -12,20 +13,25 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
 from fsspec.core import split_protocol, url_to_fs
-from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, wait_random_exponential
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from latentsync_ray import redact
 from latentsync_ray.cache import cached
+from latentsync_ray.disk import full, is_full
 from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, StorageUnavailable
+from latentsync_ray.extras import install_command
 
 __all__ = [
+    "check_writable",
     "delete",
     "exists",
     "fetch",
@@ -36,6 +42,7 @@ __all__ = [
     "publish",
     "read_bytes",
     "relative",
+    "seen",
     "write_bytes",
 ]
 
@@ -93,10 +100,10 @@ def fetch(uri: str) -> Path:
     inline = uri.startswith("data:")  # fsspec has no facts about these; the URI is the content
     facts = {} if inline else _attempt(uri, fs.info, path)
     if facts.get("type") == "directory":
-        raise InputNotFound(f"{_shown(uri)} is a folder; a file is needed")
+        raise InputNotFound(f"{redact.shown(uri)} is a folder; a file is needed")
     if not is_remote(uri):
         if not os.access(path, os.R_OK):
-            raise InputNotFound(f"{_shown(uri)} may not be read by this user; change its permissions")
+            raise InputNotFound(f"{redact.shown(uri)} may not be read by this user; change its permissions")
         return Path(path)
 
     def download(draft: Path) -> None:
@@ -109,13 +116,28 @@ def fetch(uri: str) -> Path:
     version = [str(facts[key]) for key in _VERSION_KEYS if facts.get(key) is not None]
     digest = hashlib.sha256(json.dumps([uri, facts.get("size"), version]).encode()).hexdigest()[:32]
     suffix = re.search(r"\.[A-Za-z0-9]{1,8}$", "" if inline else re.sub(r"[?#].*", "", uri))
-    return cached(digest + (suffix[0] if suffix else ""), lambda draft: _attempt(uri, download, draft))
+    return cached(digest + (suffix[0] if suffix else ""), lambda draft: _attempt(uri, download, draft, disk=str(draft.parent)))
 
 
 def exists(uri: str) -> bool:
     """Whether a file or folder is there. Raises InputNotFound (denied) or StorageUnavailable when that cannot be found out."""
     fs, path = _at(uri)
     return _attempt(uri, _unless_missing, fs.info, path) is not None
+
+
+def seen(uri: str) -> bool | None:
+    """Whether a file is there and may be read, by one try; None when storage did not say."""
+    if uri.startswith("data:"):
+        return True
+    try:
+        fs, path = _at(uri)
+        if not is_remote(uri):
+            return os.access(path, os.R_OK)
+        return _attempt(uri, _unless_missing, fs.info, path, once=True) is not None
+    except InputNotFound:
+        return False
+    except StorageUnavailable:
+        return None
 
 
 def read_bytes(uri: str) -> bytes:
@@ -150,12 +172,19 @@ def write_bytes(uri: str, data: bytes) -> None:
     def write() -> None:
         if is_remote(uri):
             fs.pipe_file(path, data)  # one PUT
-        else:
-            draft = _draft(path)
+            return
+        with _drafted(fs, path) as draft:
             fs.pipe_file(draft, data)
             Path(draft).replace(path)
 
     _attempt(uri, write, writing=True)
+
+
+def check_writable(uri: str) -> None:
+    """See whether a file can be written at ``uri``, by writing one beside it. Raises ConfigError or StorageUnavailable."""
+    probe = f"{uri}.{uuid.uuid4().hex[:8]}.tmp"
+    write_bytes(probe, b"")
+    delete([probe])
 
 
 def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
@@ -168,17 +197,17 @@ def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
     fs, path = _at(uri)
 
     def copy() -> None:
-        draft = _draft(path, _at(drafts)[1] if drafts else None)
-        fs.put_file(str(local), draft)
-        fs.invalidate_cache()
-        _check_size(fs.info(draft)["size"], local.stat().st_size)
-        if is_remote(uri):
-            fs.cp_file(draft, path)  # not ``mv``, which expands * and [ ] in names
-            fs.rm_file(draft)
-        else:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(draft).replace(path)
-            _prune(Path(draft).parent)
+        with _drafted(fs, path, _at(drafts)[1] if drafts else None) as draft:
+            fs.put_file(str(local), draft)
+            fs.invalidate_cache()
+            _check_size(fs.info(draft)["size"], local.stat().st_size)
+            if is_remote(uri):
+                fs.cp_file(draft, path)  # not ``mv``, which expands * and [ ] in names
+                fs.rm_file(draft)
+            else:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(draft).replace(path)
+                _prune(Path(draft).parent)
 
     _attempt(uri, copy, writing=True)
 
@@ -231,19 +260,26 @@ def _at(uri: str) -> tuple[Any, str]:
         fs, path = url_to_fs(uri, **options)
     except ImportError as error:
         extra = _EXTRAS.get(str(protocol))
-        remedy = (
-            f"install the extra {extra!r} of this package (in a checkout: pip install '.[{extra}]')" if extra else str(error)
-        )
-        raise ConfigError(f"{_shown(uri)} needs a filesystem that is not installed: {remedy}") from error
+        remedy = install_command(extra) if extra else str(error)
+        raise ConfigError(f"{redact.shown(uri)} needs a filesystem that is not installed: {remedy}") from error
     except ValueError as error:
-        raise InputNotFound(f"{_shown(uri)} is not a usable URI: {error}") from error
+        problem = redact.text(str(error), uri)
+        raise InputNotFound(f"{redact.shown(uri)} is not a usable URI: {problem}") from redact.presentable(error, uri)
     fs.invalidate_cache()  # other workers write here: what was listed a moment ago may be outdated
     return fs, path
 
 
-def _draft(path: str, folder: str | None = None) -> str:
+@contextmanager
+def _drafted(fs: Any, path: str, folder: str | None = None) -> Iterator[str]:
+    """A name to write ``path`` under first; when that breaks off, whatever the reason, nothing stays there."""
     own, _, name = path.rpartition("/")
-    return f"{folder or own}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
+    draft = f"{folder or own}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        yield draft
+    except BaseException:
+        with suppress(RetryError):  # nothing was written yet, or storage cannot be reached
+            _RETRYING.copy(stop=stop_after_attempt(1))(fs.rm_file, draft)
+        raise
 
 
 def _check_size(got: int, expected: int | None) -> None:
@@ -251,23 +287,32 @@ def _check_size(got: int, expected: int | None) -> None:
         raise ConnectionError(f"{got} of {expected} bytes arrived")
 
 
-def _attempt(uri: str, action: Callable[..., _T], *args: Any, writing: bool = False) -> _T:
-    """``action(*args)``, again while it fails for a passing reason; its errors told as ours."""
+def _attempt(
+    uri: str, action: Callable[..., _T], *args: Any, writing: bool = False, once: bool = False, disk: str | None = None
+) -> _T:
+    """``action(*args)``, again (unless ``once``) while it fails for a passing reason; its errors told as ours.
+
+    ``disk`` is where it writes, when that is not ``uri``.
+    """
     try:
         patience = _PATIENCE if is_remote(uri) and not uri.startswith(("http://", "https://")) else 0.0
-        return _RETRYING.copy(stop=partial(_give_up, patience=patience))(action, *args)
+        stop = stop_after_attempt(1) if once else partial(_give_up, patience=patience)
+        return _RETRYING.copy(stop=stop)(action, *args)
     except RetryError as ended:
         cause = ended.last_attempt.exception()
-        told = _tell(cause)
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        if told is StorageUnavailable:
-            times = ended.last_attempt.attempt_number
-            raise StorageUnavailable(f"{_shown(uri)}: storage failed {times} times, last with: {reason}") from cause
-        if writing:
-            raise ConfigError(
-                f"cannot write {_shown(uri)}: {reason}; check that the place exists and its permissions"
-            ) from cause
-        raise InputNotFound(f"{_shown(uri)} does not exist or may not be read: {reason}") from cause
+        assert cause
+        told, shown = _tell(cause), redact.shown(uri)
+        reason = redact.text((str(cause).strip() or type(cause).__name__).splitlines()[0], uri)
+        times = ended.last_attempt.attempt_number
+        if is_full(cause):
+            error = full(disk or shown, cause)
+        elif told is StorageUnavailable:
+            error = StorageUnavailable(f"{shown}: storage failed {times} times, last with: {reason}")
+        elif writing:
+            error = ConfigError(f"cannot write {shown}: {reason}; check that the place exists and its permissions")
+        else:
+            error = InputNotFound(f"{shown} does not exist or may not be read: {reason}")
+        raise error from redact.presentable(cause, uri)
 
 
 def _tell(error: BaseException | None) -> type[ClipError] | None:
@@ -277,7 +322,9 @@ def _tell(error: BaseException | None) -> type[ClipError] | None:
     status = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp, gcsfs
     if isinstance(status, int) and status >= 400:
         return StorageUnavailable if status in (408, 429) or status >= 500 else InputNotFound
-    if isinstance(error, ValueError | FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+    if isinstance(
+        error, ValueError | FileNotFoundError | FileExistsError | PermissionError | IsADirectoryError | NotADirectoryError
+    ):
         return InputNotFound
     if isinstance(error, OSError):
         refused = error.errno in _PERMANENT or str(error).startswith("Forbidden")  # the latter is all that gcsfs says
@@ -289,14 +336,11 @@ def _tell(error: BaseException | None) -> type[ClipError] | None:
 def _give_up(state: RetryCallState, *, patience: float) -> bool:
     error = state.outcome.exception() if state.outcome else None
     waited = max(state.idle_for, state.seconds_since_start or 0.0)
-    return (state.attempt_number >= _ATTEMPTS and waited >= patience) or _tell(error) is not StorageUnavailable
+    passing = _tell(error) is StorageUnavailable and not is_full(error)
+    return (state.attempt_number >= _ATTEMPTS and waited >= patience) or not passing
 
 
 _RETRYING = Retrying(
     retry=retry_if_exception(lambda error: _tell(error) is not None),
     wait=wait_random_exponential(multiplier=0.5, max=15),  # full jitter, so that many workers do not return at once
 )
-
-
-def _shown(uri: str) -> str:
-    return uri if len(uri) <= 300 else f"{uri[:200]}... ({len(uri)} characters)"  # data: URIs are whole files

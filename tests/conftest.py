@@ -37,6 +37,7 @@ def _nothing_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("LATENTSYNC_RAY_CACHE", str(home / "cache"))
         patch.setenv("LATENTSYNC_RAY_MODELS", str(home / "models"))
         patch.setenv("HF_HOME", str(home / "hub"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
 

@@ -45,6 +45,7 @@ def write_clip(
     rotation: int = 0,
     hflip: bool = False,
     colour: tuple[int, int, int, int] | None = None,
+    pixel_aspect: Fraction | None = None,
     audio: np.ndarray | None = None,
     audio_rate: int = 44_100,
     audio_codec: str = "aac",
@@ -53,7 +54,8 @@ def write_clip(
     """Encode RGB ``frames``; the container follows from the suffix.
 
     ``times`` are display times in milliseconds (variable rate), ``offset`` delays the pictures in seconds, ``rotation`` is in
-    degrees, counter-clockwise, ``colour`` is (range, space, primaries, transfer), ``audio`` int16 (samples, channels).
+    degrees, counter-clockwise, ``colour`` is (range, space, primaries, transfer), ``pixel_aspect`` is width over height of a
+    stored pixel, ``audio`` int16 (samples, channels).
     """
     rate = Fraction(fps)
     tick = Fraction(1, 1000) if times is not None else 1 / rate
@@ -68,6 +70,8 @@ def write_clip(
         if colour is not None:
             context = video.codec_context
             context.color_range, context.colorspace, context.color_primaries, context.color_trc = colour
+        if pixel_aspect is not None:
+            video.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation or hflip:
             video.set_display_rotation(rotation, hflip=hflip)
         sound = _add_sound(container, audio_codec, audio_rate, audio.shape[1]) if audio is not None else None

@@ -80,25 +80,6 @@ def test_a_job_file_that_is_not_there(tmp_path):
         load_job(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("output", ["dubbed", "./dubbed", "~/dubbed", "../x"])
-def test_a_relative_output_does_not_go_to_a_cluster(output, tmp_path):
-    text = f"manifest: m\noutput: {output}\n"
-    with pytest.raises(ConfigError) as caught:
-        job(tmp_path, text, "cluster.address=auto")
-    assert f"output is {output!r} and cluster.address is 'auto': the cluster's nodes work in folders of their own" in str(
-        caught.value
-    )
-    with pytest.raises(ValidationError, match="local_output"):
-        Job(manifest="m", output=Path(output), cluster=Cluster(address="auto"))
-    assert job(tmp_path, text).output == str(Path(output).expanduser().absolute())
-    assert job(tmp_path, text, "cluster.address=auto", "cluster.runner=local").output
-
-
-@pytest.mark.parametrize("output", ["/shared/dubbed", "gs://b/dubbed", "file:///shared/dubbed"])
-def test_outputs_that_go_to_a_cluster(output, tmp_path):
-    assert job(tmp_path, f"manifest: m\noutput: {output}\n", "cluster.address=auto").output == output
-
-
 def test_building_from_a_mapping_leaves_it_as_it_is():
     tree = {"manifest": "m", "output": "o", "recipe": {"steps": 3}}
     assert build_job(tree, "recipe.steps=4", "cluster.passes=2", source="here").recipe.steps == 4

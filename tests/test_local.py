@@ -82,25 +82,6 @@ def test_bad_inputs_are_records(video: str, audio: str, code: str, frames: np.nd
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_what_is_wrong_is_told_before_the_model_is_looked_for(frames: np.ndarray, tmp_path: Path, monkeypatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr("latentsync_ray.preflight.locate", lambda spec, **_: asked.append(spec.name))
-    monkeypatch.setattr("latentsync_ray.stages.sync.Sync.__init__", lambda *_: asked.append("loaded"))
-    recipe = RECIPE.model_copy(update={"model": "latentsync-1.6"})
-    video, audio = write_clip(tmp_path / "v.mp4", frames[:5]), write_speech(tmp_path / "s.wav", speech_like(0.2))
-    for pair in ((tmp_path / "missing.mp4", audio), (video, tmp_path / "missing.wav")):
-        record = lipsync(*pair, tmp_path / "out.mp4", recipe=recipe)
-        assert (record.clip_id, record.error_code) == ("out", "input_not_found")
-    for output in (video / "out.mp4", f"file://{video}/deep/out.mp4"):
-        with pytest.raises(ConfigError, match=f"cannot write .*: {video} is no folder"):
-            lipsync(video, audio, output, recipe=recipe)
-    with pytest.raises(ConfigError, match="unknown detector"):
-        lipsync(video, audio, tmp_path / "out.mp4", recipe=recipe.model_copy(update={"detector": "none"}))
-    with pytest.raises(ConfigError, match="needs packages that are not installed"):
-        lipsync(video, audio, tmp_path / "out.mp4", recipe=recipe.model_copy(update={"detector": "insightface"}))
-    assert asked == []
-
-
 def test_a_bug_is_raised_with_the_clips_id(tmp_path: Path) -> None:
     write_clip(tmp_path / "blue.mp4", np.full((20, 96, 96, 3), (20, 20, 230), np.uint8))
     write_speech(tmp_path / "s.wav", speech_like(0.8))

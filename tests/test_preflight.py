@@ -1,219 +1,194 @@
-"""What is told before anything is started."""
+"""What can be known is told before Ray and the model start, in seconds."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
 import pytest
+import yaml
 
-from latentsync_ray import Job, preflight, run
-from latentsync_ray.errors import ConfigError, ModelError, StorageUnavailable, WeightsNotFound
-from latentsync_ray.types import ClipRecord, Pair, Part
+from latentsync_ray import Cluster, ConfigError, Job, ModelError, Recipe, driver, lipsync, preflight, storage
+from latentsync_ray.config import build_job, load_job
+from latentsync_ray.pipeline import _sees
+from latentsync_ray.records import Records
+from latentsync_ray.stages.join import failed_record
+from latentsync_ray.types import ClipRecord, Pair
 
-
-class Notes:
-    """Progress that remembers notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def start(self, total: int, done: int) -> None: ...
-
-    def frames(self, count: int) -> None: ...
-
-    def clip(self, record: ClipRecord) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def stop(self) -> None: ...
+RECIPE = Recipe(model="tiny-random", steps=1)
 
 
-def job(tmp_path: Path, **changes: object) -> Job:
-    recipe = {"model": "tiny-random", **{name: changes.pop(name) for name in ("model", "detector") if name in changes}}
-    cluster = {name: changes.pop(name) for name in ("address", "runner") if name in changes}
-    return Job.model_validate(
-        {"manifest": str(tmp_path / "m.csv"), "output": str(tmp_path / "out"), "recipe": recipe, "cluster": cluster, **changes}
-    )
+def manifest(folder: Path, present: int, missing: int) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "v.mp4").touch()
+    (folder / "a.wav").touch()
+    rows = [{"clip_id": f"c{number}", "video": "v.mp4", "audio": "a.wav"} for number in range(present)]
+    rows += [{"clip_id": f"m{number}", "video": f"gone{number}.mp4", "audio": "a.wav"} for number in range(missing)]
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
 
 
-def manifest(tmp_path: Path, present: int, missing: int) -> pa.Table:
-    """``missing`` rows come last."""
-    (tmp_path / "there").write_bytes(b"x")
-    videos = ["there"] * present + [f"gone{number}" for number in range(missing)]
-    lines = "".join(f"{number},{video},there\n" for number, video in enumerate(videos))
-    (tmp_path / "m.csv").write_text(f"clip_id,video,audio\n{lines}")
-    there = str(tmp_path / "there")
-    return pa.table(
-        {
-            "clip_id": [str(number) for number in range(len(videos))],
-            "video": [str(tmp_path / video) for video in videos],
-            "audio": [there] * len(videos),
-        }
-    )
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pairs were handed to the runner, which fails each."""
+    counts: list[int] = []
+
+    def dub(pairs: Any, job: Job) -> Any:
+        counts.append(len(pairs))
+        for pair in pairs:
+            yield failed_record(Pair.of_failed(pair, storage.InputNotFound("gone")), job.recipe)
+
+    monkeypatch.setattr(driver, "_runner", lambda job: dub)
+    return counts
 
 
-def codes(table: pa.Table, *, done: int = 0) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.array([""] * done + [None] * (len(table) - done), pa.string())])
+class Notes(list[str]):
+    """A display that keeps the notes."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self.append if name == "note" else lambda *_, **__: None
 
 
-def test_a_manifest_of_wrong_paths_stops_the_job(tmp_path: Path) -> None:
-    manifest(tmp_path, 1, 999)
+def job(folder: Path, source: str, **more: Any) -> Job:
+    return Job(manifest=source, output=folder / "out", recipe=RECIPE, cluster=Cluster(), **more)
+
+
+def test_a_manifest_of_wrong_paths_is_refused(tmp_path: Path, started: list[int]) -> None:
+    source = manifest(tmp_path / "in", 1, 999)
     with pytest.raises(ConfigError) as caught:
-        run(job(tmp_path, model="latentsync-1.6"))
-    text = str(caught.value)
-    assert text.startswith("of 32 clips looked at, spread over the manifest, 31 lack an input: ")
-    named = (
-        text.partition(": ")[2].partition(" and 28 more. Relative paths are relative to the manifest's folder")[0].split(", ")
-    )
-    assert len(named) == 3
-    assert all(name.startswith(str(tmp_path / "gone")) for name in named)
+        driver.run(job(tmp_path, source))
+    told = str(caught.value)
+    assert "of 3" in told
+    assert f"row 33: {tmp_path}/in/gone31.mp4" in told
+    assert "relative to the manifest's folder" in told
+    assert started == []
+    assert not list((tmp_path / "out").rglob("*.parquet"))
 
 
-@pytest.mark.parametrize(
-    ("present", "missing", "budget", "stops"),
-    [
-        (1, 1, 0.0, False),
-        (1, 2, 0.0, True),
-        (1, 2, 0.7, False),
-        (0, 1, 0.0, True),
-        (0, 3, 1.0, False),
-        (1000, 1000, 0.0, False),
-    ],
-)
-def test_how_many_may_be_missing(present: int, missing: int, budget: float, stops: bool, tmp_path: Path) -> None:
-    table, notes = manifest(tmp_path, present, missing), Notes()
-    asked = job(tmp_path, failure_budget=budget)
-    if stops:
-        with pytest.raises(ConfigError, match="lack an input"):
-            preflight.check_inputs(asked, table, codes(table), note=notes.note)
-    else:
-        preflight.check_inputs(asked, table, codes(table), note=notes.note)
-        assert [note.rpartition("; ")[2] for note in notes.notes] == ["they will be recorded as input_not_found"]
-
-
-def test_what_is_there_needs_no_word(tmp_path: Path) -> None:
-    table, notes = manifest(tmp_path, 40, 0), Notes()
-    preflight.check_inputs(job(tmp_path), table, codes(table), note=notes.note)
-    assert notes.notes == []
-
-
-def test_finished_clips_count_as_present(tmp_path: Path) -> None:
-    """Their inputs may have been removed since; the leftovers are the broken ones."""
-    table, notes = manifest(tmp_path, 0, 40), Notes()
-    preflight.check_inputs(job(tmp_path), table, codes(table, done=30), note=notes.note)
-    assert len(notes.notes) == 1
-
-
-def test_storage_that_does_not_answer_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table, notes, ended = manifest(tmp_path, 2, 2), Notes(), threading.Event()
-
-    def exists(uri: str) -> bool:
-        if uri.endswith("gone0"):
-            raise StorageUnavailable("down")
-        return not uri.endswith("gone1") or ended.wait(60)
-
-    monkeypatch.setattr(preflight.storage, "exists", exists)
-    monkeypatch.setattr(preflight, "_SAMPLE_SECONDS", 0.5)
-    try:
-        preflight.check_inputs(job(tmp_path), table, codes(table), note=notes.note)
-    finally:
-        ended.set()
-    assert notes.notes == []
-
-
-def test_an_output_that_cannot_be_written_stops_the_job(tmp_path: Path) -> None:
-    manifest(tmp_path, 1, 0)
-    with pytest.raises(ConfigError, match=r"cannot write .*/m\.csv/out/_work/"):
-        run(job(tmp_path, output=str(tmp_path / "m.csv/out")))
-    preflight.check_output(str(tmp_path / "fine"))
-    assert [path for path in (tmp_path / "fine").rglob("*") if path.is_file()] == []
-
-
-def test_an_output_whose_storage_is_silent_or_down_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = threading.Event()
-    monkeypatch.setattr(preflight, "_OUTPUT_SECONDS", 0.2)
-    monkeypatch.setattr(preflight.storage, "write_bytes", lambda *_: ended.wait(60))
-    try:
-        with pytest.raises(ConfigError, match=r"memory://bucket/out gave no answer in 0 s"):
-            preflight.check_output("memory://bucket/out")
-    finally:
-        ended.set()
-
-    def fails(*_: object) -> None:
-        raise StorageUnavailable("storage failed 9 times")
-
-    monkeypatch.setattr(preflight.storage, "write_bytes", fails)
-    with pytest.raises(ConfigError, match="the output cannot be written to: storage failed 9 times"):
-        preflight.check_output("memory://bucket/out")
-
-
-def test_an_output_whose_filesystem_is_not_installed() -> None:
-    if preflight.find_module("s3fs"):
-        pytest.skip("needs a machine without s3fs")
-    with pytest.raises(ConfigError, match="needs a filesystem that is not installed"):
-        preflight.check_output("s3://bucket/out")
-
-
-def test_missing_weights_stop_the_job_before_a_runner_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest(tmp_path, 1, 0)
-    monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path / "models"))
-    (tmp_path / "models/latentsync-1.6").mkdir(parents=True)
-    (tmp_path / "models/latentsync-1.6/latentsync_unet.pt").write_bytes(b"x")
-    monkeypatch.setattr("latentsync_ray.driver._runner", lambda job: pytest.fail("a runner was started"))
-    for cluster in ({"runner": "ray"}, {"runner": "local"}, {"address": "auto"}):
-        with pytest.raises(WeightsNotFound, match=r"holds latentsync_unet\.pt but not whisper/tiny\.pt"):
-            run(job(tmp_path, model="latentsync-1.6", **cluster))
-
-
-def test_a_finished_job_needs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest(tmp_path, 1, 0)
-
-    def runner(pairs: list[Pair], _: Job) -> list[Part | ClipRecord]:
-        return [ClipRecord(clip_id=pair.clip_id, video=pair.video, audio=pair.audio, status="ok") for pair in pairs]
-
-    monkeypatch.setattr("latentsync_ray.driver._runner", lambda job: runner)
-    found: list[str] = []
-    monkeypatch.setattr(preflight, "locate", lambda spec, **_: found.append(spec.name))
-    asked = job(tmp_path, model="latentsync-1.6", mixed_recipes=True)
-    assert run(asked).ok == 1
-    assert found == ["latentsync-1.6"]
-    (tmp_path / "there").unlink()
-    assert run(asked).done_before == 1
-    assert found == ["latentsync-1.6"]
-
-
-def test_nodes_that_download_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_wrong_paths_are_noted(tmp_path: Path, started: list[int]) -> None:
     notes = Notes()
-    monkeypatch.setattr(preflight, "check_reachable", lambda spec: False)
-    preflight.have_weights(job(tmp_path, model="latentsync-1.6", address="auto"), note=notes.note)
-    assert notes.notes == ["nodes that do not have latentsync-1.6 download it, 5.48 GB, before their first clip"]
-    monkeypatch.setattr(preflight, "check_reachable", lambda spec: True)
-    preflight.have_weights(job(tmp_path, model="latentsync-1.6", address="auto"), note=notes.note)
-    preflight.have_weights(job(tmp_path, address="auto"), note=notes.note)
-    assert len(notes.notes) == 1
+    driver.run(job(tmp_path, manifest(tmp_path / "in", 20, 5), failure_budget=1.0), progress=notes)  # pyright: ignore[reportArgumentType]
+    assert started == [25]
+    assert any("5 of 7 inputs that were looked at do not exist" in note for note in notes)
 
 
-def test_settings_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for changes, error, match in (
-        ({"model": "latentsync-9"}, ConfigError, "no model 'latentsync-9'"),
-        ({"model": str(tmp_path)}, ModelError, "does not say what it is"),
-        ({"detector": "none"}, ConfigError, "unknown detector 'none'"),
-        ({"detector": "insightface"}, ConfigError, "needs packages that are not installed"),
-        (
-            {"detector": "insightface", "address": "auto"},
-            ConfigError,
-            "needs insightface and onnxruntime, here and on every node",
-        ),
+def test_what_is_left_of_a_finished_job_is_tried(tmp_path: Path, started: list[int]) -> None:
+    source = manifest(tmp_path / "in", 30, 2)
+    (tmp_path / "in" / "v.mp4").unlink()  # used up
+    with Records(str(tmp_path / "out"), recipe=RECIPE.fingerprint()) as table:
+        for number in range(30):
+            known = {"clip_id": f"c{number}", "video": "v", "audio": "a", "status": "ok", "recipe": RECIPE.fingerprint()}
+            table.add(ClipRecord.from_row(known))
+    with pytest.raises(ConfigError, match="2 of 3 inputs"):
+        driver.run(job(tmp_path, source))
+    driver.run(job(tmp_path, source, failure_budget=0.7))
+    assert started == [2]
+
+
+def test_inputs_that_do_not_answer_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    forever = threading.Event()
+    answers = {"gs://b/missing": False, "gs://b/there": True, "gs://b/away": None}
+    monkeypatch.setattr(storage, "seen", lambda uri: answers[uri] if uri in answers else forever.wait(60))
+    monkeypatch.setattr(preflight, "_SECONDS", 0.5)
+    began = time.monotonic()
+    try:
+        assert preflight._look([*answers, "gs://b/hangs"]) == answers
+    finally:
+        forever.set()
+    assert time.monotonic() - began < 30
+
+
+def test_weights_that_are_missing_are_told_before_the_runner_starts(tmp_path: Path, started: list[int]) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "latentsync.json").write_text('{"resolution": 128}')
+    wrong = {"recipe": Recipe(model=str(tmp_path / "model"))}
+    with pytest.raises(ModelError, match=r"no weights of (.|\n)*put latentsync_unet.pt"):
+        driver.run(job(tmp_path, manifest(tmp_path / "in", 3, 0)).model_copy(update=wrong))
+    assert started == []
+    with pytest.raises(ConfigError, match='"insightface" needs packages that are not installed'):
+        driver.run(job(tmp_path, manifest(tmp_path / "in", 3, 0)).model_copy(update={"recipe": Recipe(detector="insightface")}))
+
+
+def test_a_finished_job_needs_no_weights(tmp_path: Path, started: list[int]) -> None:
+    recipe = Recipe(model="latentsync-1.6")
+    finished = job(tmp_path, manifest(tmp_path / "in", 1, 0)).model_copy(update={"recipe": recipe})
+    with Records(finished.output, recipe=recipe.fingerprint()) as table:
+        known = {"clip_id": "c0", "video": "v", "audio": "a", "status": "ok", "recipe": recipe.fingerprint()}
+        table.add(ClipRecord.from_row(known))
+    assert driver.run(finished).done_before == 1
+
+
+def test_the_command_ends_in_seconds_and_without_a_traceback(tmp_path: Path) -> None:
+    tree = {"manifest": manifest(tmp_path / "in", 3, 0), "output": str(tmp_path / "out"), "recipe": {"model": "latentsync-1.6"}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(tree))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "LATENTSYNC_RAY_MODELS": str(tmp_path / "models")}
+    code = "import sys; from latentsync_ray.cli import main\ntry: main()\nfinally: print('ray' in sys.modules)"
+    command = [sys.executable, "-c", code, "run", str(tmp_path / "job.yaml")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert "error: no weights of latentsync-1.6 on this machine" in ended.stderr
+    assert "hf download ByteDance/LatentSync-1.6" in ended.stderr
+    assert ended.stdout.strip() == "False", "Ray was not even imported"
+
+
+def test_lipsync_looks_for_its_inputs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentsync_ray.local.LipSync", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("latentsync_ray.local.check_recipe", lambda *_, **__: pytest.fail("a model was looked for"))
+    (tmp_path / "v.mp4").touch()
+    for video, audio in (("gone.mp4", "v.mp4"), ("v.mp4", "gone.wav")):
+        record = lipsync(tmp_path / video, tmp_path / audio, tmp_path / "o.mp4", recipe=Recipe(model="latentsync-1.6"))
+        assert record.error_code == "input_not_found"
+        assert "gone" in str(record.error)
+        assert (record.model, record.clip_id) == ("latentsync-1.6", "o")
+
+
+def test_lipsync_sees_whether_it_may_write(tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").touch()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot write .*file/o.mp4"):
+        lipsync(tmp_path / "v.mp4", tmp_path / "v.mp4", tmp_path / "file" / "o.mp4", recipe=RECIPE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "v.mp4"]
+
+
+@pytest.mark.parametrize("output", ["out", "./out", "~/out"])
+def test_a_relative_output_and_a_cluster_are_refused(output: str, tmp_path: Path) -> None:
+    told = rf"output is relative \({output}\), and cluster.address is set: name a URI"
+    with pytest.raises(ConfigError, match=told):
+        build_job({"manifest": "m.csv", "output": output}, "cluster.address=auto", source="job.yaml")
+    with pytest.raises(ValueError, match=told):
+        Job(manifest="m.csv", output=output, cluster=Cluster(address="auto"))
+    (tmp_path / "job.yaml").write_text(f"manifest: m.csv\noutput: {output}\n")
+    assert Path(load_job(tmp_path / "job.yaml").output).is_absolute()
+    for fine in ("/mnt/out", "gs://b/out"):
+        assert Job(manifest="m.csv", output=fine, cluster=Cluster(address="auto")).output == fine
+
+
+def test_a_node_says_which_paths_it_does_not_see(tmp_path: Path) -> None:
+    assert _sees({"output": str(tmp_path), "recipe.model": str(tmp_path / "nowhere")}) == ["recipe.model"]
+
+
+def test_a_cluster_only_has_to_find_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes, recipe = Notes(), Recipe(model="latentsync-1.6")
+    monkeypatch.setattr(preflight, "locate", lambda *_, **__: pytest.fail("it was fetched to the driver"))
+    for here, told in (
+        (True, []),
+        (False, ["nodes that do not have latentsync-1.6 download it, 5.48 GB, before their first clip"]),
     ):
-        with pytest.raises(error, match=match):
-            run(job(tmp_path, **changes))
-    monkeypatch.chdir(tmp_path)
-    Path("own").mkdir()
-    Path("own/latentsync.json").write_text('{"resolution": 128}')
-    with pytest.raises(ConfigError, match=r"recipe\.model is 'own', .* and cluster\.address is 'auto'"):
-        run(job(tmp_path, model="own", address="auto"))
-    preflight.check_settings(job(tmp_path, model="own"))
-    preflight.check_settings(job(tmp_path, model=str(tmp_path / "own"), address="auto"))
+        monkeypatch.setattr(preflight, "check_reachable", lambda _, here=here: here)
+        preflight.check_recipe(recipe, note=notes.append, fetch=False)
+        assert notes == told
+    folder = tmp_path / "models/latentsync-1.6"
+    folder.mkdir(parents=True)
+    (folder / "latentsync_unet.pt").touch()
+    monkeypatch.undo()
+    monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path / "models"))
+    with pytest.raises(ModelError, match=r"holds latentsync_unet\.pt but not whisper/tiny\.pt"):
+        preflight.check_recipe(recipe, note=notes.append, fetch=False)

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from latentsync_ray.cli.dub import print_summary
-from latentsync_ray.cli.terminal import OUT, size, table
+from latentsync_ray.cli.terminal import OUT, show, size, table
 from latentsync_ray.config import build_job
 from latentsync_ray.progress import make_progress
 
@@ -49,4 +49,4 @@ def demo(
         shown = path.relative_to(here) if path.is_relative_to(here) else path
         written.add_row(escape(str(shown)), size(sum(file.stat().st_size for file in files)), what)
     OUT.print()
-    OUT.print(written)
+    show(written)

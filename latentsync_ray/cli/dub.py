@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.markup import escape
 
+from latentsync_ray import redact
 from latentsync_ray.cli.terminal import ERR, OUT, duration
 from latentsync_ray.config import Cluster, Recipe, build_job, load_job
 from latentsync_ray.progress import make_progress
 from latentsync_ray.registry import DETECTORS
+from latentsync_ray.types import Device
 
 if TYPE_CHECKING:
     from latentsync_ray.driver import Summary
@@ -19,12 +21,13 @@ __all__ = ["lipsync", "print_summary", "run"]
 
 
 _RECIPE, _CLUSTER = Recipe(), Cluster()
+_DEVICES = get_args(Device)
 
 
 def lipsync(
     video: Annotated[str, typer.Argument(metavar="VIDEO", help="Video with a face: a path or URI.")],
     audio: Annotated[str, typer.Argument(metavar="AUDIO", help="The speech it shall say: sound, or a video with sound.")],
-    output: Annotated[str, typer.Argument(metavar="OUT", help="The MP4 to write: a path or URI.")],
+    output: Annotated[str, typer.Argument(metavar="OUT", help="The MP4 to write: a path or URI that ends in .mp4.")],
     model: Annotated[str, typer.Option(help="A name from 'latentsync-ray models', or a folder or URI.")] = _RECIPE.model,
     steps: Annotated[int, typer.Option(help="Denoising steps; time grows with them.")] = _RECIPE.steps,
     guidance_scale: Annotated[
@@ -37,14 +40,19 @@ def lipsync(
     fps: Annotated[
         str, typer.Option(metavar="N|source", help="Output frames per second; 'source' keeps the video's own, models know 25.")
     ] = str(_RECIPE.fps),
-    detector: Annotated[str, typer.Option(metavar="|".join(DETECTORS), help="What finds the face.")] = _RECIPE.detector,
+    detector: Annotated[
+        str, typer.Option(metavar="|".join(DETECTORS), help="What finds the face.", autocompletion=lambda: list(DETECTORS))
+    ] = _RECIPE.detector,
     paste: Annotated[
         str, typer.Option(metavar="mask|crop", help="Replace what the model generated, or the whole crop as the official code.")
     ] = _RECIPE.paste,
-    device: Annotated[str, typer.Option(metavar="auto|cuda|mps|cpu", help="Where the model runs.")] = _CLUSTER.device,
+    device: Annotated[
+        str, typer.Option(metavar="|".join(_DEVICES), help="Where the model runs.", autocompletion=lambda: list(_DEVICES))
+    ] = _CLUSTER.device,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other field of the recipe, e.g. --set crf=14.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Lip-sync one video to one speech, in this process (no Ray)."""
     recipe = {"model": model, "steps": steps, "guidance_scale": guidance_scale, "seed": seed, "loop_mode": loop_mode}
@@ -55,6 +63,7 @@ def lipsync(
     from latentsync_ray import local
     from latentsync_ray.model.source import find_spec
 
+    local.check_output(video, audio, output, overwrite=force)
     note = find_spec(job.recipe.model).note
     progress = make_progress()
     progress.start(1, 0)
@@ -67,6 +76,7 @@ def lipsync(
             output,
             recipe=job.recipe,
             device=job.cluster.device,
+            overwrite=force,
             on_part=lambda part: progress.frames(part.stop - part.start),
         )
         progress.clip(record)
@@ -81,7 +91,7 @@ def lipsync(
 
 
 def run(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The job, a YAML file; configs/ holds examples.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The job, a YAML file; 'latentsync-ray init' writes one.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Override values of the job, e.g. recipe.steps=10.")
     ] = None,
@@ -120,4 +130,4 @@ def print_summary(summary: Summary) -> None:
     if summary.frames:
         rate = summary.frames / max(summary.seconds, 1e-9)
         OUT.print(f"{summary.frames} frames in {duration(summary.seconds)}, {rate:.1f} frames/s")
-    OUT.print(f"[dim]more: latentsync-ray report {escape(summary.output)}[/]", soft_wrap=True)
+    OUT.print(f"[dim]more: latentsync-ray report {escape(redact.shown(summary.output))}[/]", soft_wrap=True)

@@ -10,15 +10,14 @@ from rich.markup import escape
 
 from latentsync_ray.cli.terminal import ERR, OUT
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.extras import install_command
 
 __all__ = ["price", "serve", "serve_key"]
-
-_MISSING = "the server needs more packages, those of the extra 'serve': pip install '.[serve]' in a checkout"
 
 
 def serve(
     config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG", help="Settings, a YAML file; see configs/serve.yaml.")
+        Path | None, typer.Argument(metavar="CONFIG", help="Settings, a YAML file; 'latentsync-ray init serve' writes one.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
@@ -50,7 +49,7 @@ def serve(
         from latentsync_ray.serve.settings import load_settings
         from latentsync_ray.serve.web import check_port, listen
     except ImportError as error:
-        raise ConfigError(f"{_MISSING} ({error.name} is not installed)") from error
+        raise _missing(error) from error
     from latentsync_ray.model.source import find_spec, locate
 
     settings = load_settings(config, folder=folder)
@@ -121,7 +120,7 @@ def serve_key(
         from latentsync_ray.serve.server import Server
         from latentsync_ray.serve.settings import Key, hash_key, load_settings
     except ImportError as error:
-        raise ConfigError(f"{_MISSING} ({error.name} is not installed)") from error
+        raise _missing(error) from error
 
     if remove and print_only:
         raise ConfigError("--remove is for keys in the database, and --print-only leaves it alone: choose one")
@@ -152,3 +151,7 @@ def price(
     from latentsync_ray.serve.settings import load_settings
 
     OUT.print(f"${load_settings(config).tariff.cost(seconds):.4g}")
+
+
+def _missing(error: ImportError) -> ConfigError:
+    return ConfigError(f"the server needs packages that are not installed ({error.name}): {install_command('serve')}")

@@ -4,13 +4,40 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 
-__all__ = ["ERR", "OUT", "duration", "size", "table"]
+__all__ = ["ERR", "OUT", "duration", "show", "size", "table"]
 
-OUT = Console(highlight=False)
-ERR = Console(stderr=True, highlight=False)
+_ENDLESS = 1_000_000
+
+
+class _Console(Console):
+    """Wraps lines for terminals only: in a pipe or a file each row stays one line, for grep and its like."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        known = super().size
+        return known if self.is_terminal else ConsoleDimensions(_ENDLESS, known.height)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
+
+
+OUT = _Console(highlight=False)
+ERR = _Console(stderr=True, highlight=False)
+
+
+def show(shown: Table) -> None:
+    """Print a table; without the blanks that fill its last column, unless it is for a terminal."""
+    if OUT.is_terminal:
+        OUT.print(shown)
+        return
+    with OUT.capture() as captured:
+        OUT.print(shown)
+    for line in captured.get().splitlines():
+        OUT.print(line.rstrip(), markup=False)
 
 
 def table(*columns: str, title: str | None = None) -> Table:

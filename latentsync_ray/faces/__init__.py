@@ -17,6 +17,9 @@ class Detector(Protocol):
 
     ``interval``: look at every that many frames and follow the face optically between them; 1 means to look at every frame and
     to take the points as they come.
+
+    A class may have a static method ``check()`` that raises ConfigError for what is missing on this machine: drivers call it
+    before work starts.
     """
 
     interval: int

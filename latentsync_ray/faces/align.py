@@ -10,10 +10,51 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-__all__ = ["OUTSIDE", "OfficialBias", "affine", "crop_box", "crop_face", "crop_size", "template"]
+__all__ = [
+    "OUTSIDE",
+    "OfficialBias",
+    "affine",
+    "crop_box",
+    "crop_face",
+    "crop_size",
+    "of_stored_pixels",
+    "square_pixels",
+    "template",
+]
 
 OUTSIDE = 127
 """Grey level of crop pixels that lie outside the frame."""
+
+_FLATTEST = 4
+"""Pixels that are said to be wider or taller than this are taken for square: no format has such, so the header is damaged."""
+
+
+def square_pixels(picture: np.ndarray, aspect: float) -> np.ndarray:
+    """A uint8 (H, W, 3) picture as it is shown: stretched along one side where its pixels are not square.
+
+    ``aspect`` is width over height of a pixel. Faces are found and aligned in such pictures, since they know circles from eggs.
+    """
+    height, width = picture.shape[:2]
+    size = _shown(width, height, aspect)
+    return picture if size == (width, height) else cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+
+
+def of_stored_pixels(matrix: np.ndarray, aspect: float, *, size: tuple[int, int]) -> np.ndarray:
+    """The affine for stored pictures of ``size`` (width, height), given that for the same ones after ``square_pixels``."""
+    width, height = _shown(*size, aspect)
+    if (width, height) == size:
+        return matrix
+    scale = np.array([width / size[0], height / size[1]])
+    stored = matrix.astype(np.float64)
+    stored[:, 2] += stored[:, :2] @ ((scale - 1) / 2)  # pixel centres are whole numbers
+    stored[:, :2] *= scale
+    return stored.astype(np.float32)
+
+
+def _shown(width: int, height: int, aspect: float) -> tuple[int, int]:
+    if not 1 / _FLATTEST <= aspect <= _FLATTEST:
+        return width, height
+    return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
 
 def crop_size(resolution: int) -> tuple[int, int]:

@@ -91,11 +91,21 @@ def _repainted(face: np.ndarray, affine: np.ndarray, box: _Box) -> np.ndarray:
     """The patch of what the model generated."""
     if face.dtype != np.uint8:
         face = np.clip(np.rint(face * 127.5 + 127.5), 0, 255).astype(np.uint8)
-    crop, zoom = crop_size(len(face)), np.sqrt(np.linalg.det(affine[:, :2]))
+    crop, (across, down) = crop_size(len(face)), _zooms(affine)
     # First to the size it has in the frame: sampling a larger picture at fewer points would alias and shimmer.
-    size = max(1, round(crop[0] / zoom)), max(1, round(crop[1] / zoom))
+    size = max(1, round(crop[0] / across)), max(1, round(crop[1] / down))
     weight = cv2.resize(_feathered(len(face)), size, interpolation=cv2.INTER_LINEAR)
     return _warp(_weighted(_resize(face, size), weight), affine, crop, box)
+
+
+def _zooms(affine: np.ndarray) -> tuple[float, float]:
+    """Crop px per frame px, along the crop's width and its height: equal unless the frame's pixels are not square."""
+    linear = affine[:, :2]
+    if np.linalg.cond(linear) < 1.001:  # a similarity, but for rounding
+        zoom = np.sqrt(np.linalg.det(linear))
+        return zoom, zoom
+    across, down = np.linalg.norm(np.linalg.inv(linear), axis=0)
+    return 1 / across, 1 / down
 
 
 def _whole_crop(face: np.ndarray, affine: np.ndarray, box: _Box) -> np.ndarray:

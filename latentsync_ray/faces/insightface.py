@@ -1,7 +1,8 @@
 """The official detector: InsightFace's 106 landmarks, for parity with LatentSync's own alignment.
 
-Needs the extra ``latentsync-ray[insightface]`` and, on first use, a download of the model pack ``buffalo_l`` into InsightFace's
-own folder. The licence of InsightFace's models allows non-commercial research only.
+Needs the extra ``latentsync-ray[insightface]``, InsightFace itself (installed by a command of its own, see ``pyproject.toml``)
+and, on first use, a download of the model pack ``buffalo_l`` into InsightFace's own folder. The licence of InsightFace's models
+allows non-commercial research only.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from latentsync_ray.errors import ConfigError
+from latentsync_ray.errors import ConfigError, WeightsNotFound
+from latentsync_ray.extras import install_command
 from latentsync_ray.faces import Box
 
 __all__ = ["InsightFaceDetector", "triple_of_landmarks"]
 
 _GROUPS = ([43, 48, 49, 50, 51], [101, 102, 103, 104, 105], [74, 77, 83, 86])
 """Image-left brow, image-right brow and nose in the 2d106 layout."""
+_INSTALL_ITSELF = "pip install --no-deps 'insightface>=2,<3'"
+"""With what it declares, pip would add a second build of OpenCV over ours."""
 _LEAST_SCORE = 0.5
 _LEAST_WIDTH, _LEAST_HEIGHT = 50, 80
 """Smaller boxes (px) are ignored, as in the official code."""
@@ -36,10 +40,15 @@ class InsightFaceDetector:
     """Finds faces with ``buffalo_l`` at 512 x 512, as the official code does, in every frame.
 
     The model licence is non-commercial. Runs on the GPU if onnxruntime can. Raises ConfigError when InsightFace is not
-    installed.
+    installed, WeightsNotFound when its models are not there and cannot be downloaded.
     """
 
     interval = 1
+
+    @staticmethod
+    def check() -> None:
+        """Raise ConfigError when InsightFace is not installed; its models are downloaded with the first detector."""
+        _import()
 
     def __init__(self, app: Any = None) -> None:
         """``app`` is a prepared ``FaceAnalysis``; by default one is made, with its models downloaded if need be."""
@@ -58,18 +67,29 @@ class InsightFaceDetector:
         return np.array([triple for _, triple in usable], np.float32).reshape(-1, 3, 2)
 
 
-def _face_analysis() -> Any:
+def _import() -> Any:
     try:
         from insightface.app import FaceAnalysis  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
             f'the detector "insightface" needs packages that are not installed ({error.name}): '
-            "in a checkout, pip install '.[insightface]'; its models are licensed for non-commercial research only"
+            f"{install_command('insightface')} && {_INSTALL_ITSELF}; its models are licensed for non-commercial research only"
         ) from error
-    app = FaceAnalysis(
-        allowed_modules=["detection", "landmark_2d_106"],
-        name="buffalo_l",
-        providers=["CUDAExecutionProvider", "CPUExecutionProvider"],
-    )
+    return FaceAnalysis
+
+
+def _face_analysis() -> Any:
+    kind = _import()
+    try:
+        app = kind(
+            allowed_modules=["detection", "landmark_2d_106"],
+            name="buffalo_l",
+            providers=["CUDAExecutionProvider", "CPUExecutionProvider"],
+        )
+    except OSError as error:  # those of requests are
+        raise WeightsNotFound(
+            f"InsightFace's models buffalo_l cannot be downloaded ({type(error).__name__}): unpack buffalo_l.zip of its "
+            "releases on GitHub into ~/.insightface/models/buffalo_l on this machine"
+        ) from error
     app.prepare(ctx_id=0, det_size=(512, 512))
     return app

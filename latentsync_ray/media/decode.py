@@ -17,6 +17,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from latentsync_ray.errors import UnreadableVideo
+from latentsync_ray.media.deinterlace import BEFORE, deinterlaced
 from latentsync_ray.media.index import VideoIndex
 from latentsync_ray.media.source import decode_packet, open_media, video_stream
 
@@ -97,13 +98,15 @@ class Picture:
 def read_frames(path: Path, index: VideoIndex, rows: np.ndarray) -> Iterator[tuple[int, Picture]]:
     """Decode the source frames ``rows`` (int32, non-decreasing) and yield (row, picture) once per distinct row, in order.
 
+    Pictures of interlaced streams are deinterlaced.
+
     A frame that cannot be decoded is replaced by the nearest earlier picture (at the very start of a file, the first one) and
     marked ``corrupt``; so are pictures that the decoder had to conceal. Raises UnreadableVideo when nothing decodes.
     """
     wanted = deque(np.unique(rows).tolist())
     converter = VideoReformatter()  # one for all pictures: setting it up takes four times as long as converting 1080p
     held: Picture | None = None
-    for row, frame in _frames_before(path, index, wanted[0]) if wanted else ():
+    for row, frame in _whole_frames(path, index, wanted[0]) if wanted else ():
         picture = Picture(frame, index, converter=converter, corrupt=frame.is_corrupt)
         while wanted and wanted[0] < row:
             yield wanted.popleft(), (held or picture).as_corrupt()
@@ -118,6 +121,12 @@ def read_frames(path: Path, index: VideoIndex, rows: np.ndarray) -> Iterator[tup
                 f"{path.name}: no {index.codec} frame can be decoded from frame {row} on; the file is damaged"
             )
         yield row, held.as_corrupt()
+
+
+def _whole_frames(path: Path, index: VideoIndex, row: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    if index.fields is None:
+        return _frames_before(path, index, row)
+    return deinterlaced(_frames_before(path, index, max(row - BEFORE, 0)), row, order=index.fields)
 
 
 def _frames_before(path: Path, index: VideoIndex, row: int) -> Iterator[tuple[int, av.VideoFrame]]:

@@ -17,6 +17,7 @@ __all__ = ["frame_grid", "repeat"]
 def frame_grid(index: VideoIndex, fps: Fraction, rule: Literal["near", "cli"]) -> np.ndarray:
     """Source frame (display order) of each output frame at a constant ``fps``: int32 (n,), non-decreasing, n >= 1.
 
+    Time begins with the container's earliest stream; pictures that begin later have their first one shown until then.
     ``near`` does as FFmpeg's ``fps`` filter: each source frame is moved to the nearest slot, and a slot shows the last frame
     moved to it or before it. ``cli`` does as ``ffmpeg -r``, which decides frame by frame how often to write it, and is later.
     """
@@ -38,8 +39,8 @@ def repeat(grid: np.ndarray, count: int, loop_mode: LoopMode) -> np.ndarray:
 def _near(ticks: list[int], durations: list[int], time_base: Fraction, fps: Fraction) -> np.ndarray:
     slots = [_round(tick * time_base * fps) for tick in ticks]
     end = _round((ticks[-1] + durations[-1]) * time_base * fps)
-    shown = np.arange(slots[0], max(end, slots[0] + 1))
-    return np.searchsorted(slots, shown, side="right") - 1
+    shown = np.arange(max(end, slots[0] + 1))
+    return np.maximum(np.searchsorted(slots, shown, side="right") - 1, 0)
 
 
 def _cli(ticks: list[int], durations: list[int], time_base: Fraction, fps: Fraction) -> list[int]:

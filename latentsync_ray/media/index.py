@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses as dc
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 
 from latentsync_ray.media.colour import Colour
 
-__all__ = ["VideoIndex"]
+__all__ = ["FieldOrder", "VideoIndex"]
+
+FieldOrder = Literal["tff", "bff", "auto"]
+"""Which field of an interlaced picture is shown first: top, bottom, or as each picture says."""
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,6 +50,8 @@ class VideoIndex:
     """Whether it is mirrored left to right after that."""
     pixel_aspect: Fraction = Fraction(1)
     """Width over height of one displayed pixel."""
+    fields: FieldOrder | None = None
+    """Of an interlaced stream, whose pictures are deinterlaced as they are read; None for a progressive one."""
 
     def __len__(self) -> int:
         return len(self.pts)

@@ -17,8 +17,8 @@ import av
 from av.container import InputContainer, OutputContainer
 
 from latentsync_ray.errors import MixedParts, UnreadableAudio, UnreadableVideo
-from latentsync_ray.media.audio import decoded, resampled
-from latentsync_ray.media.source import audio_stream, open_media
+from latentsync_ray.media.audio import decoded, lateness, resampled
+from latentsync_ray.media.source import audio_stream, open_media, picture_clock
 
 __all__ = ["Joined", "join_parts", "verify"]
 
@@ -36,13 +36,16 @@ class Joined:
     duration: float
     """Seconds of the video stream."""
     bytes: int
+    sound_start: Fraction
+    """When the sound track begins, in seconds of the clip: later than 0 where AAC is copied that begins late."""
 
 
 def join_parts(parts: Sequence[bytes | Path], audio: Path, output: Path, *, fps: Fraction) -> Joined:
     """Concatenate ``parts`` (made by ``encode_part`` with equal settings), add the sound of ``audio``, write MP4 to ``output``.
 
     Pictures are copied bit for bit, and so is AAC; other audio is encoded to AAC once, at its own rate and channels where AAC
-    has them. Both streams start at 0; the header comes first (faststart).
+    has them. Both streams start at 0; only AAC from a video whose sound begins late starts later, by an edit list (ISO/IEC
+    14496-12, 8.6.6), where other late sound is preceded by silence. The header comes first (faststart).
 
     Raises MixedParts when parts are unreadable, incomplete or have different headers; UnreadableAudio without usable audio.
     """
@@ -56,25 +59,33 @@ def join_parts(parts: Sequence[bytes | Path], audio: Path, output: Path, *, fps:
             raise ValueError("there are no parts to join")
         if first_sound is None:
             raise UnreadableAudio(f"{audio.name}: nothing in its audio stream can be used")
-        frames = 0
+        frames, sound_start = 0, max(Fraction(0), (first_sound.pts or 0) * first_sound.time_base)
         for packet in heapq.merge(chain([first_picture], pictures), chain([first_sound], sound), key=_decode_time):
             frames += isinstance(packet.stream, av.VideoStream)
             container.mux(packet)
-    return Joined(frames=frames, duration=float(frames / fps), bytes=output.stat().st_size)
+    return Joined(frames=frames, duration=float(frames / fps), bytes=output.stat().st_size, sound_start=sound_start)
 
 
-def verify(path: Path, frames: int) -> None:
-    """Check a joined file before it is published: it opens, has ``frames`` video packets and some audio, and both start at 0.
+def verify(path: Path, frames: int, *, sound_start: Fraction = Fraction(0)) -> None:
+    """Check a joined file before it is published: it opens, has ``frames`` video packets from 0 on, and sound in its place.
 
     Raises RuntimeError that says what is wrong: a file that fails was damaged after it was written, or shows a bug.
     """
     with open_media(path, UnreadableVideo) as container:
-        starts = {stream.type: stream.start_time for stream in container.streams}
+        # (start, precision): the edit list counts 1/90000 s, less than a sample.
+        starts = {
+            stream.type: ((stream.start_time or 0) * (stream.time_base or 0), stream.time_base or 0)
+            for stream in container.streams
+        }
         counts = Counter(packet.stream.type for packet in container.demux() if packet.size)
     if counts["video"] != frames or not counts["audio"]:
         raise RuntimeError(f"{path}: {counts['video']} video and {counts['audio']} audio packets, expected {frames} and some")
-    if any(starts.values()):
-        raise RuntimeError(f"{path}: its streams start at {starts} instead of 0")
+    (pictures, _), (sound, sample) = starts["video"], starts["audio"]
+    if pictures or abs(sound - sound_start) > (sample if sound_start else 0):
+        raise RuntimeError(
+            f"{path}: its pictures start at {float(pictures):.4f} s instead of 0, or its sound at {float(sound):.4f} s "
+            f"instead of {float(sound_start):.4f}"
+        )
 
 
 def _pictures(parts: Sequence[bytes | Path], out: OutputContainer, *, fps: Fraction) -> Iterator[av.Packet]:
@@ -107,7 +118,7 @@ def _pictures(parts: Sequence[bytes | Path], out: OutputContainer, *, fps: Fract
 
 
 def _sound(audio: Path, out: OutputContainer) -> Iterator[av.Packet]:
-    """AAC packets from 0 on; the first one brings its stream into ``out``."""
+    """AAC packets, in place; the first one brings its stream into ``out``."""
     with open_media(audio, UnreadableAudio) as container:
         stream = audio_stream(container, audio.name)
         yield from (_copied if stream.codec_context.name == "aac" else _encoded)(container, stream, out)
@@ -117,12 +128,15 @@ def _copied(container: InputContainer, stream: av.AudioStream, out: OutputContai
     """AAC packets as they are, one after another in samples: decoding ignores gaps in the source's clock, and so does this."""
     track = out.add_stream_from_template(stream)
     rate, step = stream.codec_context.sample_rate, stream.codec_context.frame_size or 1024
+    zero = picture_clock(container)
     position: int | None = None
     for packet in container.demux(stream):
         if not packet.size or packet.time_base is None:
             continue
         if position is None:
-            position = -_priming(packet, rate)
+            priming = _priming(packet, rate)
+            start = (packet.pts or 0) * packet.time_base + Fraction(priming, rate)
+            position = round(lateness(start, zero) * rate) - priming
         own = (packet.duration or 0) * packet.time_base * rate
         packet.pts = packet.dts = position
         packet.duration = int(own) if 0 < own < step and own.denominator == 1 else step  # the last one may end early
@@ -133,9 +147,9 @@ def _copied(container: InputContainer, stream: av.AudioStream, out: OutputContai
 
 def _priming(first: av.Packet, rate: int) -> int:
     """How many samples at the start only prime the decoder and are not played."""
-    if first.time_base.denominator % rate == 0:  # MP4: they stand at negative times
-        return max(0, round(-(first.pts or 0) * first.time_base * rate))
-    if first.has_sidedata("skip_samples"):  # Matroska counts in milliseconds, but says how many to skip (u32, little-endian)
+    if first.time_base.denominator % rate == 0 and (first.pts or 0) < 0:  # MP4: they stand at negative times
+        return round(-(first.pts or 0) * first.time_base * rate)
+    if first.has_sidedata("skip_samples"):  # elsewhere the demuxer says how many to skip (u32, little-endian)
         return int.from_bytes(bytes(first.get_sidedata("skip_samples"))[:4], "little")
     return 0
 
@@ -148,7 +162,8 @@ def _encoded(container: InputContainer, stream: av.AudioStream, out: OutputConta
     track.layout = layout
     # 96 kb/s per channel is transparent for speech; AAC holds at most 6144 bits per 1024 samples of a channel.
     track.bit_rate = min(96_000, 5 * rate) * track.codec_context.channels
-    for frame in resampled(decoded(container, stream), sample_format="fltp", layout=layout, rate=rate):
+    frames, zero = decoded(container, stream), picture_clock(container)
+    for frame in resampled(frames, sample_format="fltp", layout=layout, rate=rate, zero=zero):
         yield from track.encode(frame)
     yield from track.encode(None)
 

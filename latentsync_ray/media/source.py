@@ -1,7 +1,7 @@
 """Opening media files safely, and probing what is in them.
 
 Every read of a media file goes through ``open_media``: only local files, only ordinary containers. Playlists, concat scripts,
-SDP and image sequences are refused, because their demuxers open what the file's text points at. Decodes one picture at most.
+SDP and image sequences are refused, because their demuxers open what the file's text points at. Decodes a few pictures at most.
 """
 
 from __future__ import annotations
@@ -22,13 +22,28 @@ from av.stream import Disposition
 
 from latentsync_ray.errors import ClipError, InputNotFound, TooLarge, UnreadableAudio, UnreadableVideo
 from latentsync_ray.media.colour import BT709, UNSPECIFIED, Colour
-from latentsync_ray.media.index import VideoIndex
+from latentsync_ray.media.index import FieldOrder, VideoIndex
 
-__all__ = ["AudioInfo", "audio_stream", "decode_packet", "open_media", "probe_audio", "probe_video", "video_stream"]
+__all__ = [
+    "AudioInfo",
+    "audio_stream",
+    "decode_packet",
+    "open_media",
+    "picture_clock",
+    "probe_audio",
+    "probe_video",
+    "video_stream",
+]
 
 _CONTAINERS = "mov,matroska,mpegts,mpeg,avi,flv,asf,ogg,wav,w64,mp3,aac,flac,aiff,caf,amr,au"
 _PIXELS_OF_AUDIO = 1 << 24
 """Cover art in audio files is never decoded; this only bounds what FFmpeg may allocate while it looks at a file."""
+
+_LOOKED_AT = 8
+"""Pictures at the start that are decoded: one of them flagged as interlaced makes the stream so. Streams that mix (MBAFF, PAFF,
+soft telecine) often begin with pictures that are not flagged; a progressive picture loses little by being deinterlaced."""
+_FIELD_ORDERS: dict[int, FieldOrder] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
+"""AVFieldOrder -> the field shown first."""
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +114,15 @@ def audio_stream(container: InputContainer, name: str) -> av.AudioStream:
     return stream
 
 
+def picture_clock(container: InputContainer) -> Fraction | None:
+    """When a container with moving pictures starts, in seconds of its clock: the zero of its sound, which may begin late.
+
+    None for a pure audio file, whose zero is its own first sample.
+    """
+    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    return Fraction(container.start_time or 0, av.time_base) if moving else None
+
+
 def probe_audio(path: Path) -> AudioInfo:
     """What the audio of ``path`` declares, be it an audio file or the sound track of a video. Raises UnreadableAudio."""
     with open_media(path, UnreadableAudio) as container:
@@ -107,7 +131,7 @@ def probe_audio(path: Path) -> AudioInfo:
 
 
 def probe_video(path: Path, *, max_pixels: int, max_seconds: float) -> VideoIndex:
-    """The packet table of the video in ``path``, from one pass over its packets; only the first picture is decoded.
+    """The packet table of the video in ``path``, from one pass over its packets; only the first pictures are decoded.
 
     Raises UnreadableVideo (nothing to decode, or packets end clearly before what the container declares) and TooLarge.
     """
@@ -120,10 +144,14 @@ def probe_video(path: Path, *, max_pixels: int, max_seconds: float) -> VideoInde
         table: dict[int, tuple[int, int, bool]] = {}
         ends: dict[Fraction, int] = {}  # last tick of the streams with that time base
         first: av.VideoFrame | None = None
+        looked_at, interlaced = 0, False
         for packet in container.demux():
             is_ours = packet.stream_index == stream.index
-            if is_ours and first is None:
-                first = next(iter(decode_packet(packet)), None)
+            if is_ours and looked_at < _LOOKED_AT:
+                for picture in decode_packet(packet):
+                    first = first or picture
+                    looked_at += 1
+                    interlaced = interlaced or picture.interlaced_frame
             if packet.pts is None or packet.size == 0 or packet.is_discard:
                 continue
             end = packet.pts + (packet.duration or 0)
@@ -154,7 +182,7 @@ def probe_video(path: Path, *, max_pixels: int, max_seconds: float) -> VideoInde
                 f"{path.name} is cut off: it declares {float(declared):.2f} s and ends at {float(reached):.2f} s; get it again"
             )
         turns, flip = _orientation(first)
-        aspect = stream.codec_context.sample_aspect_ratio or Fraction(1)
+        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
         return VideoIndex(
             pts=np.array(pts, np.int64),
             durations=np.array(durations, np.int64),
@@ -172,6 +200,7 @@ def probe_video(path: Path, *, max_pixels: int, max_seconds: float) -> VideoInde
             turns=turns,
             flip=flip,
             pixel_aspect=1 / aspect if turns % 2 else aspect,
+            fields=_FIELD_ORDERS.get(stream.codec_context.field_order, "auto") if interlaced and first.height >= 4 else None,
         )
 
 

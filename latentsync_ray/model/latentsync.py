@@ -184,7 +184,7 @@ def _device_named(device: Device) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     elif (device == "cuda" and not torch.cuda.is_available()) or (device == "mps" and not torch.backends.mps.is_available()):
-        raise ModelError(f'no {device} device here: set cluster.device to "cpu" or "auto"')
+        raise ModelError(f"there is no {device} device on this machine; as the device, choose auto or cpu")
     return torch.device(device)
 
 

@@ -45,7 +45,7 @@ class DetectorRow:
 
     name: str
     installed: bool
-    licence: Licence
+    licences: tuple[Licence, ...]
 
 
 def describe_models() -> list[ModelRow]:
@@ -68,4 +68,6 @@ def describe_models() -> list[ModelRow]:
 
 def describe_detectors() -> list[DetectorRow]:
     """The named detectors, and whether what they need can be imported."""
-    return [DetectorRow(name, find_module(_DETECTOR_MODULES[name]) is not None, _DETECTOR_LICENCES[name]) for name in DETECTORS]
+    return [
+        DetectorRow(name, find_module(_DETECTOR_MODULES[name]) is not None, (_DETECTOR_LICENCES[name],)) for name in DETECTORS
+    ]

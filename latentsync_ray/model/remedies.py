@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from latentsync_ray import redact
 from latentsync_ray.model.hub import HUB, split_place
 from latentsync_ray.model.specs import MODELS, PUBLISHED, ModelSpec
 
@@ -28,7 +29,8 @@ def by_hand(spec: ModelSpec, folder: str, *, model: bool, vae: bool) -> list[str
 
 def incomplete_folder(spec: ModelSpec, place: str, *, present: Sequence[str], missing: Sequence[str]) -> str:
     """Why a folder with only some of a model's files is not used, and the ways out."""
-    lines = [f"no weights of {spec.name}: {place} holds {', '.join(present)} but not {', '.join(missing)}"]
+    shown = redact.shown(place)
+    lines = [f"no weights of {redact.shown(spec.name)}: {shown} holds {', '.join(present)} but not {', '.join(missing)}"]
     own = [name for name in missing if not name.startswith("vae/")]
     vae = [name.removeprefix("vae/") for name in missing if name.startswith("vae/")]
     if spec.name in MODELS:
@@ -38,7 +40,7 @@ def incomplete_folder(spec: ModelSpec, place: str, *, present: Sequence[str], mi
         lines.append(f"or remove it, to have the model taken from {spec.source}")
     else:
         lines.append(
-            f"put {', '.join(missing)} into {place}" + ("; without vae/ the usual autoencoder is taken" if vae else "")
+            f"put {', '.join(missing)} into {shown}" + ("; without vae/ the usual autoencoder is taken" if vae else "")
         )
     return "\n".join(lines)
 
@@ -46,14 +48,17 @@ def incomplete_folder(spec: ModelSpec, place: str, *, present: Sequence[str], mi
 def nothing_found(spec: ModelSpec, folder: str, *, model: bool, vae: bool, reasons: Sequence[str]) -> str:
     """That a model (or its autoencoder) is not there, why, and how it gets into ``folder``."""
     if model:
-        head = f"no weights of {spec.name} on this machine"
+        head = f"no weights of {redact.shown(spec.name)} on this machine"
     else:
-        head = f"no weights of {spec.name}: {folder} has no vae/, and the usual autoencoder is not on this machine"
+        head = (
+            f"no weights of {redact.shown(spec.name)}: {redact.shown(folder)} has no vae/, and the usual autoencoder is not on "
+            "this machine"
+        )
     if not model or spec.source.startswith(HUB):
         ways = [f"with network: {download_command(spec)}", "by hand, or for a machine without network:"]
         ways += by_hand(spec, folder, model=model, vae=vae)
     else:
-        ways = [f"put {', '.join(_MODEL_NAMES)} into {folder}", *by_hand(spec, folder, model=False, vae=vae)]
+        ways = [f"put {', '.join(_MODEL_NAMES)} into {redact.shown(folder)}", *by_hand(spec, folder, model=False, vae=vae)]
     return "\n".join([head, *reasons, *ways])
 
 
@@ -65,7 +70,7 @@ def published_bytes(place: str, names: Sequence[str] | None = None) -> int:
 
 def _fetch(place: str, names: Sequence[str], into: str) -> str:
     if not place.startswith(HUB):
-        return f"put {', '.join(names)} into {into or place}"
+        return f"put {', '.join(names)} into {redact.shown(into or place)}"
     repository, revision = split_place(place)
     version = f" --revision {revision}" if revision else ""
     return f"hf download {repository} {' '.join(names)}{version}" + (f" --local-dir {shlex.quote(into)}" if into else "")

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from latentsync_ray import storage
+from latentsync_ray import redact, storage
 from latentsync_ray.errors import CheckpointMismatch, ClipError, ConfigError, ModelError, WeightsNotFound
 from latentsync_ray.model.hub import HUB, cached_snapshot, download, hub_errors, page, published_names, size
 from latentsync_ray.model.options import UNetConfig
@@ -218,7 +218,7 @@ def _look(place: str, *layouts: _Roles, reasons: list[str]) -> _Found:
             root = str(cached_snapshot(place, [*names, *_names(_OWN_VAE)]) or "") if place.startswith(HUB) else place
             there = {name: uri for name in names if root and storage.exists(uri := storage.join(root, name))}
         except (OSError, ValueError, ClipError) as error:
-            reason = f"{place}: {str(error).strip().partition(chr(10))[0]}"
+            reason = f"{redact.shown(place)}: {str(error).strip().partition(chr(10))[0]}"
             reasons += [reason] if reason not in reasons else []
             continue
         chosen = {role: next((name for name in names if name in there), "") for role, names in roles.items()}

@@ -99,7 +99,7 @@ MODELS: dict[str, ModelSpec] = {
                     "weights",
                     "openrail++",
                     "huggingface.co/ByteDance/LatentSync-1.6",
-                    note="read in a copy of that page, huggingface.co/lzphillipp/comfyui-models, checkpoints/README.md",
+                    note="read in a copy of that page: huggingface.co/lzphillipp/comfyui-models, checkpoints/README.md",
                 ),
                 *_OFFICIAL_PARTS,
             ),

@@ -98,7 +98,7 @@ class Records:
     def left(self, clip_ids: pa.ChunkedArray, *, retry_failed: bool = False) -> np.ndarray:
         """Indices, int64 (n,), of the clips that have to be made: those without a row, and those whose error may pass.
 
-        ``retry_failed`` adds those that failed for a reason in their data. Old rows of clips that are made again are taken out.
+        ``retry_failed`` adds those that failed for a reason in their data.
         """
         codes = self.codes(clip_ids)
         again = _pc.is_in(codes, pa.array(_TRANSIENT))
@@ -107,8 +107,11 @@ class Records:
             again = _pc.or_(again, _pc.is_in(clip_ids, outdated))
         failed = _pc.not_equal(_pc.fill_null(codes, ""), "")
         again = failed if retry_failed else _pc.and_(failed, again)
-        self._take_out(clip_ids.filter(again))
         return np.flatnonzero(_pc.or_(_pc.is_null(codes), again).to_numpy())
+
+    def reopen(self, clip_ids: pa.ChunkedArray) -> None:
+        """Take out the rows of clips that are made again."""
+        self._take_out(clip_ids.filter(self.codes(clip_ids).is_valid()))
 
     def kept_for_another_run(self) -> set[str]:
         """The clips that failed for a reason that may pass: the next run tries them by itself."""

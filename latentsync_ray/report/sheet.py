@@ -5,30 +5,32 @@ Knows how to draw cards; which source frame a result frame shows is the media ro
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.compute
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from latentsync_ray.config import Recipe
-from latentsync_ray.errors import ClipError, ConfigError
+from latentsync_ray.errors import ClipError, ConfigError, InputNotFound
 from latentsync_ray.media.decode import read_frames
 from latentsync_ray.media.grid import frame_grid, repeat
 from latentsync_ray.media.index import VideoIndex
 from latentsync_ray.media.source import probe_video
 from latentsync_ray.records import read_records
-from latentsync_ray.storage import fetch
+from latentsync_ray.report.choice import RULE, choose
+from latentsync_ray.report.lettering import draw_text, shorten, text_width, wrap
+from latentsync_ray.report.picture import check_name, save
+from latentsync_ray.storage import fetch, join
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["contact_sheet", "draw_sheet"]
 
-_pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
-_COLUMNS = ["clip_id", "status", "error_code", "error", "video", "audio", "output", "frames", "fps", "duration", "loop_mode"]
+_COLUMNS = [
+    *("clip_id", "status", "error_code", "error", "video", "audio", "output", "output_path"),
+    *("frames", "fps", "duration", "loop_mode", "sync_correlation"),
+]
 _WIDTH, _MARGIN, _GAP, _SEAM, _RADIUS = 1600, 24, 14, 2, 10
 _INNER = _WIDTH - 4 * _MARGIN
 _PICTURE_HEIGHT = 340
@@ -39,111 +41,176 @@ _TITLE, _BODY, _CAPTION = 26, 20, 16
 _ERROR_LINES = 3
 _BACKGROUND, _CARD, _EMPTY = "#15171c", "#20242c", "#2b313b"
 _TEXT, _QUIET, _GOOD, _BAD = "#f2f4f8", "#9aa4b2", "#5fd38d", "#ff8a80"
+_ANY_PIXELS, _ANY_SECONDS = 1 << 29, 1e9
+"""Limits for clips that are finished: theirs may have been raised above the default. FFmpeg takes no larger ones."""
 
-_Moment = tuple[float, np.ndarray, np.ndarray | None]
-"""Seconds into the clip, the picture before, and the picture after (None when there is no result)."""
+_Moment = tuple[float, np.ndarray | None, np.ndarray | None]
+"""Seconds into the clip, the picture before, and the picture after (None when it is gone, or was never made)."""
 
 
-def contact_sheet(output: str, png: Path, *, rows: int = 12) -> None:
-    """Draw up to ``rows`` clips of ``output`` into a PNG 1600 px wide, each with a few moments before and after.
+def contact_sheet(output: str, picture: Path, *, rows: int = 12) -> None:
+    """Draw up to ``rows`` clips of ``output`` into a PNG, JPEG or WebP 1600 px wide, each with moments before and after.
 
-    Failed clips take a third of the rows at most, unless there are not enough others, and show what they were told. Raises
-    ConfigError when there are no records.
+    Which clips: see ``choose``. Results are looked for in ``output`` first, so that a folder that was moved can be drawn; the
+    file stays under 1 MB. Raises ConfigError when there are no records or the picture's name ends in something else.
     """
-    table = read_records(output, columns=_COLUMNS).sort_by("clip_id")
+    check_name(picture)
+    table = read_records(output, columns=_COLUMNS)
     if len(table) == 0:
         raise ConfigError(f"{output} has no records: run a job with this output first")
-    ok, failed = table.filter(_pc.field("status") == "ok"), table.filter(_pc.field("status") != "ok")
-    failed_rows = min(len(failed), max(rows // 3, rows - len(ok)))
-    shown = [*ok.slice(0, rows - failed_rows).to_pylist(), *failed.slice(0, failed_rows).to_pylist()]
-    title = f"{len(ok)} of {len(table)} clips ok" + (f", {len(shown)} shown" if len(shown) < len(table) else "")
-    draw_sheet([ClipRecord.from_row(row) for row in shown], png, title=title)
+    shown = [ClipRecord.from_row(row) for row in choose(table, rows).to_pylist()]
+    ok = table["status"].to_pylist().count("ok")
+    title = f"{ok} of {len(table)} clips ok" + (f", {len(shown)} shown" if len(shown) < len(table) else "")
+    draw_sheet(shown, picture, title=title, caption=RULE if len(table) > 1 else "", folder=output)
 
 
-def draw_sheet(records: Sequence[ClipRecord], png: Path, *, title: str = "") -> None:
-    """Draw a card for each of these clips into a PNG 1600 px wide; their files have to be where the records say."""
-    cards = [_card(record) for record in records]
-    top = _MARGIN + _TITLE + _MARGIN
+def draw_sheet(
+    records: Sequence[ClipRecord], picture: Path, *, title: str = "", caption: str = "", folder: str | None = None
+) -> None:
+    """Draw a card for each of these clips into a PNG, JPEG or WebP 1600 px wide.
+
+    Their files have to be where the records say; results are looked for in the output ``folder`` first when one is given.
+    Raises ConfigError when the picture's name ends in something else.
+    """
+    check_name(picture)
+    cards = [_card(record, folder) for record in records]
+    top = _MARGIN + _TITLE + _MARGIN + (_CAPTION + _GAP if caption else 0)
     height = top + sum(card.height + _MARGIN for card in cards)
     sheet = Image.new("RGB", (_WIDTH, height), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    draw.text((2 * _MARGIN, _MARGIN), "Before and after", fill=_TEXT, font=_font(_TITLE))
-    draw.text((_WIDTH - 2 * _MARGIN, _MARGIN + 4), title, fill=_QUIET, font=_font(_BODY), anchor="ra")
+    draw_text(draw, (2 * _MARGIN, _MARGIN), "Before and after", size=_TITLE, fill=_TEXT)
+    draw_text(draw, (_WIDTH - 2 * _MARGIN, _MARGIN + 4), title, size=_BODY, fill=_QUIET, right=True)
+    draw_text(draw, (2 * _MARGIN, _MARGIN + _TITLE + _GAP), caption, size=_CAPTION, fill=_QUIET)
     for card in cards:
         sheet.paste(card, (_MARGIN, top))
         top += card.height + _MARGIN
-    png.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(png)
+    save(sheet, picture)
 
 
-def _card(record: ClipRecord) -> Image.Image:
+def _card(record: ClipRecord, folder: str | None) -> Image.Image:
     try:
-        moments, problem = list(_moments(record)), record.error
+        moments, problem = list(_moments(record, folder)), record.error
     except ClipError as error:  # the files may have gone since
         moments, problem = [], record.error or f"cannot be shown: {error}"
-    _, size = _layout(*moments[0][1].shape[:2]) if moments else (0, (0, 0))
-    lines = _wrapped(problem) if problem else []
+    _, size = _layout(*_shape(moments[0])) if moments else (0, (0, 0))
+    lines = wrap(problem, _BODY, _INNER, most=_ERROR_LINES) if problem else []
     header = _GAP + _TITLE + _GAP + len(lines) * (_BODY + 6) + (_GAP // 2 if lines else 0)
     pictures = size[1] + _CAPTION + 2 * _GAP if moments else _GAP
     card = Image.new("RGB", (_WIDTH - 2 * _MARGIN, header + pictures), _BACKGROUND)
     draw = ImageDraw.Draw(card)
     draw.rounded_rectangle((0, 0, card.width - 1, card.height - 1), _RADIUS, fill=_CARD)
-    good = record.status == "ok"
-    facts = f"{record.frames} frames   {record.duration:.1f} s   {record.fps:g} fps" if good else record.error_code
-    draw.ellipse((_MARGIN, _GAP + 9, _MARGIN + 12, _GAP + 21), fill=_GOOD if good else _BAD)
-    draw.text((_MARGIN + 24, _GAP), textwrap.shorten(record.clip_id, 70, placeholder="..."), fill=_TEXT, font=_font(_TITLE))
-    draw.text((card.width - _MARGIN, _GAP + 4), facts, fill=_QUIET if good else _BAD, font=_font(_BODY), anchor="ra")
+    draw.ellipse((_MARGIN, _GAP + 9, _MARGIN + 12, _GAP + 21), fill=_GOOD if record.ok else _BAD)
+    facts = _facts(record)
+    room = _INNER - 24 - text_width(facts, _BODY) - 2 * _GAP
+    draw_text(draw, (_MARGIN + 24, _GAP), shorten(record.clip_id, _TITLE, room), size=_TITLE, fill=_TEXT)
+    right = (card.width - _MARGIN, _GAP + 4)
+    draw_text(draw, right, facts, size=_BODY, fill=_QUIET if record.ok else _BAD, right=True)
     for number, line in enumerate(lines):
-        draw.text((_MARGIN, _GAP + _TITLE + _GAP + number * (_BODY + 6)), line, fill=_BAD, font=_font(_BODY))
+        draw_text(draw, (_MARGIN, _GAP + _TITLE + _GAP + number * (_BODY + 6)), line, size=_BODY, fill=_BAD)
     left = _MARGIN
-    for seconds, before, after in moments:
-        _pair(card, (left, header), size, before, after, seconds)
+    for moment in moments:
+        _pair(card, (left, header), size, moment)
         left += 2 * size[0] + _SEAM + 2 * _GAP
     return card
 
 
-def _pair(
-    card: Image.Image, at: tuple[int, int], size: tuple[int, int], before: np.ndarray, after: np.ndarray | None, seconds: float
-) -> None:
+def _facts(record: ClipRecord) -> str:
+    if record.failed:
+        return record.error_code or "failed"
+    known = [
+        (record.frames, "{} frames"),
+        (record.duration, "{:.1f} s"),
+        (record.fps, "{:g} fps"),
+        (record.sync_correlation, "sync {:.2f}"),
+    ]
+    return "   ".join(text.format(value) for value, text in known if value is not None)
+
+
+def _pair(card: Image.Image, at: tuple[int, int], size: tuple[int, int], moment: _Moment) -> None:
     """Two pictures joined at a seam, with rounded outer corners, and their captions."""
     (width, height), pair = size, Image.new("RGB", (2 * size[0] + _SEAM, size[1]), _EMPTY)
-    for picture, left in ((before, 0), (after, width + _SEAM)):
+    seconds, before, after = moment
+    draw = ImageDraw.Draw(pair)
+    for picture, left, missing in ((before, 0, "source is gone"), (after, width + _SEAM, "no result")):
         if picture is not None:
             pair.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (left, 0))
-    draw = ImageDraw.Draw(pair)
-    if after is None:
-        draw.text((width + _SEAM + width // 2, height // 2), "no result", fill=_QUIET, font=_font(_BODY), anchor="mm")
+        else:
+            middle = left + (width - text_width(missing, _CAPTION)) / 2
+            draw_text(draw, (middle, height / 2 - _CAPTION / 2), missing, size=_CAPTION, fill=_QUIET)
     mask = Image.new("L", pair.size, 0)
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, pair.width - 1, pair.height - 1), _RADIUS, fill=255)
     card.paste(pair, at, mask)
-    captions = ImageDraw.Draw(card)
-    below = at[1] + height + 6
-    captions.text((at[0], below), f"before  {int(seconds) // 60}:{seconds % 60:04.1f}", fill=_QUIET, font=_font(_CAPTION))
-    captions.text((at[0] + width + _SEAM, below), "after", fill=_QUIET, font=_font(_CAPTION))
+    captions, below = ImageDraw.Draw(card), at[1] + height + 6
+    time = f"before  {int(seconds) // 60}:{seconds % 60:04.1f}"
+    draw_text(captions, (at[0], below), time, size=_CAPTION, fill=_QUIET)
+    draw_text(captions, (at[0] + width + _SEAM, below), "after", size=_CAPTION, fill=_QUIET)
 
 
-def _moments(record: ClipRecord) -> Iterator[_Moment]:
+def _moments(record: ClipRecord, folder: str | None) -> Iterator[_Moment]:
     """Moments spread over the clip; raises ClipError when its files cannot be read."""
-    source, index = _probe(record.video)
-    count, _ = _layout(index.height, index.width)
-    if record.status != "ok":
+    if record.failed:
+        source, index = _probe(record.video)
         rows = _spread(len(index), 1)
         pictures = _pictures(source, index, rows)
         for row in rows.tolist():
             yield float((int(index.pts[row]) - int(index.pts[0])) * index.time_base), pictures[row], None
         return
-    rate = Fraction(record.fps).limit_denominator(1001)
-    shown = repeat(frame_grid(index, rate, "near"), record.frames, record.loop_mode or "pingpong")
-    result, result_index = _probe(record.output)
-    frames = _spread(min(record.frames, len(result_index)), count)
-    before, after = _pictures(source, index, shown[frames]), _pictures(result, result_index, frames)
+    result, result_index = _result(record, folder)
+    rate = Fraction(record.fps or result_index.rate).limit_denominator(1001)
+    count, _ = _layout(result_index.height, result_index.width)
+    frames = _spread(len(result_index), count)
+    after = _pictures(result, result_index, frames)
+    before = _before(record, rate, after)
     for frame in frames.tolist():
-        yield float(frame / rate), before[int(shown[frame])], after[frame]
+        yield float(frame / rate), before.get(frame), after[frame]
 
 
-def _probe(uri: str) -> tuple[Path, VideoIndex]:
-    path, limits = fetch(uri), Recipe()
-    return path, probe_video(path, max_pixels=limits.max_pixels, max_seconds=limits.max_seconds)
+def _result(record: ClipRecord, folder: str | None) -> tuple[Path, VideoIndex]:
+    if folder and record.output_path:
+        try:
+            return _probe(join(folder, record.output_path), any_size=True)
+        except InputNotFound:
+            pass  # another folder's record, or one whose clip went elsewhere
+    if record.output is None:
+        raise InputNotFound("the record names no result")
+    return _probe(record.output, any_size=True)
+
+
+def _before(record: ClipRecord, rate: Fraction, after: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """By result frame, what the source shows there; nothing when the source is gone.
+
+    Records do not tell the recipe's ``fps_rule``. Where its two values differ, the pictures tell: but for the mouth, the result
+    shows what the source shows.
+    """
+    try:
+        source, index = _probe(record.video, any_size=True)
+    except ClipError:
+        return {}
+    frames = np.array(sorted(after))
+    choices: list[np.ndarray] = []
+    for rule in ("near", "cli"):
+        shown = repeat(frame_grid(index, rate, rule), int(frames[-1]) + 1, record.loop_mode or "pingpong")[frames]
+        if not any(np.array_equal(shown, other) for other in choices):
+            choices.append(shown)
+    pictures = _pictures(source, index, np.concatenate(choices))
+
+    def difference(shown: np.ndarray) -> float:
+        return sum(_difference(pictures[int(row)], after[int(frame)]) for row, frame in zip(shown, frames, strict=True))
+
+    best = choices[0] if len(choices) == 1 else min(choices, key=difference)
+    return {int(frame): pictures[int(row)] for row, frame in zip(best, frames, strict=True)}
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    height, width = np.minimum(one.shape, other.shape)[:2]  # results are padded to even sizes
+    return float(np.abs(one[:height:2, :width:2].astype(np.int16) - other[:height:2, :width:2]).mean())
+
+
+def _probe(uri: str, *, any_size: bool = False) -> tuple[Path, VideoIndex]:
+    limits = Recipe()
+    pixels, seconds = (_ANY_PIXELS, _ANY_SECONDS) if any_size else (limits.max_pixels, limits.max_seconds)
+    path = fetch(uri)
+    return path, probe_video(path, max_pixels=pixels, max_seconds=seconds)
 
 
 def _pictures(path: Path, index: VideoIndex, rows: np.ndarray) -> dict[int, np.ndarray]:
@@ -155,6 +222,13 @@ def _spread(length: int, count: int) -> np.ndarray:
     return np.unique((np.arange(1, count + 1) * length // (count + 1)).clip(0, length - 1)).astype(np.int32)
 
 
+def _shape(moment: _Moment) -> tuple[int, int]:
+    """Height and width of its pictures in px; those before and after differ by the padding at most."""
+    picture = moment[2] if moment[2] is not None else moment[1]
+    assert picture is not None
+    return picture.shape[:2]
+
+
 def _layout(height: int, width: int) -> tuple[int, tuple[int, int]]:
     """How many moments fill a row with pictures of this shape, and the (width, height) of one in px on the sheet."""
     for count in range(1, _MOST_MOMENTS + 1):
@@ -162,12 +236,3 @@ def _layout(height: int, width: int) -> tuple[int, tuple[int, int]]:
         if across * height <= _PICTURE_HEIGHT * width:
             return count, (across, max(1, round(across * height / width)))
     return _MOST_MOMENTS, (max(1, round(_PICTURE_HEIGHT * width / height)), _PICTURE_HEIGHT)
-
-
-def _wrapped(text: str) -> list[str]:
-    width = int(_INNER / _font(_BODY).getlength("n"))
-    return textwrap.wrap(text, width, max_lines=_ERROR_LINES, placeholder=" ...")
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.extras import install_command
 
 __all__ = ["COMPLETED", "IN_PROGRESS", "IN_QUEUE", "FileRow", "KeyRow", "LogRow", "RequestRow", "SecretRow", "connect"]
 
@@ -128,11 +129,11 @@ def connect(url: str) -> Engine:
         else:
             if parsed.drivername == "postgresql+psycopg" and "connect_timeout" not in parsed.query:
                 parsed = parsed.update_query_dict({"connect_timeout": _CONNECT_SECONDS})
-            engine = create_engine(parsed, pool_pre_ping=True)
+            engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
         _Base.metadata.create_all(engine)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         shown = re.sub(r":[^:@/]*@", ":***@", url)
-        missing = " (in a checkout: pip install '.[postgres]')" if isinstance(error, ModuleNotFoundError) else ""
+        missing = f"; {install_command('postgres')}" if isinstance(error, ModuleNotFoundError) else ""
         raise ConfigError(f"database {shown!r} is not a usable SQLAlchemy URL: {error}{missing}") from error
     except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
@@ -142,7 +143,7 @@ def connect(url: str) -> Engine:
 
 def _sqlite(url: str, path: Path) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": 30})
+    engine = create_engine(url, connect_args={"timeout": 30}, hide_parameters=True)  # errors would quote requests
 
     def prepare(connection: Any, _: Any) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):  # accepted means on disk

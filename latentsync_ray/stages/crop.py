@@ -6,18 +6,17 @@ the frames that a segment shows are decoded again.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 
-from latentsync_ray import storage
+from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
+from latentsync_ray.disk import scratch
 from latentsync_ray.errors import NoFace
-from latentsync_ray.faces.align import OfficialBias, affine, crop_face
+from latentsync_ray.faces.align import OfficialBias, affine, crop_face, of_stored_pixels, square_pixels
 from latentsync_ray.faces.follow import Follower
 from latentsync_ray.media.decode import read_frames
 from latentsync_ray.media.speech import decode_speech, read_speech
@@ -67,15 +66,16 @@ class Crop:
             began = time.perf_counter()
         if len(faceless) == span.segment_count:
             raise NoFace(
-                f"no frame of {span.video} shows a face that the {self.recipe.detector!r} detector finds; the embedded one "
-                "needs a mostly frontal, upright face of at least a twelfth of the picture's shorter side"
+                f"no frame of {redact.shown(span.video)} shows a face that the {self.recipe.detector!r} detector finds; the "
+                "embedded one needs a mostly frontal, upright face of at least a twelfth of the picture's shorter side"
             )
         yield from faceless
 
     def _speech(self, span: Span) -> np.ndarray:
-        with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
-            path = Path(folder) / "speech.raw"
-            decode_speech(storage.fetch(span.audio), path, max_seconds=self.recipe.max_seconds)
+        with scratch() as folder:
+            path = folder / "speech.raw"
+            audio, limit = storage.fetch(span.audio), self.recipe.max_seconds
+            decode_speech(audio, path, max_seconds=limit, channel=span.audio_channel)
             return read_speech(path)  # mapped: it stays readable when the folder goes, and leaves nothing behind
 
 
@@ -94,7 +94,10 @@ class _Aligned:
         self.resolution, self.follower, self.uri, self.recipe = crop.resolution, crop.follower, span.video, crop.recipe
         self.bias = OfficialBias() if crop.recipe.parity else None
         self.affines: dict[int, np.ndarray | None] = {}
+        """Of pictures with square pixels, as are all that are looked at here."""
         self.corrupt: set[int] = set()
+        _, index = open_video(self.uri, self.recipe)
+        self.pixel_aspect, self.size = float(index.pixel_aspect), (index.width, index.height)
         self.row = -1
         self.face: np.ndarray | None = None
         # From the first frame that the clip shows, also when its segments are finished: whose face is followed, and how, must
@@ -106,7 +109,7 @@ class _Aligned:
         """The segment that shows the source frames ``rows``, with its faces, affines and what was found."""
         distinct = np.unique(rows)
         faces = dict(self._forwards(distinct) if distinct[0] >= self.row else self._again(distinct))
-        affines = [self.affines[row] for row in rows.tolist()]
+        affines = [self._stored(self.affines[row]) for row in rows.tolist()]
         found = np.array([each is not None for each in affines])
         nowhere = np.zeros((2, 3), np.float32)
         cut = np.zeros((len(rows) if found.any() else 0, self.resolution, self.resolution, 3), np.uint8)
@@ -122,6 +125,9 @@ class _Aligned:
             found=found,
             corrupt_frames=sum(row in self.corrupt for row in rows.tolist()),
         )
+
+    def _stored(self, known: np.ndarray | None) -> np.ndarray | None:
+        return None if known is None else of_stored_pixels(known, self.pixel_aspect, size=self.size)
 
     def _forwards(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray | None]]:
         """Faces of rows that the pass has yet to reach (or stands at)."""
@@ -157,4 +163,4 @@ class _Aligned:
         for row, picture in read_frames(path, index, rows):
             if picture.corrupt:
                 self.corrupt.add(row)
-            yield row, picture.rgb()
+            yield row, square_pixels(picture.rgb(), self.pixel_aspect)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses as dc
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync_ray import __version__, storage
+from latentsync_ray import __version__, redact, storage
 from latentsync_ray.config import Recipe
+from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InputNotFound, MixedParts
 from latentsync_ray.measure import sync_score
 from latentsync_ray.media.join import join_parts, verify
@@ -46,20 +46,21 @@ class Join:
         fps = Fraction(clip.fps_num, clip.fps_den)
         motion, change = (np.concatenate([getattr(part, each) for part in parts]) for each in ("mouth_motion", "speech_change"))
         correlation, lag = sync_score(motion, change, fps)
-        with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
-            finished = Path(folder) / f"{clip.clip_id}.mp4"
+        with scratch() as folder:
+            finished = folder / f"{clip.clip_id}.mp4"
             try:
                 self._check(parts)
                 joined = join_parts(_fetched(parts), storage.fetch(clip.audio), finished, fps=fps)
             except MixedParts:
                 drop_parts(parts)  # they will not become a clip; another run has to make others
                 raise
-            verify(finished, clip.frame_count)
+            verify(finished, clip.frame_count, sound_start=joined.sound_start)
             published = (sink or self.sink).publish(finished, clip.clip_id)
         record = ClipRecord.of(
             clip,
             status="ok",
-            output=published.uri,
+            **_sources(clip),
+            output=redact.shown(published.uri),
             output_path=storage.relative(published.uri, self.output),
             sha256=published.sha256,
             bytes=published.bytes,
@@ -101,13 +102,18 @@ def _fetched(parts: Sequence[Part]) -> list[Path]:
 def failed_record(row: Row, recipe: Recipe) -> ClipRecord:
     """The record of a clip that failed, from whatever row carries its error: what was asked, and nothing of what was begun."""
     asked = {name: value for name, value in row.to_row().items() if name in _ASKED}
-    return ClipRecord.from_row({**asked, "status": "failed", **_provenance(recipe)})
+    return ClipRecord.from_row({**asked, **_sources(row), "status": "failed", **_provenance(recipe)})
+
+
+def _sources(row: Row) -> dict[str, str]:
+    """The addresses of the inputs, as a record may keep them: whoever reads the table must not get at what they open."""
+    return {name: redact.shown(getattr(row, name)) for name in ("video", "audio")}
 
 
 def _provenance(recipe: Recipe) -> dict[str, object]:
     return {
         "steps": recipe.steps,
-        "model": recipe.model,
+        "model": redact.shown(recipe.model),
         "recipe": recipe.fingerprint(),
         "version": __version__,
         "finished_at": datetime.now(UTC),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -19,9 +18,10 @@ from pydantic import ValidationError
 
 from latentsync_ray import __version__, storage
 from latentsync_ray.config import WINDOW, Recipe
+from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InvalidPair
 from latentsync_ray.media.grid import frame_grid, repeat
-from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech
+from latentsync_ray.media.speech import SAMPLE_RATE, hear_speech, read_speech
 from latentsync_ray.model.mel import audio_step_count, log_mel_peak
 from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.stages.parts import finished_parts
@@ -44,9 +44,9 @@ class Plan:
         video, index = open_video(pair.video, recipe)
         audio = storage.fetch(pair.audio)
         rate = recipe.frame_rate(index.rate)
-        with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
-            samples_path = Path(folder) / "speech.raw"
-            sample_count = decode_speech(audio, samples_path, max_seconds=recipe.max_seconds)
+        with scratch() as folder:
+            samples_path = folder / "speech.raw"
+            sample_count, channel = hear_speech(audio, samples_path, max_seconds=recipe.max_seconds)
             mel_peak = log_mel_peak(read_speech(samples_path))
         frame_count = max(1, round(Fraction(sample_count, SAMPLE_RATE) * rate))
         assert pair.loop_mode is not None
@@ -64,6 +64,8 @@ class Plan:
             height=index.height + index.height % 2,
             audio_steps=audio_step_count(sample_count),
             mel_peak=mel_peak,
+            audio_channel=channel,
+            deinterlaced=index.fields is not None,
         )
         return Span.of(
             clip,

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from latentsync_ray.faces.align import OUTSIDE, OfficialBias, affine, crop_box, crop_face, crop_size, template
+from latentsync_ray.faces.align import (
+    OUTSIDE,
+    OfficialBias,
+    affine,
+    crop_box,
+    crop_face,
+    crop_size,
+    of_stored_pixels,
+    square_pixels,
+    template,
+)
 
 Reader = Callable[[Path], np.ndarray]
 
@@ -91,3 +101,27 @@ def test_crop_box_holds_every_sample_and_grows_with_its_part() -> None:
     assert samples[..., 1].min() >= box[1]
     assert samples[..., 1].max() <= box[3] - 1
     assert wide[2] - wide[0] == pytest.approx(2 * (box[2] - box[0]), abs=8)
+
+
+@pytest.mark.parametrize("aspect", [4 / 3, 16 / 11, 2.0, 0.75, 8 / 9])
+@pytest.mark.parametrize("degrees", [0, 12])
+def test_pixels_that_are_not_square(scene: Callable, pose: Callable, aspect: float, degrees: float) -> None:
+    placed = pose(300, 200, 1.6, degrees)
+    shown = cv2.GaussianBlur(scene(placed), (0, 0), 2)
+    matrix = affine(cv2.transform(np.array([[[202, 95], [245, 95], [223, 121]]], np.float64), placed)[0], 128)
+    stored_size = (round(640 / aspect), 480) if aspect > 1 else (640, round(480 * aspect))
+    stored = cv2.resize(shown, stored_size, interpolation=cv2.INTER_AREA)
+    assert square_pixels(stored, aspect).shape == shown.shape
+    mapped = of_stored_pixels(matrix, aspect, size=stored_size)
+    assert mapped.dtype == np.float32
+    wanted = crop_face(shown, matrix, 128).astype(int)
+    for crop in (crop_face(square_pixels(stored, aspect), matrix, 128), crop_face(stored, mapped, 128)):
+        assert np.abs(crop - wanted).mean() < 1.5
+    assert np.abs(crop_face(stored, matrix, 128) - wanted).mean() > 15
+
+
+@pytest.mark.parametrize("aspect", [1.0, 1.0001, 100.0, 0.01])
+def test_square_pixels_and_absurd_ones_are_left_alone(scene: Callable, aspect: float) -> None:
+    picture, matrix = scene(), np.ones((2, 3), np.float32)
+    assert square_pixels(picture, aspect) is picture
+    assert of_stored_pixels(matrix, aspect, size=(640, 480)) is matrix

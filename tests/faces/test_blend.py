@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from latentsync_ray.faces.align import affine, crop_box, crop_face, crop_size
+from latentsync_ray.faces.align import affine, crop_box, crop_face, crop_size, of_stored_pixels, square_pixels
 from latentsync_ray.faces.blend import PasteMode, _patch, blend_planes, blend_rgb
 from latentsync_ray.faces.mask import keep_mask
 
@@ -154,3 +154,19 @@ def test_a_small_face_does_not_alias() -> None:
     matrix = affine(np.array([[92, 92], [108, 92], [100, 100]]), 512)
     result = blend_rgb(np.full((200, 200, 3), 127, np.uint8), stripes, matrix)
     assert np.abs(result.astype(int) - 127).max() < 12
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("aspect", [2.0, 0.5])
+def test_a_face_pasted_into_flat_pixels_looks_as_in_square_ones(face_in_frame, mode: PasteMode, aspect: float) -> None:
+    frame, triple = face_in_frame
+    size = (320, 480) if aspect > 1 else (640, 240)
+    stored, matrix = cv2.resize(frame, size, interpolation=cv2.INTER_AREA), affine(triple, 128)
+    face = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    face = cv2.resize(face, (128, 128), interpolation=cv2.INTER_CUBIC)
+    pasted = blend_rgb(stored, face, of_stored_pixels(matrix, aspect, size=size), mode=mode)
+    wanted = blend_rgb(square_pixels(stored, aspect), face, matrix, mode=mode)
+    changed = (square_pixels(pasted, aspect) != square_pixels(stored, aspect)).any(-1)
+    expected = (wanted != square_pixels(stored, aspect)).any(-1)
+    assert (changed & expected).sum() > 0.93 * (changed | expected).sum()
+    assert np.abs(square_pixels(pasted, aspect)[expected].astype(int) - wanted[expected]).mean() < 6

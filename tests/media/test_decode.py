@@ -82,6 +82,64 @@ def test_a_single_frame(tmp_path, probe) -> None:
     assert [row for row, _ in read_frames(path, probe(path), np.zeros(3, np.int32))] == [0]
 
 
+def woven(count: int, bottom_first: bool = False) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Interlaced pictures of a pattern that moves fast, and the same as they are at the time of the first field."""
+    wave = 128 + 90 * np.sin(np.arange(96 + 12 * count) / 4)
+    fields = [
+        np.repeat(np.tile(wave[3 * k : 3 * k + 96], (64, 1))[..., None], 3, axis=2).astype(np.uint8) for k in range(2 * count)
+    ]
+    pictures = [first.copy() for first in fields[::2]]
+    for picture, second in zip(pictures, fields[1::2], strict=True):
+        picture[0 if bottom_first else 1 :: 2] = second[0 if bottom_first else 1 :: 2]
+    return pictures, fields[::2]
+
+
+def combs(picture: np.ndarray) -> float:
+    """How much lines differ from the lines around them."""
+    rows = picture[..., 1].astype(float)
+    return float(np.abs(rows[1:-1] - (rows[:-2] + rows[2:]) / 2).mean())
+
+
+INTERLACED = {
+    "top.mp4": {"options": {"crf": "5", "x264-params": "interlaced=1:tff=1:bframes=2"}},
+    "bottom.mp4": {"options": {"crf": "5", "x264-params": "interlaced=1:bff=1"}},
+    "open-gop.ts": {"options": {"crf": "5", "x264-params": "interlaced=1:tff=1:open-gop=1:bframes=3"}},
+    "bottom-mpeg2.ts": {"codec": "mpeg2video", "options": {"flags": "+ildct+ilme", "b": "6M"}},
+}
+
+
+@pytest.mark.parametrize("name", INTERLACED)
+def test_interlaced_pictures_become_whole_ones_wherever_decoding_begins(tmp_path, probe, name: str) -> None:
+    pictures, first_fields = woven(COUNT, bottom_first=name.startswith("bottom"))
+    path = write_clip(tmp_path / name, pictures, **INTERLACED[name])
+    index = probe(path)
+    assert index.fields == ("bff" if name.startswith("bottom") else "tff")
+    whole = read_all(path, index)
+    assert list(whole) == list(range(COUNT))
+    for row in range(1, COUNT - 1):
+        assert combs(whole[row].rgb()) < 0.1 * combs(pictures[row])
+        assert distance(whole[row].rgb(), first_fields[row]) < 3
+    for rows in (*([start, start, start + 1, start + 4] for start in range(COUNT - 4)), [COUNT - 1]):
+        some = dict(read_frames(path, index, np.array(rows, np.int32)))
+        assert all(same(picture, whole[row]) for row, picture in some.items())
+
+
+def test_a_progressive_stream_is_left_alone_and_a_lost_interlaced_picture_is_replaced(tmp_path, probe) -> None:
+    pictures, _ = woven(COUNT)
+    plain = write_clip(tmp_path / "a.mp4", pictures, options={"crf": "5"})
+    assert probe(plain).fields is None
+    assert combs(read_all(plain, probe(plain))[9].rgb()) > 0.9 * combs(pictures[9])
+    path = write_clip(tmp_path / "b.mp4", pictures, gop=1, options={"x264-params": "interlaced=1:tff=1"})
+    whole = read_all(path, probe(path))
+    damage(path, [17])
+    for rows in (np.arange(COUNT), np.arange(17, 22), np.arange(18, 20)):
+        for row, picture in read_frames(path, probe(path), rows):
+            if row == 17:
+                assert picture.corrupt
+            elif row not in (16, 18):  # its neighbours
+                assert same(picture, whole[row])
+
+
 @pytest.mark.parametrize("hflip", [False, True])
 @pytest.mark.parametrize("rotation", [0, 90, 180, -90])
 def test_pictures_stand_upright(tmp_path, probe, rotation: int, hflip: bool) -> None:

@@ -127,10 +127,47 @@ def test_aac_is_copied_bit_for_bit(tmp_path, name: str, rate: int) -> None:
     assert abs(mine.shape[1] - original.shape[1]) < 1024 * (1 + (name != "a.mp4"))
 
 
-def test_a_late_sound_track_starts_at_zero(tmp_path) -> None:
-    source = write_clip(tmp_path / "a.mp4", moving(75), audio=speech_like(3, 44_100), audio_offset=0.7)
-    join_parts(parts_of([75]), source, tmp_path / "out.mp4", fps=FPS)
-    verify(tmp_path / "out.mp4", 75)
+def sound_starts(path: Path) -> tuple[float, float]:
+    """When the audio stream begins, and when its loud part does, as a player shows it."""
+    with opened(path) as container:
+        stream = container.streams.audio[0]
+        declared = float((stream.start_time or 0) * stream.time_base)
+        first = next(container.decode(stream))
+        assert first.time == declared
+    loud = np.abs(pcm(path)[0])
+    return declared, declared + int(np.argmax(loud > 0.3 * loud.max())) / stream.codec_context.sample_rate
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.flv"])
+@pytest.mark.parametrize("late", [0.01, 0.7])
+def test_late_aac_is_copied_and_keeps_its_place(tmp_path, name: str, late: float) -> None:
+    source, output = tmp_path / name, tmp_path / "out.mp4"
+    write_clip(source, moving(75), audio=speech_like(2, 48_000), audio_rate=48_000, audio_offset=late)
+    joined = join_parts(parts_of([75]), source, output, fps=FPS)
+    verify(output, 75, sound_start=joined.sound_start)
+    headers = 7 if name == "a.ts" else 0
+    assert packets(output, "audio") == [packet[headers:] for packet in packets(source, "audio")]
+    with opened(source) as container:
+        shown_first = container.streams.video[0].start_time * container.streams.video[0].time_base
+    begins = sound_starts(source)[1] - float(min(shown_first, sound_starts(source)[0]))
+    assert sound_starts(output)[1] == pytest.approx(begins, abs=0.002)
+    assert begins == pytest.approx(late, abs=0.03)
+    assert [frame.time for frame in video_frames(output)[:2]] == [0, 0.04]
+    if late > 0.5:
+        with pytest.raises(RuntimeError, match=r"its sound at 0\.6\d+ s instead of 0\.0000"):
+            verify(output, 75)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "libopus"])
+def test_other_late_sound_is_preceded_by_silence(tmp_path, codec: str) -> None:
+    source, output = tmp_path / "a.mkv", tmp_path / "out.mp4"
+    sound = speech_like(2, 48_000, 8 if codec == "pcm_s16le" else 1)
+    write_clip(source, moving(75), audio=sound, audio_rate=48_000, audio_codec=codec, audio_offset=0.7)
+    assert join_parts(parts_of([75]), source, output, fps=FPS).sound_start == 0
+    verify(output, 75)
+    declared, begins = sound_starts(output)
+    assert declared == 0
+    assert begins == pytest.approx(0.7, abs=0.003)
 
 
 @pytest.mark.parametrize(
@@ -219,5 +256,5 @@ def test_verify_finds_what_is_wrong(tmp_path, speech: Path) -> None:
     with pytest.raises(RuntimeError, match="0 audio"):
         verify(write_clip(tmp_path / "mute.mp4", moving(5)), 5)
     late = write_clip(tmp_path / "late.mp4", moving(5), offset=0.5, audio=speech_like(1, 44_100))
-    with pytest.raises(RuntimeError, match="start at"):
+    with pytest.raises(RuntimeError, match=r"pictures start at 0\.48"):
         verify(late, 5)

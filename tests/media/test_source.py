@@ -43,6 +43,14 @@ def test_sizes_follow_the_rotation(tmp_path, probe) -> None:
     assert (turned.width, turned.height, turned.coded_size) == (64, 96, (96, 64))
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_the_shape_of_pixels_follows_the_rotation(tmp_path, probe, name: str) -> None:
+    path = write_clip(tmp_path / name, moving(2), pixel_aspect=Fraction(4, 3))
+    assert probe(path).pixel_aspect == Fraction(4, 3)
+    turned = write_clip(tmp_path / "b.mp4", moving(2), pixel_aspect=Fraction(4, 3), rotation=90)
+    assert probe(turned).pixel_aspect == Fraction(3, 4)
+
+
 def test_colour_tags_are_read_and_rgb_becomes_bt709(tmp_path, probe) -> None:
     assert probe(write_clip(tmp_path / "a.mp4", moving(2))).colour == Colour()
     assert probe(write_clip(tmp_path / "b.mp4", moving(2), colour=(1, 9, 9, 16))).colour == Colour(1, 9, 9, 16)

@@ -55,7 +55,7 @@ def test_models_download_fetches_verifies_and_says_how_it_goes(tmp_path: Path) -
     assert lines[0] == "latentsync-1.6: downloading 3.0 MB from huggingface.co/ByteDance/LatentSync-1.6"
     assert any("ByteDance/LatentSync-1.6: 3.0 MB of 3.0 MB, " in line for line in lines), "plain lines where no terminal is"
     assert "\r" not in ended.stderr
-    assert "latentsync-1.6 is complete: " in ended.stdout
+    assert "latentsync-1.6  " in ended.stdout
     assert "as published: unet, whisper" in ended.stdout
     assert not any("syncnet" in path for path in asked), "only what is needed"
     revision = hub.split_place(MODELS["latentsync-1.6"].source)[1]

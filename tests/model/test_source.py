@@ -234,7 +234,7 @@ def test_terms_are_told_with_where_they_are_stated() -> None:
         assert rows[name]["speech encoder"].terms == rows[name]["autoencoder"].terms == "MIT"
     detectors = {row.name: row for row in describe_detectors()}
     assert detectors["embedded"].installed
-    assert detectors["insightface"].licence.terms == "non-commercial research only"
+    assert detectors["insightface"].licences[0].terms == "non-commercial research only"
 
 
 def test_folder_in_transformers_layout(tmp_path: Path, hub: Hub) -> None:

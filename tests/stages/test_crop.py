@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -98,3 +99,35 @@ def test_no_face_in_the_whole_clip_is_an_error_and_in_a_part_is_not(tmp_path: Pa
     rest = [crops for crops in Crop(RECIPE, 128)(half) if len(crops.source_frames)]
     assert rest
     assert not any(crops.found.any() or len(crops.faces) for crops in rest)
+
+
+def test_inverted_stereo_is_heard_like_its_channel(span: Span, tmp_path: Path) -> None:
+    voice = speech_like(3)
+    sounds = {"inverted": np.hstack([voice, -voice]), "plain": np.hstack([voice, voice])}
+    heard = {}
+    for name, samples in sounds.items():
+        audio = write_speech(tmp_path / f"{name}.wav", samples)
+        planned = Plan(RECIPE, str(tmp_path))(Pair(clip_id="a", video=str(assets.demo_video()), audio=str(audio)))
+        heard[name] = (planned.audio_channel, planned.mel_peak, next(Crop(RECIPE, 128)(planned)).mel)
+    assert (heard["inverted"][0], heard["plain"][0]) == (1, None)
+    assert heard["inverted"][1] == heard["plain"][1]
+    assert np.array_equal(heard["inverted"][2], heard["plain"][2])
+
+
+@pytest.mark.parametrize(("stored", "aspect"), [((192, 256), Fraction(4, 3)), ((256, 192), Fraction(3, 4))])
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_faces_of_flat_pixels_are_cut_as_they_are_shown(tmp_path: Path, stored, aspect: Fraction, rotation: int) -> None:
+    frames = portrait(16)
+    square = Plan(RECIPE, str(tmp_path))(pair(write_clip(tmp_path / "square.mp4", frames)))
+    squeezed = [cv2.resize(frame, stored, interpolation=cv2.INTER_AREA) for frame in frames]
+    if rotation:
+        squeezed, aspect = [np.ascontiguousarray(np.rot90(frame, -1)) for frame in squeezed], 1 / aspect
+    flat = Plan(RECIPE, str(tmp_path))(
+        pair(write_clip(tmp_path / "flat.mp4", squeezed, pixel_aspect=aspect, rotation=rotation))
+    )
+    assert (flat.width, flat.height) == stored
+    wanted, found = (next(Crop(RECIPE, 128)(span)) for span in (square, flat))
+    assert found.found.all()
+    assert np.abs(found.faces[:16].astype(int) - wanted.faces[:16]).mean() < 16  # twice as far without
+    to_stored = np.array([[256 / stored[0], 0, 0], [0, 256 / stored[1], 0], [0, 0, 1]])
+    np.testing.assert_allclose(found.affines[0][:, :2], (wanted.affines[0] @ to_stored)[:, :2], atol=0.06)

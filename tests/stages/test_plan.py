@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from make_clips import moving, speech_like, write_clip, write_speech
 
 from latentsync_ray.config import WINDOW, Recipe
 from latentsync_ray.errors import InvalidPair
-from latentsync_ray.stages.plan import part_key, segment_stops, settle
+from latentsync_ray.stages.plan import Plan, part_key, segment_stops, settle
 from latentsync_ray.types import Pair
 
 PAIR = Pair(clip_id="a", video="v", audio="s")
@@ -53,3 +54,19 @@ def test_part_key_changes_with_recipe_settings_and_content(tmp_path) -> None:
     video.write_bytes(b"another")
     keys.add(part_key(settle(PAIR, recipe), recipe, video, audio))
     assert len(keys) == 5
+
+
+def test_the_time_before_a_late_sound_track_counts(tmp_path) -> None:
+    video = write_clip(
+        tmp_path / "a.mkv", moving(50), audio=speech_like(1), audio_rate=16_000, audio_codec="pcm_s16le", audio_offset=0.4
+    )
+    span = Plan(Recipe(), str(tmp_path))(Pair(clip_id="a", video=str(video), audio=str(video)))
+    assert span.frame_count == 35
+    assert span.audio_steps == 70
+
+
+def test_deinterlacing_is_noted(tmp_path) -> None:
+    speech = write_speech(tmp_path / "s.wav", speech_like(1))
+    for interlaced, params in ((True, "interlaced=1:tff=1"), (False, "bframes=0")):
+        video = write_clip(tmp_path / f"{interlaced}.mp4", moving(10), options={"x264-params": params})
+        assert Plan(Recipe(), str(tmp_path))(Pair(clip_id="a", video=str(video), audio=str(speech))).deinterlaced == interlaced
