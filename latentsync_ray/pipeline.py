@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +47,9 @@ from latentsync_ray.types import ClipRecord, Crops, Device, Faces, Pair, Part
 __all__ = ["check_nodes", "connect", "dub", "join_parts", "parts_dataset", "told"]
 
 log = logging.getLogger(__name__)
+
+_NODE_SECONDS = 60.0
+"""For a node to start a process and look for a file."""
 
 
 def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster) -> Dataset:
@@ -269,9 +273,17 @@ def check_nodes(job: Job) -> None:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             answers[look.options(scheduling_strategy=there).remote(paths)] = node["NodeManagerAddress"]
         blind = {key: [] for key in paths}
-        for answer, address in answers.items():
-            for key in cast("list[str]", ray.get(answer)):
-                blind[key].append(address)
+        answered, silent = ray.wait(list(answers), num_returns=len(answers), timeout=_NODE_SECONDS) if answers else ([], [])
+        for answer in answered:
+            try:
+                unseen = cast("list[str]", ray.get(answer))
+            except RayError as error:  # it may have left the cluster
+                log.warning("node %s could not be asked what it sees: %s", answers[answer], error)
+                continue
+            for key in unseen:
+                blind[key].append(answers[answer])
+        if silent:
+            log.warning("%d of %d nodes did not say in %.0f s what they see", len(silent), len(nodes), _NODE_SECONDS)
     finally:
         delete(path for key, path in paths.items() if key == "output")
     for key, addresses in blind.items():
@@ -284,8 +296,14 @@ def check_nodes(job: Job) -> None:
 
 
 def _sees(paths: dict[str, str]) -> list[str]:
-    """The keys of the paths that do not exist here."""
-    return [key for key, path in paths.items() if not Path(path).exists()]
+    """The keys of the paths that do not exist here; network filesystems may take a moment to show what was just written."""
+    unseen = list(paths)
+    for _ in range(10):
+        unseen = [key for key, path in paths.items() if not Path(path.removeprefix("file://")).exists()]
+        if not unseen:
+            break
+        time.sleep(0.5)
+    return unseen
 
 
 def _sync_pool(cluster: Cluster) -> tuple[float, tuple[int, int]]:
