@@ -16,7 +16,11 @@ def test_the_notebook_was_executed_and_shows_frames(path: Path) -> None:
     cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     assert cells
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+    shown = [output.get("data", {}) for cell in cells for output in cell.outputs]
+    assert any("image/jpeg" in data for data in shown)
+    assert any("<video" in data.get("text/html", "") and "base64" in data["text/html"] for data in shown), "plays by itself"
+    assert any("154 of 154 frames, finished" in data.get("text/html", "") for data in shown)
+    assert path.stat().st_size < 3_000_000
 
 
 @pytest.mark.filterwarnings("ignore:Kernel is running over TCP")
@@ -28,7 +32,9 @@ def test_the_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.Monke
     shown = [
         output["data"] for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs if "data" in output
     ]
-    assert "('ok', 154" in shown[0]["text/plain"]
-    assert len([data for data in shown if "image/png" in data]) == 2
+    assert "154 of 154 frames, finished" in shown[0]["text/html"]
+    assert "('ok', 154" in shown[1]["text/plain"]
+    assert "<video" in shown[2]["text/html"]
+    assert len([data for data in shown if {"image/png", "image/jpeg"} & set(data)]) == 2
     assert "unreadable_video" in shown[-1]["text/plain"]
     assert (tmp_path / "one-clip.mp4").stat().st_size > 100_000

@@ -127,7 +127,7 @@ def _facts(record: ClipRecord) -> str:
         (record.fps, "{:g} fps"),
         (record.sync_correlation, "sync {:.2f}"),
     ]
-    return "   ".join(text.format(value) for value, text in known if value is not None)
+    return ", ".join(text.format(value) for value, text in known if value is not None)
 
 
 def _pair(card: Image.Image, at: tuple[int, int], size: tuple[int, int], moment: _Moment, *, gone: str) -> None:
@@ -145,7 +145,7 @@ def _pair(card: Image.Image, at: tuple[int, int], size: tuple[int, int], moment:
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, pair.width - 1, pair.height - 1), _RADIUS, fill=255)
     card.paste(pair, at, mask)
     captions, below = ImageDraw.Draw(card), at[1] + height + 6
-    time = f"before  {int(seconds) // 60}:{seconds % 60:04.1f}"
+    time = f"before {int(seconds) // 60}:{seconds % 60:04.1f}"
     draw_text(captions, (at[0], below), time, size=_CAPTION, fill=_QUIET)
     draw_text(captions, (at[0] + width + _SEAM, below), "after", size=_CAPTION, fill=_QUIET)
 

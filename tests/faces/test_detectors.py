@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from latentsync_ray.errors import ConfigError
+from latentsync_ray.errors import ConfigError, WeightsNotFound
 from latentsync_ray.faces.align import affine, crop_box
 from latentsync_ray.faces.embedded import EmbeddedDetector
 from latentsync_ray.faces.insightface import InsightFaceDetector, triple_of_landmarks
@@ -79,6 +79,16 @@ def test_missing_insightface_says_how_to_install_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "insightface", None)
     monkeypatch.setitem(sys.modules, "insightface.app", None)
     with pytest.raises(ConfigError, match=r"pip install .*\[insightface\]' && pip install --no-deps .*non-commercial"):
+        InsightFaceDetector()
+
+
+def test_models_of_insightface_that_cannot_be_had_say_where_they_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    def analysis(**options: object) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setitem(sys.modules, "insightface", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "insightface.app", SimpleNamespace(FaceAnalysis=analysis))
+    with pytest.raises(WeightsNotFound, match=r"buffalo_l\.zip .* into ~/\.insightface/models/buffalo_l"):
         InsightFaceDetector()
 
 
