@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-__all__ = ["changed_abruptly", "move", "movement"]
+__all__ = ["alike", "between", "changed_abruptly", "move", "movement"]
 
 _BROWS = 64.0
 """Pictures are scaled down until the brows are this many px apart: enough for the fit, and the cost no longer grows."""
@@ -19,6 +19,8 @@ _RESIDUAL = 3.0
 """Corners that fit worse than this (median, px at working scale) do not belong to one moving face."""
 _ALIKE = 0.4
 """Least correlation of the upper face before and after. Fast nods in real footage went down to 0.66."""
+_SAME_PLACE = 0.6
+"""The same for a face that is said not to have moved, which nothing else confirms."""
 _CUT = 24.0
 """Mean change of a picture (levels, 16 x 16 cells) that is taken for a cut. Lively talk stayed under 8."""
 
@@ -56,6 +58,23 @@ def movement(before: np.ndarray, after: np.ndarray, triple: np.ndarray) -> np.nd
     step = np.linalg.inv(to_window) @ fit @ to_window
     middle = move(step, triple).mean(0)
     return step if (middle > 0).all() and (middle < after.shape[1::-1]).all() else None
+
+
+def alike(before: np.ndarray, after: np.ndarray, triple: np.ndarray) -> bool:
+    """Whether the face at ``triple`` in ``before`` is plainly there in ``after`` too, at the same place and in the same shot.
+
+    For pictures between which ``movement`` fails: one is darker, blurred or repeated with noise. Both uint8 (H, W, 3) RGB.
+    """
+    if changed_abruptly(before, after):
+        return False
+    window, to_window = _window(triple, before.shape)
+    grey = [_grey(picture[window], to_window[0, 0]) for picture in (before, after)]
+    return _correlation(grey[0], grey[1], np.eye(3), move(to_window, triple)) >= _SAME_PLACE
+
+
+def between(triple: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The similarity, float64 (3, 3), that takes one face's points best to another's: both (3, 2), px."""
+    return _similarity(triple, other)[0]
 
 
 def changed_abruptly(before: np.ndarray, after: np.ndarray) -> bool:

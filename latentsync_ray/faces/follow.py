@@ -16,12 +16,13 @@ import numpy as np
 from latentsync_ray.faces import Detector
 from latentsync_ray.faces.align import affine, crop_box
 from latentsync_ray.faces.flow import changed_abruptly
-from latentsync_ray.faces.track import REACH, Followed, Track, crop_region, missing, nearest
+from latentsync_ray.faces.track import BRIDGED, REACH, Followed, Track, missing, nearest
 
 __all__ = ["Followed", "Follower"]
 
 _SEARCH = 6
-"""Rows from look to look while no face is followed. As many whole frames are held meanwhile, to track back through."""
+"""Rows from look to look while no face is followed. As many whole frames, and ``BRIDGED`` more, are held meanwhile, to track
+back through: a face may have been there when the last look missed it."""
 _ABSENCE = 48
 """Rows for which a lost face is waited for, rather than taking another."""
 
@@ -37,9 +38,9 @@ class Follower:
         """How many rows early a pass has to start to give the same points as one from the beginning.
 
         The reach of looks; and as much again, in which the first looks, off the fixed rows and with no knowledge of where the
-        face was before, pass out of reach.
+        face was before, pass out of reach. When every frame is looked at, the longest gap that is bridged.
         """
-        return 0 if self.detector.interval == 1 else 2 * REACH * self.detector.interval
+        return BRIDGED if self.detector.interval == 1 else 2 * REACH * self.detector.interval
 
     def __call__(self, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[Followed]:
         """Find the face in each frame: one Followed per frame, in order, up to four detection intervals after it was read.
@@ -51,24 +52,39 @@ class Follower:
 
     def _look_always(self, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[Followed]:
         ours, last = _Ours(), None
+        before: np.ndarray | None = None  # the points in the frame before the gap
+        gap: list[tuple[int, np.ndarray]] = []
         for row, frame in frames:
             if last is not None and changed_abruptly(last, frame):
                 ours.forget()
+                yield from (missing(each) for each, _ in gap)
+                gap, before = [], None
             triple = ours.among(self.detector(frame, None if ours.triple is None else _crop(ours.triple)), row)
             if triple is None:
-                yield missing(row)
+                gap.append((row, frame))
+                if len(gap) > BRIDGED:
+                    yield missing(gap.pop(0)[0])
+                    before = None
             else:
                 ours.remember(row, triple)
-                yield crop_region(row, frame, triple)
+                track = Track(row, frame, triple, interval=1)
+                if before is None or not track.bridge(gap, before):
+                    unseen = track.extend_back([*gap, (row, frame)])
+                    yield from (missing(each) for each, _ in gap[:unseen])
+                yield from track.unsmoothed()
+                gap, before = [], triple
             last = frame
+        yield from (missing(row) for row, _ in gap)
 
     def _look_sometimes(self, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[Followed]:
         ours, track, last_row, last = _Ours(), None, -1, None
-        waiting: list[tuple[int, np.ndarray]] = []  # frames not known to show a face, since the last search
+        waiting: list[tuple[int, np.ndarray]] = []  # frames not known to show a face: the last ones, and those since the search
+        before: Followed | None = None  # the last that was seen of the face, in this shot
         for row, frame in frames:
             search = last is None or _due(row, last_row, _SEARCH)
             if track and last is not None and not track.extend(last, row, frame):
-                yield from track.rest()
+                for before in track.rest():
+                    yield before
                 track, search = None, True
             if track:
                 if _due(row, last_row, self.detector.interval):
@@ -81,22 +97,27 @@ class Follower:
                 waiting.append((row, frame))
                 if last is not None and changed_abruptly(last, frame):
                     ours.forget()
-                    search = True
+                    before, search = None, True
                 if search:
-                    track, faceless = self._found(waiting, ours)
+                    track, faceless = self._found(waiting, ours, before)
+                    if track is None:  # the last ones may yet be tracked back to
+                        faceless = max(0, len(waiting) - BRIDGED)
                     yield from (missing(row) for row, _ in waiting[:faceless])
-                    waiting.clear()
+                    waiting = [] if track else waiting[faceless:]
             last_row, last = row, frame
         yield from track.rest() if track else (missing(row) for row, _ in waiting)
 
-    def _found(self, waiting: list[tuple[int, np.ndarray]], ours: _Ours) -> tuple[Track | None, int]:
+    def _found(self, waiting: list[tuple[int, np.ndarray]], ours: _Ours, before: Followed | None) -> tuple[Track | None, int]:
         """Look for our face in the last waiting frame: a track back to where it appeared, and how many are before."""
         row, frame = waiting[-1]
         triple = ours.among(self.detector(frame), row)
         if triple is None:
             return None, len(waiting)
         track = Track(row, frame, triple, interval=self.detector.interval)
-        return track, track.extend_back(waiting)
+        faceless = track.extend_back(waiting)
+        if faceless and before is not None and before.triple is not None and before.row == waiting[0][0] - 1:
+            faceless = 0 if track.bridge(waiting[:faceless], before.triple) else faceless
+        return track, faceless
 
 
 class _Ours:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from latentsync_ray.faces.align import affine, crop_box
-from latentsync_ray.faces.flow import move, movement
+from latentsync_ray.faces.flow import alike, between, move, movement
 
-__all__ = ["REACH", "Followed", "Track", "crop_region", "missing", "nearest"]
+__all__ = ["BRIDGED", "REACH", "Followed", "Track", "crop_region", "interpolated", "missing", "nearest"]
 
 _MISSES = 4
 """Looks in a row that a face may miss while it can be tracked (two seconds: turned away, covered, blurred)."""
@@ -27,6 +27,8 @@ _NEIGHBOURS = 3
 """Looks on either side that a look's median is taken over: seven in all. With five the first second was further off."""
 REACH = _NEIGHBOURS + 1
 """Detection intervals within which looks matter to a frame: the next look, and that look's neighbours."""
+BRIDGED = 3
+"""Frames in a row that a face may go unseen and still count as there: blinks of the detector, not a covered face."""
 _MARGIN = 0.3
 """What is kept of a frame around the crop, as a share of it: the final points are known only later."""
 
@@ -69,6 +71,11 @@ def nearest(faces: np.ndarray, triple: np.ndarray, *, distance: float, ratio: fl
     return min(alike, key=lambda pair: pair[0])[1].astype(np.float64) if alike else None
 
 
+def interpolated(triple: np.ndarray, other: np.ndarray, count: int) -> list[np.ndarray]:
+    """The points of ``count`` frames between two sightings."""
+    return [triple + (other - triple) * number / (count + 1) for number in range(1, count + 1)]
+
+
 def _size(triple: np.ndarray) -> float:
     return float(np.linalg.norm(triple - triple.mean(0)))
 
@@ -106,17 +113,35 @@ class Track:
     def extend_back(self, frames: list[tuple[int, np.ndarray]]) -> int:
         """Follow the face back through earlier frames, given in display order and ending with the first of the track.
 
+        Where it cannot be followed but looks the same in its place, up to ``BRIDGED`` frames are taken in all the same.
         Returns how many of them, at the beginning, do not show it.
         """
-        pose, triple = self._pose, self.triple
+        pose, triple, bridged = self._pose, self.triple, 0
         for index in range(len(frames) - 2, -1, -1):
             row, frame = frames[index]
             step = movement(frames[index + 1][1], frame, triple)
             if step is None:
-                return index + 1
+                bridged += 1
+                if bridged > BRIDGED or not alike(frames[index + 1][1], frame, triple):
+                    return index + 1
+                step = np.eye(3)
             pose, triple = step @ pose, move(step, triple)
             self._kept.appendleft(_Kept(pose, crop_region(row, frame, triple), frame.shape))
         return 0
+
+    def bridge(self, gap: list[tuple[int, np.ndarray]], triple: np.ndarray) -> bool:
+        """Take in the frames of a gap between a sighting at ``triple`` and this track's first frame, points interpolated.
+
+        False when the gap is too long or the face not the same.
+        """
+        first = self._kept[0]
+        assert first.rough.triple is not None
+        if len(gap) > BRIDGED or nearest(first.rough.triple[None], triple, distance=1.0, ratio=1.4) is None:
+            return False
+        for (row, frame), points in reversed(list(zip(gap, interpolated(triple, first.rough.triple, len(gap)), strict=True))):
+            pose = between(first.rough.triple, points) @ first.pose
+            self._kept.appendleft(_Kept(pose, crop_region(row, frame, points), frame.shape))
+        return True
 
     def extend(self, before: np.ndarray, row: int, frame: np.ndarray) -> bool:
         """Follow the face from the newest frame into the next; False when it cannot be."""
@@ -140,6 +165,11 @@ class Track:
     def given_up(self) -> bool:
         """Whether too many looks have missed the face to go on."""
         return self.misses >= (_MISSES if self.confirmed else _FALSE_ALARM)
+
+    def unsmoothed(self) -> Iterator[Followed]:
+        """All frames with the points as they came, for a detector that looks at every frame."""
+        while self._kept:
+            yield self._kept.popleft().rough
 
     def settled(self) -> Iterator[Followed]:
         """The frames that no later look can change."""
