@@ -8,6 +8,7 @@ from pathlib import Path
 
 from latentsync_ray import storage
 from latentsync_ray.config import Job, Recipe, absolute
+from latentsync_ray.disk import scratch
 from latentsync_ray.errors import ClipError, ConfigError
 from latentsync_ray.preflight import check_recipe
 from latentsync_ray.registry import SINKS, lookup
