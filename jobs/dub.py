@@ -12,13 +12,15 @@ from __future__ import annotations
 import sys
 
 from latentsync_ray import ConfigError, ModelError, load_job, run
-from latentsync_ray.progress import make_progress
+from latentsync_ray.progress import display
 
 
 def main(config: str, *overrides: str) -> int:
     """Run the job; the exit code."""
     try:
-        summary = run(load_job(config, *overrides), progress=make_progress())
+        job = load_job(config, *overrides)
+        with display(job) as progress:
+            summary = run(job, progress=progress)
     except (ConfigError, ModelError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from latentsync_ray.disk import telling_full
 from latentsync_ray.errors import ConfigError
 
 __all__ = ["cached"]
@@ -27,11 +28,11 @@ def cached(name: str, download: Callable[[Path], None]) -> Path:
 
     Two processes that want the same file wait for one download. Afterwards the files used longest ago are dropped until the
     cache is below its limit. Folder and limit come from LATENTSYNC_RAY_CACHE and LATENTSYNC_RAY_CACHE_GB. Raises ConfigError
-    when they cannot be used, and what ``download`` raises.
+    when they cannot be used, StorageUnavailable when the disk is full, and what ``download`` raises.
     """
     folder, limit = _folder(), _limit_bytes()
     path = folder / name
-    with _lock(path):
+    with telling_full(folder), _lock(path):
         fresh = not path.exists()
         if fresh:
             draft = folder / f"{name}.part"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,11 @@ __all__ = ["Summary", "run"]
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
-_Runner = Callable[[Iterable[Pair], Job], Iterator[Part | ClipRecord]]
+
+class _Runner(Protocol):
+    def __call__(
+        self, pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None
+    ) -> Iterator[Part | ClipRecord]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +70,14 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     began, progress = time.perf_counter(), Silent() if progress is None else progress
     kind_of(job, Job, "job", "a Job, e.g. load_job('job.yaml')")
     with ExitStack() as stack:
+        stack.callback(progress.stop)
+        stack.enter_context(noting(progress))
         try:
+            progress.phase("reading the manifest")
             table = read_manifest(job.manifest)
             if len(table) == 0:
                 raise ConfigError(f"{job.manifest} has no rows")
+            progress.phase("reading the records of earlier runs")
             lease = stack.enter_context(Lease(job.output))
             records = Records(
                 job.output,
@@ -81,9 +89,11 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
             if len(todo):
                 alone = job.cluster.address is None
+                progress.phase("checking the inputs")
                 check_inputs(
                     table, records.codes(table["clip_id"]), tolerated=job.failure_budget, local=alone, note=progress.note
                 )
+                progress.phase("checking the model")
                 check_recipe(job.recipe, note=progress.note, fetch=alone)
                 records.reopen(table["clip_id"].take(todo))
         except ClipError as error:
@@ -100,27 +110,26 @@ def _run(
     if len(todo) and note:
         progress.note(note)
     if len(todo) and job.cluster.runner == "ray":
-        progress.note("starting Ray and the model; the first frames take a moment")
+        progress.phase("starting Ray")
     ok = failed = frames = 0
     bugs: list[str] = []
-    try:
-        with records, noting(progress):
-            for first in range(0, len(todo), job.cluster.shard_clips):
-                rows = [to_pair(table, int(index)) for index in todo[first : first + job.cluster.shard_clips]]
-                for result in _dub(rows, job):
-                    lease.check()
-                    if isinstance(result, Part) and result.error_code:
-                        bugs.append(str(result.error))
-                        progress.note(f"a bug, and no record of clip {result.clip_id}: {bugs[-1].strip().splitlines()[-1]}")
-                        continue
-                    if isinstance(result, Part):
-                        progress.frames(result.stop - result.start)
-                        continue
-                    records.add(result)
-                    progress.clip(result)
-                    ok, failed, frames = ok + result.ok, failed + result.failed, frames + (result.frames or 0)
-    finally:
-        progress.stop()
+    with records:
+        for first in range(0, len(todo), job.cluster.shard_clips):
+            rows = [to_pair(table, int(index)) for index in todo[first : first + job.cluster.shard_clips]]
+            for result in _dub(rows, job, progress):
+                lease.check()
+                if isinstance(result, Part) and result.error_code:
+                    bugs.append(str(result.error))
+                    progress.note(f"a bug, and no record of clip {result.clip_id}: {bugs[-1].strip().splitlines()[-1]}")
+                    continue
+                if isinstance(result, Part):
+                    progress.phase("dubbing")
+                    progress.frames(result.stop - result.start)
+                    continue
+                records.add(result)
+                progress.clip(result)
+                ok, failed, frames = ok + result.ok, failed + result.failed, frames + (result.frames or 0)
+        progress.phase("writing the table")
     records.compact()
     if bugs:
         raise RuntimeError(f"{len(bugs)} clips met a bug and have no record; the first one {bugs[0]}")
@@ -143,12 +152,12 @@ def _failed(records: Records, table: pa.Table) -> int:
     return _pc.sum(_pc.not_equal(records.codes(table["clip_id"]), "")).as_py() or 0
 
 
-def _dub(rows: list[Pair], job: Job) -> Iterator[Part | ClipRecord]:
+def _dub(rows: list[Pair], job: Job, progress: Progress) -> Iterator[Part | ClipRecord]:
     """Rows that the manifest reader refused become records at once; the others go to the runner."""
     yield from (failed_record(row, job.recipe) for row in rows if row.error_code)
     pairs = [row for row in rows if not row.error_code]
     if pairs:
-        yield from _runner(job)(pairs, job)
+        yield from _runner(job)(pairs, job, on_phase=progress.phase)
 
 
 def _runner(job: Job) -> _Runner:

@@ -22,6 +22,8 @@ Knows nothing about Ray, media or models. An error that is not in this tree is a
 
 from __future__ import annotations
 
+from latentsync_ray import redact
+
 __all__ = [
     "CLIP_ERRORS",
     "CheckpointMismatch",
@@ -45,7 +47,10 @@ __all__ = [
 
 
 class LatentSyncError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose. Secrets in the addresses that its message quotes are left out."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact.text(each) if isinstance(each, str) else each for each in args))
 
 
 class ConfigError(LatentSyncError):

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
-from latentsync_ray import storage
+from latentsync_ray import redact, storage
 from latentsync_ray.errors import ConfigError, InputNotFound, LatentSyncError
 
 __all__ = ["Lease"]
@@ -73,7 +73,7 @@ class Lease:
             if self._is_ours():
                 storage.delete([self._uri])
         except LatentSyncError as failure:
-            log.warning("%s could not be removed: %s", self._uri, failure)
+            log.warning("%s could not be removed: %s", redact.shown(self._uri), failure)
 
     def check(self) -> None:
         """Raise ConfigError when another run, which saw no sign of life from here, has taken the output over."""
@@ -90,7 +90,7 @@ class Lease:
                     return
                 self._write()
             except LatentSyncError as failure:
-                log.warning("the sign of life in %s could not be renewed: %s", self._uri, failure)
+                log.warning("the sign of life in %s could not be renewed: %s", redact.shown(self._uri), failure)
 
     def _is_ours(self) -> bool:
         other = self._read()

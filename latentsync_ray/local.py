@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -21,15 +19,12 @@ from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import Naming
 from latentsync_ray.stages.sync import Sync
-from latentsync_ray.storage import exists
 from latentsync_ray.types import ClipRecord, Device, Pair, Part, Span, kind_of, one_of, path_text
 
 __all__ = ["LipSync", "check_output", "dub", "lipsync"]
 
 _ENDINGS = (".mp4", ".m4v")
 """Names of the container that is written."""
-
-log = logging.getLogger(__name__)
 
 
 class LipSync:
@@ -78,12 +73,34 @@ class LipSync:
         except ClipError as error:
             yield failed_record(Pair.of_failed(pair, error), self.recipe)
 
-    def __call__(self, pair: Pair, *, on_part: Callable[[Part], None] | None = None) -> ClipRecord:
-        for result in self.stream(pair):
+    def __call__(
+        self,
+        pair: Pair,
+        *,
+        on_part: Callable[[Part], None] | None = None,
+        on_frames: Callable[[int], None] | None = None,
+        on_phase: Callable[[str], None] | None = None,
+    ) -> ClipRecord:
+        """``on_phase`` is told what is under way, in a few words; ``on_part`` and ``on_frames`` as in ``lipsync``."""
+        told, phase, frames = 0, on_phase or _nobody, on_frames or _nobody
+
+        def window(count: int) -> None:
+            nonlocal told
+            told += count
+            frames(count)
+
+        phase("reading the video and the speech")
+        for result in self.stream(pair, on_frames=window):
             if isinstance(result, ClipRecord):
                 return result
-            if on_part and isinstance(result, Part):
+            if isinstance(result, Span):
+                phase(f"dubbing {len(result.source_frames)} frames")
+                continue
+            window(result.stop - told)  # windows overlap, and those without a face are not told
+            if on_part:
                 on_part(result)
+            if result.index + 1 == result.segment_count:
+                phase("writing the MP4")
         raise AssertionError("a stream ends with a record")
 
 
@@ -96,27 +113,39 @@ def lipsync(
     device: Device = "auto",
     overwrite: bool = True,
     on_part: Callable[[Part], None] | None = None,
+    on_frames: Callable[[int], None] | None = None,
+    on_phase: Callable[[str], None] | None = None,
 ) -> ClipRecord:
     """Lip-sync one video to one speech and write the MP4 at ``output`` (a path or URI). Ray is not needed.
 
     ``record.status`` says whether it worked; ``record.error_code`` and ``record.error`` say why not. ``on_part`` is called
-    with each finished piece, for progress. An existing output is replaced once the new one is finished, unless ``overwrite`` is
-    false. Raises ConfigError when ``output`` is a folder, one of the inputs, no name of an MP4, or exists and shall be kept.
+    with each finished piece, for progress; ``on_frames`` with the number of new frames, window by window (a count below zero
+    corrects earlier ones); ``on_phase`` with what is under way, in a few words. An existing output is replaced once the new one
+    is finished, unless ``overwrite`` is false. Raises ConfigError when ``output`` is a folder, one of the inputs, no name of an
+    MP4, or exists and shall be kept.
     """
     video, audio, output = (path_text(value, name) for name, value in (("video", video), ("audio", audio), ("output", output)))
     recipe = _recipe(recipe)
     one_of(device, Device, "device")
     check_output(video, audio, output, overwrite=overwrite)
     pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
+    phase = on_phase or _nobody
+    phase("fetching the inputs")
     try:
         for uri in (video, audio):
             storage.fetch(uri)  # before a model is looked for: that takes longer, or a download
     except ClipError as error:
         return failed_record(Pair.of_failed(pair, error), recipe)
+    phase("loading the model")
     storage.check_writable(output)
-    check_recipe(recipe, note=log.info)
-    with tempfile.TemporaryDirectory(prefix="latentsync-") as work:
-        return LipSync(work, recipe=recipe, device=device, sink=FileSink(output))(pair, on_part=on_part)
+    check_recipe(recipe, note=phase)
+    with scratch() as work:
+        model = LipSync(str(work), recipe=recipe, device=device, sink=FileSink(output))
+        return model(pair, on_part=on_part, on_frames=on_frames, on_phase=on_phase)
+
+
+def _nobody(_: object) -> None:
+    """Hears of progress where nobody asked to."""
 
 
 def _recipe(recipe: Recipe | None) -> Recipe:
@@ -130,14 +159,19 @@ def check_output(video: str, audio: str, output: str, *, overwrite: bool) -> Non
         raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
     if not output.lower().endswith(_ENDINGS):
         raise ConfigError(f"{output} would hold an MP4: let its name end in {' or '.join(_ENDINGS)}")
-    if not overwrite and exists(output):
+    if not overwrite and storage.exists(output):
         raise ConfigError(f"{output} exists already: name another file, or allow replacing it (--force, overwrite=True)")
 
 
-def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
-    """Dub pairs one after the other: every part as it is encoded, and each clip's record when it is finished."""
-    sink = lookup(SINKS, job.sink, "sink")(job.output)
+def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
+    """Dub pairs one after the other: every part as it is encoded, and each clip's record when it is finished.
+
+    ``on_phase`` is told what is under way, in a few words.
+    """
+    sink, phase = lookup(SINKS, job.sink, "sink")(job.output), on_phase or _nobody
+    phase("loading the model")
     model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True)
+    phase("dubbing")
     for pair in pairs:
         with Naming(pair.clip_id):
             yield from (result for result in model.stream(pair) if not isinstance(result, Span))

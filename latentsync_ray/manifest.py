@@ -10,7 +10,7 @@ import csv
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +20,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from latentsync_ray import redact
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError, InputNotFound, InvalidPair
 from latentsync_ray.storage import exists, fetch, is_remote, join, list_files
@@ -44,8 +45,8 @@ def read_manifest(uri: str) -> pa.Table:
     """The manifest: ``clip_id``, ``video`` and ``audio`` (text, absolute), settings where given, and whatever else it has.
 
     Relative paths are relative to the manifest's folder. Rows without a ``clip_id`` get one made from the video's stem and a
-    hash of both URIs; ids that are whole numbers become text. Raises ConfigError for what cannot be read, missing or repeated
-    columns, and ids that are unusable or not unique.
+    hash of both URIs, less what changes when they are signed again; ids that are whole numbers become text. Raises ConfigError
+    for what cannot be read, missing or repeated columns, and ids that are unusable or not unique.
     """
     table, folder = _read(uri)
     if repeated := sorted(name for name in set(table.column_names) if table.column_names.count(name) > 1):
@@ -283,20 +284,46 @@ def _clip_ids(table: pa.Table, uri: str) -> pa.ChunkedArray:
 
 def _made_ids(table: pa.Table) -> pa.ChunkedArray:
     """Stem of the video, and 48 bits of a hash of both URIs: a million clips of one stem have one chance in 500 to collide."""
-    video, audio = _pc.fill_null(table["video"], ""), _pc.fill_null(table["audio"], "")
+    whole = [_pc.fill_null(table[name], "") for name in ("video", "audio")]
+    video, audio = (_map(redact.identity, column) for column in whole)
+    ids = _stems_and_hashes(video, audio)
+    if video.equals(whole[0]) and audio.equals(whole[1]):
+        return ids
+    # Two objects may differ in nothing but a token. Of such the whole addresses are hashed.
+    count = _pc.value_counts(ids)
+    twice = count.filter(_pc.greater(_pc.struct_field(count, "counts"), 1)).field("values")
+    return _pc.if_else(_pc.is_in(ids, twice), _stems_and_hashes(video, audio, hashed=whole), ids)
+
+
+def _stems_and_hashes(
+    video: pa.ChunkedArray, audio: pa.ChunkedArray, *, hashed: Sequence[pa.ChunkedArray] | None = None
+) -> pa.ChunkedArray:
     stems = _pc.replace_substring_regex(video, r"^data:.*|[?#].*$", "")
     stems = _pc.replace_substring_regex(_pc.replace_substring_regex(stems, r"^.*/", ""), r"\.[^.]*$", "")
     stems = _pc.replace_substring_regex(stems, r"[^\pL\pN_-]+", "_")
     stems = _pc.utf8_trim(_pc.utf8_slice_codeunits(stems, 0, 40), "_-")
     stems = _pc.if_else(_pc.equal(stems, ""), "clip", stems)
     hashes = (
-        hashlib.sha256(f"{v}\0{a}".encode()).hexdigest()[:12] for v, a in zip(_values(video), _values(audio), strict=True)
+        hashlib.sha256("\0".join(uris).encode()).hexdigest()[:12]
+        for uris in zip(*map(_values, hashed or (video, audio)), strict=True)
     )
     return _pc.binary_join_element_wise(stems, pa.chunked_array([pa.array(hashes, pa.string())]), "-")
 
 
 def _values(column: pa.ChunkedArray) -> Iterator[Any]:
     """Python values, a few at a time: as objects, a million would take a gigabyte."""
+    for rows in _pieces(column):
+        yield from rows
+
+
+def _map(action: Callable[[str], str], column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of URIs with ``action`` done to each; as it is when none of them could hold a secret."""
+    if not _pc.any(_pc.match_substring_regex(column, r"://.*[?#@;:]")).as_py():
+        return column
+    return pa.chunked_array([pa.array(map(action, rows), pa.string()) for rows in _pieces(column)], pa.string())
+
+
+def _pieces(column: pa.ChunkedArray) -> Iterator[list[Any]]:
     for chunk in column.chunks:
         for start in range(0, len(chunk), _ROWS_AT_ONCE):
-            yield from chunk.slice(start, _ROWS_AT_ONCE).to_pylist()
+            yield chunk.slice(start, _ROWS_AT_ONCE).to_pylist()

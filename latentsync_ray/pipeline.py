@@ -13,20 +13,23 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import ray
+from ray._private import worker as ray_worker
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from latentsync_ray import errors
+from latentsync_ray import errors, redact
 from latentsync_ray.config import Cluster, Job, Recipe
 from latentsync_ray.errors import ConfigError, DeviceLost, WorkerDied
 from latentsync_ray.model.source import find_spec
@@ -44,6 +47,9 @@ from latentsync_ray.types import ClipRecord, Crops, Device, Faces, Pair, Part
 __all__ = ["check_nodes", "connect", "dub", "join_parts", "parts_dataset", "told"]
 
 log = logging.getLogger(__name__)
+
+_NODE_SECONDS = 60.0
+"""For a node to start a process and look for a file."""
 
 
 def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster) -> Dataset:
@@ -74,11 +80,11 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
         )
 
 
-def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
+def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
     """Dub pairs on Ray: every part as it is encoded, and each clip's record when it is finished, in no particular order.
 
     Raises ConfigError or ModelError when a worker meets one, and ConfigError when the first pass never got going. A part with
-    the error code ``BUG`` stands for a clip that met a bug; it holds the traceback.
+    the error code ``BUG`` stands for a clip that met a bug; it holds the traceback. ``on_phase`` is told what is under way.
     """
     left = {pair.clip_id: pair for pair in pairs}
     connect(job.cluster)
@@ -87,12 +93,15 @@ def dub(pairs: Iterable[Pair], job: Job) -> Iterator[Part | ClipRecord]:
     for number in range(job.cluster.passes):
         if not left:
             return
+        if on_phase:
+            on_phase(f"pass {number + 1}: waiting for frames" if number else "waiting for the first frames")
         if number:
             log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
-        for result in _one_pass(list(left.values()), job, first=number == 0):
-            if isinstance(result, ClipRecord) or result.error_code == BUG:
-                left.pop(result.clip_id, None)
-            yield result
+        with _without_worker_messages():
+            for result in _one_pass(list(left.values()), job, first=number == 0):
+                if isinstance(result, ClipRecord) or result.error_code == BUG:
+                    left.pop(result.clip_id, None)
+                yield result
     for pair in left.values():
         died = WorkerDied(
             f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "
@@ -139,7 +148,7 @@ def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | Cl
             raise _own_error(error) from error
         if first and isinstance(error, ExecutionTimeoutError) and not settled and not arrived:
             raise ConfigError(_never_began(len(pairs), job.cluster)) from error
-        log.warning("the pass broke off: %s", str(error).strip().splitlines()[-1])
+        log.warning("the pass broke off: %s", redact.text(str(error).strip().splitlines()[-1]))
     finally:
         del dataset, todo
         gc.collect()  # a broken dataset holds on to its actors, and with them the GPUs, until it is collected
@@ -200,11 +209,19 @@ class _SyncWorker:
 
 
 def connect(cluster: Cluster) -> None:
-    """Join the cluster, or start Ray on this machine, unless that was done; and keep Ray's own messages in its log files."""
+    """Join the cluster, or start Ray on this machine, unless that was done; and keep Ray's own messages in its log files.
+
+    Raises ConfigError when no cluster answers at its address.
+    """
     logging.getLogger("ray").setLevel(logging.ERROR)  # how it starts interests nobody; what fails is raised
     if not ray.is_initialized():
         if cluster.address:
-            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+            try:
+                ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+            except ConnectionError as error:
+                raise ConfigError(
+                    f"cluster.address is {cluster.address!r}, and no Ray cluster answers there: {error}"
+                ) from error
         else:
             store = int(cluster.object_store_gb * 2**30) if cluster.object_store_gb else None
             ray.init(
@@ -216,10 +233,25 @@ def connect(cluster: Cluster) -> None:
             )
     # A pass in which every clip failed before the model is no reason for advice on how many workers to have.
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
-    for handler in logging.getLogger("ray.data").handlers:
+    for handler in (*logging.getLogger("ray").handlers, *logging.getLogger("ray.data").handlers):
         # Ray's console; its log files keep everything, and what hears all other loggers too is not Ray's.
         if isinstance(handler, logging.StreamHandler) and handler not in logging.root.handlers:
             handler.setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _without_worker_messages() -> Iterator[None]:
+    """Meanwhile, what Ray tells of dead workers stays in its log files, unless it was asked to show workers' output.
+
+    Ray prints it on stdout, among the results, with ``log_to_driver`` or without; the only switch is its debugger's.
+    """
+    output = getattr(ray_worker.global_worker, "logger_thread", None)
+    before = ray_worker._worker_logs_enabled
+    ray_worker._worker_logs_enabled = before and output is not None and output.is_alive()
+    try:
+        yield
+    finally:
+        ray_worker._worker_logs_enabled = before
 
 
 def check_nodes(job: Job) -> None:
@@ -241,9 +273,17 @@ def check_nodes(job: Job) -> None:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             answers[look.options(scheduling_strategy=there).remote(paths)] = node["NodeManagerAddress"]
         blind = {key: [] for key in paths}
-        for answer, address in answers.items():
-            for key in cast("list[str]", ray.get(answer)):
-                blind[key].append(address)
+        answered, silent = ray.wait(list(answers), num_returns=len(answers), timeout=_NODE_SECONDS) if answers else ([], [])
+        for answer in answered:
+            try:
+                unseen = cast("list[str]", ray.get(answer))
+            except RayError as error:  # it may have left the cluster
+                log.warning("node %s could not be asked what it sees: %s", answers[answer], error)
+                continue
+            for key in unseen:
+                blind[key].append(answers[answer])
+        if silent:
+            log.warning("%d of %d nodes did not say in %.0f s what they see", len(silent), len(nodes), _NODE_SECONDS)
     finally:
         delete(path for key, path in paths.items() if key == "output")
     for key, addresses in blind.items():
@@ -256,8 +296,14 @@ def check_nodes(job: Job) -> None:
 
 
 def _sees(paths: dict[str, str]) -> list[str]:
-    """The keys of the paths that do not exist here."""
-    return [key for key, path in paths.items() if not Path(path).exists()]
+    """The keys of the paths that do not exist here; network filesystems may take a moment to show what was just written."""
+    unseen = list(paths)
+    for _ in range(10):
+        unseen = [key for key, path in paths.items() if not Path(path.removeprefix("file://")).exists()]
+        if not unseen:
+            break
+        time.sleep(0.5)
+    return unseen
 
 
 def _sync_pool(cluster: Cluster) -> tuple[float, tuple[int, int]]:

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pyarrow as pa
 
-from latentsync_ray import storage
+from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError
-from latentsync_ray.model.source import find_spec, is_here, locate
+from latentsync_ray.model.hub import HUB, size
+from latentsync_ray.model.remedies import published_bytes
+from latentsync_ray.model.source import check_reachable, find_spec, locate
 from latentsync_ray.registry import DETECTORS, lookup
 
 __all__ = ["check_inputs", "check_recipe", "fetch_model"]
@@ -35,26 +37,26 @@ _MOSTLY = 0.5
 def check_recipe(recipe: Recipe, *, note: Callable[[str], None], fetch: bool = True) -> None:
     """Have the model's files on this machine and the detector ready to be made.
 
-    ``fetch`` downloads weights that are not here, after a word to ``note``. Raises ConfigError or ModelError.
+    ``fetch`` downloads weights that are not here, which ``note`` hears of; without it, other machines do the work, and it is
+    enough that they can find the model. Raises ConfigError or ModelError.
     """
     detector = lookup(DETECTORS, recipe.detector, "detector")
     if check := getattr(detector, "check", None):
         check()
     if fetch:
         fetch_model(recipe.model, note=note)
-    else:
-        find_spec(recipe.model)
+        return
+    spec = find_spec(recipe.model)
+    if spec.source and not check_reachable(spec) and spec.source.startswith(HUB):
+        known = published_bytes(spec.source) + published_bytes(spec.vae)
+        note(f"nodes that do not have {spec.name} download it{f', {size(known)},' if known else ''} before their first clip")
 
 
 def fetch_model(name: str, *, note: Callable[[str], None]) -> None:
     """Have a model's files on this machine, from the hub if need be. Raises ConfigError, WeightsNotFound or ModelError."""
     spec = find_spec(name)
-    if not spec.source:
-        return
-    if not is_here(spec):
-        size = f", {spec.megabytes / 1000:.1f} GB" if spec.megabytes else ""
-        note(f"downloading {spec.name}{size}, from {spec.source.partition('@')[0]}")
-    locate(spec)
+    if spec.source:
+        locate(spec, say=note, bar=True)
 
 
 def check_inputs(
@@ -80,7 +82,7 @@ def check_inputs(
     if not missing:
         return
     known = sum(each is not None for each in found.values())
-    named = "; ".join(f"{uris[uri]}: {storage.shown(uri)}" for uri in missing[:3])
+    named = "; ".join(f"{uris[uri]}: {redact.shown(uri)}" for uri in missing[:3])
     told = f"{len(missing)} of {known} inputs that were looked at do not exist ({named})"
     if len(missing) > max(_MOSTLY, tolerated) * known:
         raise ConfigError(

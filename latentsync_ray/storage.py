@@ -1,7 +1,8 @@
 """Files wherever they are: local paths and every URI that fsspec knows. Nobody else imports fsspec, and nobody else retries.
 
 Errors of all filesystems are told as three of ours: InputNotFound (missing, denied, not a usable URI), StorageUnavailable (kept
-failing after bounded retries) and, when writing is refused for good, ConfigError. Knows nothing of what the files hold.
+failing after bounded retries, or a disk is full) and, when writing is refused for good, ConfigError. No message holds a secret
+of a URI (``redact``). Knows nothing of what the files hold.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +24,9 @@ import fsspec
 from fsspec.core import split_protocol, url_to_fs
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from latentsync_ray import redact
 from latentsync_ray.cache import cached
+from latentsync_ray.disk import full, is_full
 from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, StorageUnavailable
 from latentsync_ray.extras import install_command
 
@@ -39,7 +43,6 @@ __all__ = [
     "read_bytes",
     "relative",
     "seen",
-    "shown",
     "write_bytes",
 ]
 
@@ -97,10 +100,10 @@ def fetch(uri: str) -> Path:
     inline = uri.startswith("data:")  # fsspec has no facts about these; the URI is the content
     facts = {} if inline else _attempt(uri, fs.info, path)
     if facts.get("type") == "directory":
-        raise InputNotFound(f"{shown(uri)} is a folder; a file is needed")
+        raise InputNotFound(f"{redact.shown(uri)} is a folder; a file is needed")
     if not is_remote(uri):
         if not os.access(path, os.R_OK):
-            raise InputNotFound(f"{shown(uri)} may not be read by this user; change its permissions")
+            raise InputNotFound(f"{redact.shown(uri)} may not be read by this user; change its permissions")
         return Path(path)
 
     def download(draft: Path) -> None:
@@ -113,7 +116,7 @@ def fetch(uri: str) -> Path:
     version = [str(facts[key]) for key in _VERSION_KEYS if facts.get(key) is not None]
     digest = hashlib.sha256(json.dumps([uri, facts.get("size"), version]).encode()).hexdigest()[:32]
     suffix = re.search(r"\.[A-Za-z0-9]{1,8}$", "" if inline else re.sub(r"[?#].*", "", uri))
-    return cached(digest + (suffix[0] if suffix else ""), lambda draft: _attempt(uri, download, draft))
+    return cached(digest + (suffix[0] if suffix else ""), lambda draft: _attempt(uri, download, draft, disk=str(draft.parent)))
 
 
 def exists(uri: str) -> bool:
@@ -169,8 +172,8 @@ def write_bytes(uri: str, data: bytes) -> None:
     def write() -> None:
         if is_remote(uri):
             fs.pipe_file(path, data)  # one PUT
-        else:
-            draft = _draft(path)
+            return
+        with _drafted(fs, path) as draft:
             fs.pipe_file(draft, data)
             Path(draft).replace(path)
 
@@ -194,17 +197,17 @@ def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
     fs, path = _at(uri)
 
     def copy() -> None:
-        draft = _draft(path, _at(drafts)[1] if drafts else None)
-        fs.put_file(str(local), draft)
-        fs.invalidate_cache()
-        _check_size(fs.info(draft)["size"], local.stat().st_size)
-        if is_remote(uri):
-            fs.cp_file(draft, path)  # not ``mv``, which expands * and [ ] in names
-            fs.rm_file(draft)
-        else:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(draft).replace(path)
-            _prune(Path(draft).parent)
+        with _drafted(fs, path, _at(drafts)[1] if drafts else None) as draft:
+            fs.put_file(str(local), draft)
+            fs.invalidate_cache()
+            _check_size(fs.info(draft)["size"], local.stat().st_size)
+            if is_remote(uri):
+                fs.cp_file(draft, path)  # not ``mv``, which expands * and [ ] in names
+                fs.rm_file(draft)
+            else:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(draft).replace(path)
+                _prune(Path(draft).parent)
 
     _attempt(uri, copy, writing=True)
 
@@ -258,16 +261,25 @@ def _at(uri: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = _EXTRAS.get(str(protocol))
         remedy = install_command(extra) if extra else str(error)
-        raise ConfigError(f"{shown(uri)} needs a filesystem that is not installed: {remedy}") from error
+        raise ConfigError(f"{redact.shown(uri)} needs a filesystem that is not installed: {remedy}") from error
     except ValueError as error:
-        raise InputNotFound(f"{shown(uri)} is not a usable URI: {error}") from error
+        problem = redact.text(str(error), uri)
+        raise InputNotFound(f"{redact.shown(uri)} is not a usable URI: {problem}") from redact.presentable(error, uri)
     fs.invalidate_cache()  # other workers write here: what was listed a moment ago may be outdated
     return fs, path
 
 
-def _draft(path: str, folder: str | None = None) -> str:
+@contextmanager
+def _drafted(fs: Any, path: str, folder: str | None = None) -> Iterator[str]:
+    """A name to write ``path`` under first; when that breaks off, whatever the reason, nothing stays there."""
     own, _, name = path.rpartition("/")
-    return f"{folder or own}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
+    draft = f"{folder or own}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        yield draft
+    except BaseException:
+        with suppress(RetryError):  # nothing was written yet, or storage cannot be reached
+            _RETRYING.copy(stop=stop_after_attempt(1))(fs.rm_file, draft)
+        raise
 
 
 def _check_size(got: int, expected: int | None) -> None:
@@ -275,24 +287,32 @@ def _check_size(got: int, expected: int | None) -> None:
         raise ConnectionError(f"{got} of {expected} bytes arrived")
 
 
-def _attempt(uri: str, action: Callable[..., _T], *args: Any, writing: bool = False, once: bool = False) -> _T:
-    """``action(*args)``, again (unless ``once``) while it fails for a passing reason; its errors told as ours."""
+def _attempt(
+    uri: str, action: Callable[..., _T], *args: Any, writing: bool = False, once: bool = False, disk: str | None = None
+) -> _T:
+    """``action(*args)``, again (unless ``once``) while it fails for a passing reason; its errors told as ours.
+
+    ``disk`` is where it writes, when that is not ``uri``.
+    """
     try:
         patience = _PATIENCE if is_remote(uri) and not uri.startswith(("http://", "https://")) else 0.0
         stop = stop_after_attempt(1) if once else partial(_give_up, patience=patience)
         return _RETRYING.copy(stop=stop)(action, *args)
     except RetryError as ended:
         cause = ended.last_attempt.exception()
-        told = _tell(cause)
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        if told is StorageUnavailable:
-            times = ended.last_attempt.attempt_number
-            raise StorageUnavailable(f"{shown(uri)}: storage failed {times} times, last with: {reason}") from cause
-        if writing:
-            raise ConfigError(
-                f"cannot write {shown(uri)}: {reason}; check that the place exists and its permissions"
-            ) from cause
-        raise InputNotFound(f"{shown(uri)} does not exist or may not be read: {reason}") from cause
+        assert cause
+        told, shown = _tell(cause), redact.shown(uri)
+        reason = redact.text((str(cause).strip() or type(cause).__name__).splitlines()[0], uri)
+        times = ended.last_attempt.attempt_number
+        if is_full(cause):
+            error = full(disk or shown, cause)
+        elif told is StorageUnavailable:
+            error = StorageUnavailable(f"{shown}: storage failed {times} times, last with: {reason}")
+        elif writing:
+            error = ConfigError(f"cannot write {shown}: {reason}; check that the place exists and its permissions")
+        else:
+            error = InputNotFound(f"{shown} does not exist or may not be read: {reason}")
+        raise error from redact.presentable(cause, uri)
 
 
 def _tell(error: BaseException | None) -> type[ClipError] | None:
@@ -316,15 +336,11 @@ def _tell(error: BaseException | None) -> type[ClipError] | None:
 def _give_up(state: RetryCallState, *, patience: float) -> bool:
     error = state.outcome.exception() if state.outcome else None
     waited = max(state.idle_for, state.seconds_since_start or 0.0)
-    return (state.attempt_number >= _ATTEMPTS and waited >= patience) or _tell(error) is not StorageUnavailable
+    passing = _tell(error) is StorageUnavailable and not is_full(error)
+    return (state.attempt_number >= _ATTEMPTS and waited >= patience) or not passing
 
 
 _RETRYING = Retrying(
     retry=retry_if_exception(lambda error: _tell(error) is not None),
     wait=wait_random_exponential(multiplier=0.5, max=15),  # full jitter, so that many workers do not return at once
 )
-
-
-def shown(uri: str) -> str:
-    """``uri`` as messages name it: ``data:`` URIs are whole files."""
-    return uri if len(uri) <= 300 else f"{uri[:200]}... ({len(uri)} characters)"

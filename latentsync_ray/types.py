@@ -199,6 +199,10 @@ class Clip(Pair):
     deinterlaced: bool = False
     content_credentials: str | None = None
     """Which inputs carry a C2PA manifest: ``video``, ``audio`` or ``video, audio``."""
+    tags: str = "{}"
+    """The video's own tags that the result carries on, as JSON: name -> text."""
+    subtitle_seconds: float = 0.0
+    """Seconds of the clip in which the video's text subtitles hold: of its first pass; 0 when it has none."""
     plan_seconds: float = 0.0
 
 

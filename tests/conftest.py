@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
@@ -210,6 +211,18 @@ def ray_cluster(_file_alone: None) -> None:
 def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An output folder on disk, and one in an object store."""
     return str(tmp_path / "out") if request.param == "local" else "memory://out"
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 kB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"needs to mount a small tmpfs: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

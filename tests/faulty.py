@@ -12,7 +12,7 @@ from latentsync_ray.faces.embedded import EmbeddedDetector
 from latentsync_ray.sinks import Published
 from latentsync_ray.sinks.mp4 import Mp4Sink
 
-__all__ = ["Faulty", "FaultySink"]
+__all__ = ["Faulty", "FaultySink", "QuotingSink"]
 
 
 class Faulty(EmbeddedDetector):
@@ -33,4 +33,13 @@ class FaultySink(Mp4Sink):
     def publish(self, local_mp4: Path, clip_id: str) -> Published:
         if clip_id == "odd":
             raise ZeroDivisionError("a bug in a sink")
+        return super().publish(local_mp4, clip_id)
+
+
+class QuotingSink(Mp4Sink):
+    """Meets a bug over a clip named "odd", and quotes an address in its message, as libraries do."""
+
+    def publish(self, local_mp4: Path, clip_id: str) -> Published:
+        if clip_id == "odd":
+            raise ValueError("no such port in https://me:0ddL0gin@h.example/odd.mp4?X-Amz-Signature=0ddS1gnature")
         return super().publish(local_mp4, clip_id)

@@ -50,16 +50,18 @@ def write_clip(
     audio_rate: int = 44_100,
     audio_codec: str = "aac",
     audio_offset: float = 0.0,
+    texts: dict[str, str] | None = None,
 ) -> Path:
     """Encode RGB ``frames``; the container follows from the suffix.
 
     ``times`` are display times in milliseconds (variable rate), ``offset`` delays the pictures in seconds, ``rotation`` is in
     degrees, counter-clockwise, ``colour`` is (range, space, primaries, transfer), ``pixel_aspect`` is width over height of a
-    stored pixel, ``audio`` int16 (samples, channels).
+    stored pixel, ``audio`` int16 (samples, channels), ``texts`` global tags.
     """
     rate = Fraction(fps)
     tick = Fraction(1, 1000) if times is not None else 1 / rate
     with av.open(str(path), "w") as container:
+        container.metadata.update(texts or {})
         iterator = iter(frames)
         first = next(iterator)
         video: Any = container.add_stream(codec, rate=rate, options={"g": str(gop), **(options or {})})
@@ -87,10 +89,15 @@ def write_clip(
     return path
 
 
-def write_speech(path: Path, samples: np.ndarray, *, rate: int = 16_000, codec: str = "pcm_s16le") -> Path:
+def write_speech(
+    path: Path, samples: np.ndarray, *, rate: int = 16_000, codec: str = "pcm_s16le", language: str | None = None
+) -> Path:
     """Encode int16 (samples, channels) as an audio file; the container follows from the suffix."""
     with av.open(str(path), "w") as container:
-        _feed(container, _add_sound(container, codec, rate, samples.shape[1]), samples, rate)
+        stream = _add_sound(container, codec, rate, samples.shape[1])
+        if language is not None:
+            stream.metadata["language"] = language
+        _feed(container, stream, samples, rate)
     return path
 
 

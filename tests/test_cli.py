@@ -5,22 +5,25 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import latentsync_ray
+from latentsync_ray import storage
 from latentsync_ray.assets import demo_video
 from latentsync_ray.cli import main
 from latentsync_ray.config import Job, Recipe, load_job
 from latentsync_ray.driver import Summary
 from latentsync_ray.errors import DeviceLost, WeightsNotFound
+from latentsync_ray.progress import PlainProgress, RichProgress
 from latentsync_ray.report import Failures, Report, SlowClip
-from latentsync_ray.types import ClipRecord, Part
+from latentsync_ray.types import ClipRecord
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ["demo", "lipsync", "run", "models", "report"]
+COMMANDS = ["demo", "init", "lipsync", "run", "models", "report"]
 RECORD = ClipRecord(
     clip_id="out", video="v", audio="a", status="ok", output="out.mp4", frames=150, fps=25, duration=6, width=384, height=384
 )
@@ -43,12 +46,13 @@ def wide(monkeypatch):
 
 @pytest.fixture
 def lipsync_calls(monkeypatch) -> list[dict[str, Any]]:
-    """Calls of ``latentsync_ray.local.lipsync``, which answers RECORD after one part."""
+    """Calls of ``latentsync_ray.local.lipsync``, which answers RECORD after some frames."""
     calls = []
 
     def lipsync(video, audio, output, **options):
         calls.append({"video": video, "audio": audio, "output": output, **options})
-        options["on_part"](Part(clip_id="out", video=video, audio=audio, start=16, stop=48))
+        options["on_phase"]("dubbing 32 frames")
+        options["on_frames"](32)
         return RECORD
 
     monkeypatch.setattr("latentsync_ray.local.lipsync", lipsync)
@@ -137,12 +141,20 @@ def test_failed_clip_ends_with_one(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lipsync", "v", "a", "o.mp4", "--steps", "0"], "recipe.steps: input should be greater than or equal to 1"),
-        (["lipsync", "v", "a", "o.mp4", "--device", "tpu"], "cluster.device: input should be 'auto', 'cuda', 'mps' or 'cpu'"),
+        (["lipsync", "v", "a", "o.mp4", "--steps", "0"], "error: --steps: input should be greater than or equal to 1"),
+        (["lipsync", "v", "a", "o.mp4", "--device", "tpu"], "error: --device: input should be 'auto', 'cuda', 'mps' or 'cpu'"),
+        (
+            ["lipsync", "v", "a", "o.mp4", "--steps", "0", "--loop-mode", "x"],
+            "; --loop-mode: input should be 'pingpong' or 'loop'",
+        ),
+        (["lipsync", "v", "a", "o.mp4", "--set", "crf=99"], "recipe.crf: input should be less than or equal to 51"),
         (["lipsync", "v", "a", "o.mp4", "--set", "crff=3"], "unknown key recipe.crff; known here: model, steps"),
         (["lipsync", "v", "a", "o.mp4", "--set", "crf"], "not of the form key=value"),
         (["lipsync", "v", "a", "o.mp4", "--set", "model=["], "the value is not valid YAML"),
-        (["lipsync", "v", "a", ""], "output: value error, must not be empty"),
+        (["lipsync", "v", "a", ""], "error: OUT: value error, must not be empty"),
+        (["lipsync", "v", "a", "out.avi"], "out.avi would hold an MP4: let its name end in .mp4 or .m4v"),
+        (["lipsync", "v", "a", str(ROOT)], "is a folder or one of the inputs"),
+        (["init", "nothing"], "there is no example 'nothing'; known: demo, gcs_h100, local, serve"),
         (["run", "nowhere.yaml"], "cannot read the job file nowhere.yaml"),
         (["run", str(ROOT / "configs/demo.yaml"), "recipe.stepz=3"], "unknown key recipe.stepz"),
     ],
@@ -176,6 +188,98 @@ def test_errors_become_exit_codes(error, code, monkeypatch, capsys):
     assert str(error) in shown, "and not taken for markup"
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_an_existing_output_is_kept_unless_forced(remote, lipsync_calls, tmp_path, capsys):
+    target = "memory://shell-test/out.mp4" if remote else str(tmp_path / "out.mp4")
+    storage.write_bytes(target, b"precious")
+    try:
+        assert call("lipsync", "v.mp4", "a.wav", target) == 2
+        shown = capsys.readouterr().err
+        assert shown.startswith(f"error: {target} exists already")
+        assert "--force" in shown
+        assert shown.count("\n") == 1
+        assert not lipsync_calls
+        assert call("lipsync", "v.mp4", "a.wav", target, "--force") == 0
+        assert lipsync_calls[0]["overwrite"] is True
+    finally:
+        storage.delete([target])
+
+
+def test_a_device_that_is_not_there_is_told_for_every_caller(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    options = ["--model", "tiny-random", "--device", "cuda"]
+    assert call("lipsync", str(demo_video()), str(demo_video()), str(tmp_path / "o.mp4"), *options) == 2
+    shown = capsys.readouterr().err
+    assert "error: there is no cuda device on this machine; as the device, choose auto or cpu\n" in shown
+    assert "cluster" not in shown
+
+
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_a_failed_clip_tells_its_reason_once(on_terminal, monkeypatch, capsys):
+    failed = ClipRecord(clip_id="out", video="v", audio="a", error_code="no_face", error="nobody is in the picture")
+    monkeypatch.setattr("latentsync_ray.local.lipsync", lambda *_, **__: failed)
+    monkeypatch.setattr("latentsync_ray.cli.dub.make_progress", RichProgress if on_terminal else PlainProgress)
+    assert call("lipsync", "v", "a", "o.mp4") == 1
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).count("nobody is in the picture") == 1
+    assert (shown.out + shown.err).count("1/1 clips") <= 1
+
+
+def test_tables_in_a_pipe_keep_a_row_on_a_line(monkeypatch, capsys):
+    """However narrow the terminal was."""
+    monkeypatch.setenv("COLUMNS", "40")
+    message = "/data/a/very/long/path/" * 20 + "clip.mp4:\nnobody"
+    failures = [Failures(code="no_face", count=2, transient=False, clip_id="[1]", message=message)]
+    monkeypatch.setattr("latentsync_ray.report.summarise", lambda output: replace(REPORT, failures=failures))
+    monkeypatch.setattr("latentsync_ray.report.contact_sheet", lambda *arguments, **options: None)
+    assert call("report", "memory://o") == 0
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if line.startswith("no_face")]
+    assert row.endswith("[1]: " + message.replace("\n", " "))
+    assert lines == [line.rstrip() for line in lines], "no blanks that fill a column"
+
+
+def test_shell_completion_can_be_shown(monkeypatch, capsys):
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
+    assert call("--show-completion") == 0
+    assert "_COMPLETE=complete_bash" in capsys.readouterr().out
+
+
+def test_init_lists_what_there_is(capsys):
+    assert call("init") == 0
+    listed = capsys.readouterr().out
+    for name in ("demo", "gcs_h100", "local", "serve"):
+        assert re.search(rf"^{name} +[A-Z].*[^,:]$", listed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["demo", "gcs_h100", "local"])
+def test_init_writes_a_job_that_loads_from_anywhere(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call("init", name) == 0
+    assert f"latentsync-ray run {name}.yaml" in capsys.readouterr().out
+    job, original = load_job(f"{name}.yaml"), load_job(ROOT / "configs" / f"{name}.yaml")
+    manifest = str(demo_video().parent) if name == "demo" else original.manifest
+    assert job.recipe == original.recipe
+    assert job.manifest == manifest
+    assert "configs/" not in (tmp_path / f"{name}.yaml").read_text()
+
+
+def test_init_writes_settings_for_the_server(tmp_path, capsys):
+    settings = pytest.importorskip("latentsync_ray.serve.settings", reason="needs the extra serve")
+    assert call("init", "serve", str(tmp_path / "new" / "mine.yaml")) == 0
+    assert "latentsync-ray serve" in capsys.readouterr().out
+    assert settings.load_settings(tmp_path / "new" / "mine.yaml").recipe.model == "latentsync-1.6"
+
+
+def test_init_replaces_nothing_unless_forced(tmp_path, capsys):
+    (tmp_path / "demo.yaml").write_text("mine")
+    assert call("init", "demo", str(tmp_path)) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "demo.yaml").read_text() == "mine"
+    assert call("init", "demo", str(tmp_path), "--force") == 0
+    assert load_job(tmp_path / "demo.yaml").recipe.model == "nano"
+
+
 def test_bugs_keep_their_traceback(monkeypatch):
     def lipsync(*_, **__):
         raise ZeroDivisionError
@@ -183,6 +287,21 @@ def test_bugs_keep_their_traceback(monkeypatch):
     monkeypatch.setattr("latentsync_ray.local.lipsync", lipsync)
     with pytest.raises(ZeroDivisionError):
         main(["lipsync", "v", "a", "o.mp4"])
+
+
+def test_a_traceback_shows_no_secret(monkeypatch, capsys):
+    def lipsync(*_, **__):
+        raise ZeroDivisionError("over https://me:S3CRET@h.example/a?sig=S3CRET")
+
+    monkeypatch.setattr("latentsync_ray.local.lipsync", lipsync)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(ZeroDivisionError) as caught:
+        main(["lipsync", "v", "a", "o.mp4"])
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "ZeroDivisionError: over https://***@h.example/a?***" in shown
+    assert "S3CRET" not in shown
 
 
 @pytest.mark.parametrize("exit_code", [0, 1])

@@ -13,7 +13,7 @@ import pytest
 import latentsync_ray
 
 HOUSE = Path(latentsync_ray.__file__).parent
-GROUND = {"assets", "cache", "config", "errors", "extras", "registry", "storage", "types"}
+GROUND = {"assets", "cache", "config", "disk", "errors", "extras", "redact", "registry", "storage", "types"}
 FLOORS = (
     GROUND,
     {"faces", "lease", "manifest", "measure", "media", "model", "portrait", "records", "sinks"},

@@ -11,7 +11,7 @@ import pytest
 from eight_pairs import decoded, portrait
 from make_clips import speech_like, write_clip, write_speech
 
-from latentsync_ray import Cluster, ConfigError, Job, LipSync, Pair, Recipe, assets, lipsync
+from latentsync_ray import Cluster, ConfigError, Job, LipSync, Pair, Recipe, assets, lipsync, storage
 from latentsync_ray.local import dub
 
 RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
@@ -100,6 +100,27 @@ def test_an_input_is_never_written_over(frames: np.ndarray, tmp_path: Path) -> N
             lipsync(video, audio, output, recipe=RECIPE)
 
 
+def test_only_names_of_an_mp4_are_written(tmp_path: Path) -> None:
+    for name in ("out.avi", "out", "out.mov", "mp4"):
+        with pytest.raises(ConfigError, match=r"let its name end in \.mp4"):
+            lipsync("v.mp4", "a.wav", tmp_path / name, recipe=RECIPE)
+    record = lipsync(tmp_path / "none.mp4", "a.wav", tmp_path / "OUT.M4V", recipe=RECIPE)
+    assert record.error_code == "input_not_found", "the name is fine"
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+def test_an_existing_output_can_be_kept(tmp_path: Path, place: str) -> None:
+    target = str(tmp_path / "out.mp4") if place == "disk" else "memory://local-test/out.mp4"
+    storage.write_bytes(target, b"precious")
+    try:
+        with pytest.raises(ConfigError, match="exists already"):
+            lipsync("none.mp4", "a.wav", target, recipe=RECIPE, overwrite=False)
+        assert lipsync("none.mp4", "a.wav", target, recipe=RECIPE).error_code == "input_not_found"
+        assert storage.read_bytes(target) == b"precious", "until there is another to replace it"
+    finally:
+        storage.delete([target])
+
+
 def test_too_large_names_the_limit(frames: np.ndarray, tmp_path: Path) -> None:
     write_speech(tmp_path / "s.wav", speech_like(2))
     write_clip(tmp_path / "v.mp4", frames[:5])
@@ -108,3 +129,20 @@ def test_too_large_names_the_limit(frames: np.ndarray, tmp_path: Path) -> None:
         record = lipsync(tmp_path / "v.mp4", tmp_path / "s.wav", tmp_path / "out.mp4", recipe=recipe)
         assert record.error_code == "too_large"
         assert limit in str(record.error)
+
+
+def test_progress_is_told_window_by_window_and_adds_up(frames: np.ndarray, tmp_path: Path) -> None:
+    video, audio = write_clip(tmp_path / "v.mp4", frames), write_speech(tmp_path / "s.wav", speech_like(1.4))
+    told: list[int | str] = []
+    recipe = RECIPE.model_copy(update={"micro_batch": 1})
+    record = lipsync(video, audio, tmp_path / "out.mp4", recipe=recipe, on_frames=told.append, on_phase=told.append)
+    counts = [each for each in told if isinstance(each, int)]
+    assert (record.frames, sum(counts)) == (35, 35)
+    assert counts[:3] == [16, 16, 16], "three windows of 16, which overlap"
+    assert [each for each in told if isinstance(each, str)] == [
+        "fetching the inputs",
+        "loading the model",
+        "reading the video and the speech",
+        "dubbing 35 frames",
+        "writing the MP4",
+    ]

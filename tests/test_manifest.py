@@ -172,6 +172,55 @@ def test_made_ids_are_file_names(tmp_path, video, stem):
     assert clip_id.rpartition("-")[0] == stem
 
 
+SIGNED = "https://me:{0}@h.example/a.mp4?X-Amz-Credential={0}&X-Amz-Signature={0}&versionId=3"
+
+
+def ids(folder: Path, *videos: str) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    return read_manifest(write(folder, "jsonl", [{"video": each, "audio": "/a.wav"} for each in videos]))["clip_id"].to_pylist()
+
+
+def test_made_ids_hold_no_secret_and_survive_another_signature(tmp_path):
+    first, again = ids(tmp_path / "one", SIGNED.format("S3CRET")), ids(tmp_path / "two", SIGNED.format("0THER"))
+    assert first == again
+    assert first != ids(tmp_path / "three", SIGNED.format("S3CRET").replace("versionId=3", "versionId=4"))
+    for bare in ("https://me:S3CRET@h.example", "https://h.example/a;jsessionid=S3CRET.mp4", "https://S3CRET@h.example/"):
+        assert "S3CRET" not in ids(tmp_path / "bare", bare)[0]
+
+
+@pytest.mark.parametrize(
+    ("video", "clip_id"),
+    [
+        ("/clips/anna.mp4", "anna-70324e46fb60"),
+        ("s3://bucket/take#3.mp4", "take-d65cf740b18a"),
+        ("https://h.example/get?file=7&page=2", "get-1c6b88082098"),
+        ("data:video/mp4;base64,AAAA", "clip-c9b968885de6"),
+    ],
+)
+def test_ids_of_harmless_addresses_are_those_of_earlier_versions(tmp_path, video, clip_id):
+    assert ids(tmp_path, video) == [clip_id]
+
+
+def test_objects_that_only_a_token_tells_apart_get_an_id_each(tmp_path):
+    urls = ["https://h.example/get?token=one", "https://h.example/get?token=two", "https://h.example/get.mp4?token=one"]
+    made = ids(tmp_path, *urls)
+    assert len(set(made)) == 3
+    assert made == ids(tmp_path, *urls)
+    with pytest.raises(ConfigError, match="rows 1 and 2 have the same clip_id"):
+        ids(tmp_path, urls[0], urls[0])
+
+
+def test_mistakes_in_a_manifest_are_told_without_its_secrets(tmp_path):
+    secret = "https://me:S3CRET@h.example/a.mp4?sig=S3CRET"
+    wrong = {"list.jsonl": json.dumps({"video": [secret], "audio": "a"}), "more.csv": f"video,audio\na.mp4,{secret},{secret}\n"}
+    for name, content in wrong.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ConfigError) as caught:
+            read_manifest(str(tmp_path / name))
+        assert "h.example/a.mp4?***" in str(caught.value)
+        assert "S3CRET" not in str(caught.value)
+
+
 def test_rows_without_an_id_get_one(tmp_path):
     ids = ids_of(tmp_path, *({"clip_id": given, "video": "v.mp4", "audio": f"{given}.wav"} for given in ("mine", None, "")))
     assert ids[0] == "mine"

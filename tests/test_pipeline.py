@@ -17,8 +17,8 @@ import ray
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 
-from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset
-from latentsync_ray.pipeline import dub, join_parts, told
+from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset, pipeline
+from latentsync_ray.pipeline import check_nodes, connect, dub, join_parts, told
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import BUG
 from latentsync_ray.types import ClipRecord, Part
@@ -73,7 +73,9 @@ def sync_worker_pids() -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker in /proc")
-def test_a_killed_model_worker_costs_nothing_but_time(pairs: list[Pair], tmp_path: Path) -> None:
+def test_a_killed_model_worker_costs_nothing_but_time(
+    pairs: list[Pair], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     results, killed = [], False
     for result in dub(pairs, job(tmp_path)):
         if not killed:
@@ -83,6 +85,7 @@ def test_a_killed_model_worker_costs_nothing_but_time(pairs: list[Pair], tmp_pat
         results.append(result)
     assert killed
     assert records(iter(results)) == {"talk0": "ok", "talk1": "ok", "red2": "no_face", "talk3": "ok"}
+    assert capsys.readouterr() == ("", ""), "Ray's messages about it lie in its log files"
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,30 @@ def test_a_setting_that_only_a_join_can_check_stops_the_job(pairs: list[Pair]) -
 def test_a_setting_that_only_workers_can_check_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown detector 'nonsense'"):
         records(dub(pairs, job(tmp_path, detector="nonsense")))
+
+
+def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ConfigError, match=r"cluster\.address is 'head:1', and no Ray cluster answers there: Failed to connect"):
+        connect(Cluster(address="head:1"))
+
+
+def test_nodes_are_asked_whether_they_see_what_is_local(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = job(tmp_path / "out")
+    check_nodes(asked)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [], "no mark is left behind"
+    monkeypatch.setattr(pipeline, "write_bytes", lambda *_: None)  # a folder that only the driver sees
+    with pytest.raises(ConfigError, match=r"output is .*/out, a path that 1 of the cluster's 1 nodes do not see"):
+        check_nodes(asked)
+    monkeypatch.setattr(pipeline, "_NODE_SECONDS", 0.0)
+    check_nodes(asked)  # one that is silent is not accused
+    assert "1 of 1 nodes did not say" in caplog.text
 
 
 def test_a_model_that_is_not_there_stops_the_job_at_once(pairs: list[Pair], tmp_path: Path) -> None:

@@ -173,3 +173,22 @@ def test_a_relative_output_and_a_cluster_are_refused(output: str, tmp_path: Path
 
 def test_a_node_says_which_paths_it_does_not_see(tmp_path: Path) -> None:
     assert _sees({"output": str(tmp_path), "recipe.model": str(tmp_path / "nowhere")}) == ["recipe.model"]
+
+
+def test_a_cluster_only_has_to_find_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes, recipe = Notes(), Recipe(model="latentsync-1.6")
+    monkeypatch.setattr(preflight, "locate", lambda *_, **__: pytest.fail("it was fetched to the driver"))
+    for here, told in (
+        (True, []),
+        (False, ["nodes that do not have latentsync-1.6 download it, 5.48 GB, before their first clip"]),
+    ):
+        monkeypatch.setattr(preflight, "check_reachable", lambda _, here=here: here)
+        preflight.check_recipe(recipe, note=notes.append, fetch=False)
+        assert notes == told
+    folder = tmp_path / "models/latentsync-1.6"
+    folder.mkdir(parents=True)
+    (folder / "latentsync_unet.pt").touch()
+    monkeypatch.undo()
+    monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path / "models"))
+    with pytest.raises(ModelError, match=r"holds latentsync_unet\.pt but not whisper/tiny\.pt"):
+        preflight.check_recipe(recipe, note=notes.append, fetch=False)

@@ -7,11 +7,13 @@ Heavy imports stand inside the commands, so that help is instant.
 from __future__ import annotations
 
 import sys
+from types import TracebackType
 from typing import Annotated
 
 import typer
 
 import latentsync_ray
+from latentsync_ray import redact
 from latentsync_ray.cli import models as model_commands
 from latentsync_ray.cli.demo import demo
 from latentsync_ray.cli.dub import lipsync, run
@@ -50,10 +52,22 @@ def _root(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and exit with its code. Errors of this package become one line on stderr, all others a traceback."""
+    """Run one command and exit with its code. Errors of this package become one line on stderr, all others a traceback.
+
+    Neither shows the secrets of an address.
+    """
     try:
         app(args=arguments)
     except LatentSyncError as error:
         ERR.print("[bold red]error:[/] ", end="")
         ERR.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, (ConfigError, ModelError)) else 1)
+    finally:
+        sys.excepthook = _show_bug  # now: typer has set one of its own
+
+
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        sys.stderr.write(redact.traceback_of(error))

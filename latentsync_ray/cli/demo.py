@@ -11,7 +11,7 @@ from rich.markup import escape
 from latentsync_ray.cli.dub import print_summary
 from latentsync_ray.cli.terminal import OUT, show, size, table
 from latentsync_ray.config import build_job
-from latentsync_ray.progress import make_progress
+from latentsync_ray.progress import display
 
 __all__ = ["demo"]
 
@@ -33,7 +33,8 @@ def demo(
     OUT.print(_INTRODUCTION)
     tree = {"manifest": str(assets.demo_video().parent), "output": str(output), **_JOB}
     job = build_job(tree, *(overrides or ()), source="demo")
-    summary = run_job(job, progress=make_progress())
+    with display(job) as progress:
+        summary = run_job(job, progress=progress)
     print_summary(summary)
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.markup import escape
 
+from latentsync_ray import redact
 from latentsync_ray.cli.terminal import ERR, OUT, duration
 from latentsync_ray.config import Cluster, Recipe, build_job, load_job
-from latentsync_ray.progress import make_progress
+from latentsync_ray.errors import ConfigError
+from latentsync_ray.progress import display, make_progress
 from latentsync_ray.registry import DETECTORS
 from latentsync_ray.types import Device
 
@@ -57,7 +61,10 @@ def lipsync(
     recipe = {"model": model, "steps": steps, "guidance_scale": guidance_scale, "seed": seed, "loop_mode": loop_mode}
     recipe |= {"fps": fps, "detector": detector, "paste": paste}
     tree = {"manifest": video, "output": output, "recipe": recipe, "cluster": {"device": device}}
-    job = build_job(tree, *(f"recipe.{setting}" for setting in settings or ()), source="options")
+    try:
+        job = build_job(tree, *(f"recipe.{setting}" for setting in settings or ()), source="options")
+    except ConfigError as error:
+        raise ConfigError(_as_options(str(error), recipe)) from error
 
     from latentsync_ray import local
     from latentsync_ray.model.source import find_spec
@@ -76,7 +83,8 @@ def lipsync(
             recipe=job.recipe,
             device=job.cluster.device,
             overwrite=force,
-            on_part=lambda part: progress.frames(part.stop - part.start),
+            on_frames=progress.frames,
+            on_phase=progress.phase,
         )
         progress.clip(record)
     finally:
@@ -87,6 +95,13 @@ def lipsync(
     OUT.print(f"[bold]{escape(str(record.output))}[/]  {about}", soft_wrap=True)
     if record.frames_without_face:
         ERR.print(f"[yellow]{record.frames_without_face} frames show no usable face and were left as they are[/]")
+
+
+def _as_options(message: str, recipe: Iterable[str]) -> str:
+    """A job's error in this command's words: its user has no keys, but options."""
+    words = {f"recipe.{name}": f"--{name.replace('_', '-')}" for name in recipe}
+    words |= {"cluster.device": "--device", "manifest": "VIDEO", "output": "OUT"}
+    return re.sub(r"(?:^options: |(?<=; ))([\w.]+)(?=: )", lambda found: words.get(found[1], found[1]), message)
 
 
 def run(
@@ -108,7 +123,8 @@ def run(
     from latentsync_ray.driver import run as run_job
 
     try:
-        summary = run_job(job, progress=make_progress())
+        with display(job) as progress:
+            summary = run_job(job, progress=progress)
     except KeyboardInterrupt:
         ERR.print("interrupted; finished clips and segments are kept: the same command goes on where it was")
         raise
@@ -129,4 +145,4 @@ def print_summary(summary: Summary) -> None:
     if summary.frames:
         rate = summary.frames / max(summary.seconds, 1e-9)
         OUT.print(f"{summary.frames} frames in {duration(summary.seconds)}, {rate:.1f} frames/s")
-    OUT.print(f"[dim]more: latentsync-ray report {escape(summary.output)}[/]", soft_wrap=True)
+    OUT.print(f"[dim]more: latentsync-ray report {escape(redact.shown(summary.output))}[/]", soft_wrap=True)

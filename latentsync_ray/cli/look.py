@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from latentsync_ray import redact
 from latentsync_ray.cli.terminal import OUT, duration, show, size, table
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def report(
 
 def _print_report(numbers: Report) -> None:
     failed = f", [red]{numbers.failed} failed[/]" if numbers.failed else ""
-    OUT.print(f"[bold]{numbers.ok} of {numbers.clips} clips ok[/]{failed}  {escape(numbers.output)}", soft_wrap=True)
+    OUT.print(
+        f"[bold]{numbers.ok} of {numbers.clips} clips ok[/]{failed}  {escape(redact.shown(numbers.output))}", soft_wrap=True
+    )
     OUT.print(f"{numbers.frames} frames, {duration(numbers.output_seconds)} of video, {size(numbers.bytes)}")
     if numbers.cost is not None:
         OUT.print(f"${numbers.cost:.4f} by the server's tariff")
@@ -61,7 +64,10 @@ def _print_report(numbers: Report) -> None:
             else:  # a server's: nothing is made again unless somebody asks
                 again = "when asked again" if each.transient else "no"
             failures.add_row(
-                f"[red]{each.code}[/]", str(each.count), again, escape(" ".join(f"{each.clip_id}: {each.message}".split()))
+                f"[red]{each.code}[/]",
+                str(each.count),
+                again,
+                escape(redact.text(" ".join(f"{each.clip_id}: {each.message}".split()))),
             )
         OUT.print()
         show(failures)

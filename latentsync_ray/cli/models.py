@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec as find_module
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from latentsync_ray.cli.terminal import ERR, OUT, show, size, table
 
+if TYPE_CHECKING:
+    from latentsync_ray.model.specs import Licence
+
 __all__ = ["app", "download", "models"]
 
 app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="List models and detectors, and download them.")
-
-_DETECTORS = (
-    ("embedded", "", "LBP cascade", "BSD-3-Clause (Intel)", "the cascade's own file, scikit-image"),
-    (
-        "insightface",
-        "insightface",
-        "models buffalo_l",
-        "non-commercial research only",
-        "github.com/deepinsight/insightface, README",
-    ),
-)
-"""Name, module it needs, part, licence, where that was read."""
 
 
 @app.callback()
@@ -32,45 +23,54 @@ def models(context: typer.Context) -> None:
     """List the models and detectors: which are on this machine, how to get the others, and their licences."""
     if context.invoked_subcommand:
         return
-    from latentsync_ray.model.source import describe_models
+    from latentsync_ray.model.listing import describe_detectors, describe_models
 
-    rows = describe_models()
+    rows, detectors = describe_models(), describe_detectors()
     listing = table("model", "face", "on this machine")
     for row in rows:
-        found = f"[green]{escape(row.found)}[/]" if row.found else f"no; {size(row.megabytes * 1_000_000)} to download"
+        found = f"[green]{escape(row.found)}[/]" if row.found else f"no; {size(row.download_bytes)} to download"
+        found = "[red]incomplete, see below[/]" if row.incomplete else found
         listing.add_row(f"[bold]{row.name}[/]", f"{row.resolution} px", found)
-    for name, module, *_ in _DETECTORS:
-        here = not module or find_module(module) is not None
-        found = "[green]installed[/]" if here else f"no; needs the package {module}"
-        listing.add_row(f"[bold]{name}[/]", "detector", found)
+    for detector in detectors:
+        found = "[green]installed[/]" if detector.installed else "not installed"
+        listing.add_row(f"[bold]{detector.name}[/]", "detector", found)
     show(listing)
 
-    whose: dict[tuple[str, str, str], list[str]] = {}
-    for row in rows:
+    whose: dict[Licence, list[str]] = {}
+    for row in (*rows, *detectors):
         for licence in row.licences:
-            whose.setdefault((licence.name, licence.part, licence.source), []).append(row.name)
-    for name, _, part, licence, source in _DETECTORS:
-        whose.setdefault((licence, part, source), []).append(name)
-    licences = table("licence", "of", "read at")
-    for (licence, part, source), names in whose.items():
-        licences.add_row(escape(licence), f"{', '.join(names)}: {part}", escape(source))
+            whose.setdefault(licence, []).append(row.name)
+    licences, notes = table("licence", "of", "stated at"), [licence.note for licence in whose if licence.note]
+    for licence, names in whose.items():
+        stated_at = escape(licence.stated_at) + (f" [{notes.index(licence.note) + 1}]" if licence.note else "")
+        licences.add_row(escape(licence.terms), f"{', '.join(names)}: {licence.part}", stated_at)
     OUT.print()
     show(licences)
+    for number, note in enumerate(notes, 1):
+        OUT.print(f"[{number}] {note}", markup=False, soft_wrap=True)
     for row in rows:
-        if not row.found:
-            OUT.print(f"\n[bold]{row.name}[/]: latentsync-ray models download {row.name}, or for a machine without network:")
-            OUT.print(row.how_to_get, markup=False, soft_wrap=True)
+        if row.incomplete:
+            OUT.print(f"\n[bold]{row.name}[/]")
+            OUT.print(row.incomplete, markup=False, soft_wrap=True)
+        elif row.command:
+            OUT.print(f"\n[bold]{row.name}[/]: {row.command}, or for a machine without network:", soft_wrap=True)
+            OUT.print("\n".join(row.by_hand), markup=False, soft_wrap=True)
 
 
 @app.command()
 def download(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name that 'latentsync-ray models' lists, or hf://OWNER/NAME.")],
 ) -> None:
-    """Fetch a model's weights and speech encoder, and the autoencoder if need be, to this machine."""
+    """Fetch a model's files, or those that it lacks, to this machine, and verify those that are published with it."""
     from latentsync_ray.model.source import find_spec, locate
-    from latentsync_ray.preflight import fetch_model
 
-    fetch_model(name, note=lambda text: ERR.print(text, highlight=False, markup=False))
     spec = find_spec(name)
-    where = locate(spec).unet.parent if spec.source else "needs no files"
-    OUT.print(f"[bold]{escape(name)}[/]  {escape(str(where))}", soft_wrap=True)
+    if not spec.source:
+        OUT.print(f"[bold]{escape(name)}[/]  needs no files", soft_wrap=True)
+        return
+    say = partial(ERR.print, highlight=False, markup=False, soft_wrap=True)
+    files = locate(spec, say=say, bar=True, complete=True)
+    digest = files.digest()
+    OUT.print(f"[bold]{escape(name)}[/]  {escape(str(files.unet.parent))}", soft_wrap=True)
+    verified = ", ".join(files.published)
+    OUT.print(f"checkpoint {digest}" + (f"; as published: {verified}" if verified else ""), soft_wrap=True)

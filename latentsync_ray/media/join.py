@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses as dc
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -18,9 +18,11 @@ from av.container import InputContainer, OutputContainer
 
 from latentsync_ray.errors import MixedParts, UnreadableAudio, UnreadableVideo
 from latentsync_ray.media.audio import decoded, lateness, resampled
+from latentsync_ray.media.language import three_letters
 from latentsync_ray.media.source import audio_stream, open_media, picture_clock
+from latentsync_ray.media.tags import subtitle_packets
 
-__all__ = ["Joined", "join_parts", "verify"]
+__all__ = ["Extras", "Joined", "join_parts", "verify"]
 
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 """Sampling frequencies of MPEG-4 audio in Hz (ISO/IEC 14496-3, table 1.18)."""
@@ -40,7 +42,22 @@ class Joined:
     """When the sound track begins, in seconds of the clip: later than 0 where AAC is copied that begins late."""
 
 
-def join_parts(parts: Sequence[bytes | Path], audio: Path, output: Path, *, fps: Fraction) -> Joined:
+@dc.dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What a clip carries beside its pictures and sound."""
+
+    language: str | None = None
+    """Of the sound: any code that ``three_letters`` knows."""
+    texts: Mapping[str, str] = dc.field(default_factory=dict)
+    """Global tags by FFmpeg's names, e.g. ``title``."""
+    subtitled: Path | None = None
+    """The video whose text subtitles are taken over, as far as they begin in the first ``subtitle_seconds``."""
+    subtitle_seconds: Fraction = Fraction(0)
+
+
+def join_parts(
+    parts: Sequence[bytes | Path], audio: Path, output: Path, *, fps: Fraction, extras: Extras | None = None
+) -> Joined:
     """Concatenate ``parts`` (made by ``encode_part`` with equal settings), add the sound of ``audio``, write MP4 to ``output``.
 
     Pictures are copied bit for bit, and so is AAC; other audio is encoded to AAC once, at its own rate and channels where AAC
@@ -51,16 +68,23 @@ def join_parts(parts: Sequence[bytes | Path], audio: Path, output: Path, *, fps:
     """
     # The default time scale of 1000 would round the edit list, and with it where the sound starts.
     options = {"movflags": "+faststart", "movie_timescale": "90000"}
+    extras = extras or Extras()
     with av.open(str(output), "w", format="mp4", options=options) as container:
-        pictures, sound = _pictures(parts, container, fps=fps), _sound(audio, container)
+        container.metadata.update(extras.texts)
+        pictures, sound = _pictures(parts, container, fps=fps), _sound(audio, container, language=extras.language)
         # Streams must exist before the first packet is written, and each source adds its own with its first packet.
         first_picture, first_sound = next(pictures, None), next(sound, None)
         if first_picture is None:
             raise ValueError("there are no parts to join")
         if first_sound is None:
             raise UnreadableAudio(f"{audio.name}: nothing in its audio stream can be used")
+        subtitles = iter(())
+        if extras.subtitled is not None:
+            subtitles = subtitle_packets(extras.subtitled, container, until=extras.subtitle_seconds)
+        first_subtitle = [each for each in [next(subtitles, None)] if each is not None]
         frames, sound_start = 0, max(Fraction(0), (first_sound.pts or 0) * first_sound.time_base)
-        for packet in heapq.merge(chain([first_picture], pictures), chain([first_sound], sound), key=_decode_time):
+        sources = chain([first_picture], pictures), chain([first_sound], sound), chain(first_subtitle, subtitles)
+        for packet in heapq.merge(*sources, key=_decode_time):
             frames += isinstance(packet.stream, av.VideoStream)
             container.mux(packet)
     return Joined(frames=frames, duration=float(frames / fps), bytes=output.stat().st_size, sound_start=sound_start)
@@ -117,11 +141,14 @@ def _pictures(parts: Sequence[bytes | Path], out: OutputContainer, *, fps: Fract
             base += len(places)
 
 
-def _sound(audio: Path, out: OutputContainer) -> Iterator[av.Packet]:
+def _sound(audio: Path, out: OutputContainer, *, language: str | None) -> Iterator[av.Packet]:
     """AAC packets, in place; the first one brings its stream into ``out``."""
     with open_media(audio, UnreadableAudio) as container:
         stream = audio_stream(container, audio.name)
-        yield from (_copied if stream.codec_context.name == "aac" else _encoded)(container, stream, out)
+        packets = (_copied if stream.codec_context.name == "aac" else _encoded)(container, stream, out)
+        for packet in packets:
+            packet.stream.metadata["language"] = three_letters(language)
+            yield packet
 
 
 def _copied(container: InputContainer, stream: av.AudioStream, out: OutputContainer) -> Iterator[av.Packet]:

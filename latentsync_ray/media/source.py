@@ -54,6 +54,8 @@ class AudioInfo:
     sample_rate: int
     channels: int
     layout: str
+    language: str | None = None
+    """As the file says it."""
 
 
 @contextmanager
@@ -126,8 +128,15 @@ def picture_clock(container: InputContainer) -> Fraction | None:
 def probe_audio(path: Path) -> AudioInfo:
     """What the audio of ``path`` declares, be it an audio file or the sound track of a video. Raises UnreadableAudio."""
     with open_media(path, UnreadableAudio) as container:
-        codec = audio_stream(container, path.name).codec_context
-        return AudioInfo(codec=codec.name, sample_rate=codec.sample_rate, channels=codec.channels, layout=codec.layout.name)
+        stream = audio_stream(container, path.name)
+        codec, language = stream.codec_context, stream.metadata.get("language", "und")
+        return AudioInfo(
+            codec=codec.name,
+            sample_rate=codec.sample_rate,
+            channels=codec.channels,
+            layout=codec.layout.name,
+            language=None if language == "und" else language,
+        )
 
 
 def probe_video(path: Path, *, max_pixels: int, max_seconds: float) -> VideoIndex:

@@ -3,7 +3,8 @@
 A folder holds ``latentsync_unet.pt`` (or ``.safetensors``, or ``unet.*``), ``whisper/tiny.pt`` (OpenAI) or ``whisper/`` in
 transformers' layout, ``vae/`` in diffusers' layout (else the usual VAE is taken) and, unless it is named like a known model,
 ``latentsync.json``: ``{"resolution": 256, "unet": {the official model section}}``, where "unet" may be left out for the options
-of 1.5 and 1.6. Knows files and names, no torch. What is on disk is used without asking the network.
+of 1.5 and 1.6. Knows files and names, no torch. What is on disk is used without asking the network, and a folder that holds
+only some of its files is refused rather than completed from elsewhere.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import dataclasses as dc
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from latentsync_ray import storage
-from latentsync_ray.errors import ClipError, ConfigError, ModelError, WeightsNotFound
+from latentsync_ray import redact, storage
+from latentsync_ray.errors import CheckpointMismatch, ClipError, ConfigError, ModelError, WeightsNotFound
+from latentsync_ray.model.hub import HUB, cached_snapshot, download, hub_errors, page, published_names, size
 from latentsync_ray.model.options import UNetConfig
-from latentsync_ray.model.specs import MODELS, Licence, ModelSpec
+from latentsync_ray.model.remedies import incomplete_folder, nothing_found, published_bytes
+from latentsync_ray.model.specs import MODELS, PUBLISHED, ModelSpec, Published
 
-__all__ = ["ModelFiles", "ModelRow", "describe_models", "find_spec", "is_here", "locate", "models_folder"]
+__all__ = ["ModelFiles", "Survey", "check_reachable", "find_spec", "locate", "models_folder", "survey"]
 
 _DESCRIPTION = "latentsync.json"
-_HUB = "hf://"
 
 _Roles = Mapping[str, tuple[str, ...]]
 """What is needed -> the names it may have, best first."""
@@ -34,6 +36,7 @@ _MODEL: tuple[_Roles, ...] = (
     {"unet": _UNET, "whisper": ("whisper/model.safetensors",), "whisper_config": ("whisper/config.json",)},
 )
 _VAE: _Roles = {"vae": ("diffusion_pytorch_model.safetensors",), "vae_config": ("config.json",)}
+_OWN_VAE: _Roles = {role: tuple(f"vae/{name}" for name in names) for role, names in _VAE.items()}
 
 
 @dc.dataclass(frozen=True)
@@ -46,29 +49,61 @@ class ModelFiles:
     vae_config: Path
     whisper_config: Path | None = None
     """For transformers' layout; OpenAI's file says it itself."""
+    published: Mapping[str, Published] = dc.field(default_factory=dict, compare=False)
+    """Role -> what the file has to be, for those that bear the name of a published model."""
 
     def digest(self) -> str:
-        """64 hex digits of the content of all files, wherever they lie."""
+        """64 hex digits of the content of all files, wherever they lie.
+
+        Raises CheckpointMismatch, naming the file, when one is not what was published under the model's name.
+        """
         total = hashlib.sha256()
-        for field in dc.fields(self):
-            path: Path | None = getattr(self, field.name)
-            if path is not None:
-                with path.open("rb") as file:
-                    total.update(field.name.encode() + hashlib.file_digest(file, "sha256").digest())
+        for role, path in self._paths().items():
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256")
+            if role in self.published and found.hexdigest() != self.published[role].sha256:
+                raise CheckpointMismatch(
+                    f"{path} is not the file that was published under this model's name: its SHA-256 is {found.hexdigest()}, "
+                    f"not {self.published[role].sha256}. If it is damaged, remove it and fetch it again; weights of your own "
+                    "go into a folder of their own, which recipe.model names by its path"
+                )
+            total.update(role.encode() + found.digest())
         return total.hexdigest()
+
+    def check_sizes(self) -> None:
+        """Raise CheckpointMismatch when a published file has not its published size: an interrupted copy, found in no time."""
+        for role, path in self._paths().items():
+            size = path.stat().st_size
+            if role in self.published and size != self.published[role].bytes:
+                raise CheckpointMismatch(
+                    f"{path} has {size} bytes, and the file published under this model's name {self.published[role].bytes} "
+                    "(interrupted download?): remove it and fetch it again"
+                )
+
+    def _paths(self) -> dict[str, Path]:
+        return {field.name: path for field in dc.fields(self) if isinstance(path := getattr(self, field.name), Path)}
 
 
 @dc.dataclass(frozen=True)
-class ModelRow:
-    """One line of ``latentsync-ray models``."""
+class Survey:
+    """What there is of a model without a download: on this machine, or in the folder or URI that the model is."""
 
-    name: str
-    resolution: int
-    found: str
-    """Where it is on this machine; empty: it has to be fetched."""
-    megabytes: int
-    how_to_get: str
-    licences: tuple[Licence, ...]
+    model: Mapping[str, str]
+    """Role -> path or URI; empty when there is no model."""
+    vae: Mapping[str, str]
+    place: str
+    """Where the model is, or what holds only some of its files; empty when there is neither."""
+    own_vae: bool
+    present: Sequence[str] = ()
+    missing: Sequence[str] = ()
+    """Of a place that is incomplete: the names it has, and those it lacks."""
+    reasons: Sequence[str] = ()
+    """What went wrong at places that could not be looked into."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all files are there."""
+        return bool(self.model and self.vae)
 
 
 def models_folder() -> Path:
@@ -85,7 +120,7 @@ def find_spec(name: str) -> ModelSpec:
         return MODELS[name]
     if "://" not in name and not Path(name).is_dir():
         raise ConfigError(f"no model {name!r}: neither a folder nor one of {', '.join(MODELS)}")
-    described = _gather([(name, {"description": (_DESCRIPTION,)})], [])
+    described = _description(name)
     known = MODELS.get(name.rstrip("/").rpartition("/")[2].partition("@")[0].lower())
     if described is None:
         if known is None:
@@ -95,7 +130,7 @@ def find_spec(name: str) -> ModelSpec:
             )
         return dc.replace(known, name=name, source=name)
     try:
-        description = json.loads(described["description"].read_text(encoding="utf-8"))
+        description = json.loads(described.read_text(encoding="utf-8"))
         unknown = description.keys() - {"resolution", "unet"}
         resolution = int(description["resolution"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -106,136 +141,182 @@ def find_spec(name: str) -> ModelSpec:
     return ModelSpec(name, resolution, source=name, unet=unet)
 
 
-def locate(spec: ModelSpec) -> ModelFiles:
-    """The files of a model, fetched where needed.
-
-    Raises WeightsNotFound, with every missing file, where to get it and where to put it.
-    """
-    _refuse_half(spec)
-    own, own_vae, usual_vae = _candidates(spec)
+def survey(spec: ModelSpec) -> Survey:
+    """What there is of a model's files without a download. Asks no hub, but looks into the folder or URI that a model is."""
     reasons: list[str] = []
-    model = _gather(own, reasons)
-    vae = _gather(own_vae + usual_vae, reasons)
-    if model is None or vae is None:
-        missing = _how_to_get(spec, model=model is None, vae=vae is None)
-        raise WeightsNotFound("\n".join([f"no weights of {spec.name} on this machine", *reasons, missing]))
-    return ModelFiles(**model, **vae)
+    for place in [str(models_folder() / spec.name), spec.source] if spec.name in MODELS else [spec.source]:
+        model, vae = _look(place, *_MODEL, reasons=reasons), _look(place, _OWN_VAE, reasons=reasons)
+        if not model.present and not vae.present:
+            continue
+        if model.files and (vae.files or not vae.present):
+            usual = vae.files or _look(spec.vae, _VAE, reasons=reasons).files
+            return Survey(model.files, usual, place, bool(vae.files), reasons=reasons)
+        if not place.startswith(HUB):  # where a download broke off, the next one goes on
+            missing = [*(model.missing if not model.files else ()), *(vae.missing if vae.present and not vae.files else ())]
+            return Survey({}, {}, place, bool(vae.present), [*model.present, *vae.present], missing, reasons)
+    return Survey({}, _look(spec.vae, _VAE, reasons=reasons).files, "", False, reasons=reasons)
 
 
-def is_here(spec: ModelSpec) -> bool:
-    """Whether a model's files can be had without a download from the hub."""
-    if not spec.source:
+def locate(
+    spec: ModelSpec, *, say: Callable[[str], None] | None = None, bar: bool = False, complete: bool = False
+) -> ModelFiles:
+    """The files of a model, fetched where needed. ``say`` is told of downloads, unless a ``bar`` shows them (see ``download``).
+
+    A folder that lacks files is left as it is, and the usual VAE of a model in a folder is taken from this machine only;
+    ``complete`` fetches both. Raises WeightsNotFound, with every missing file, where to get it and where to put it, and
+    CheckpointMismatch when a file has not the size of the published one.
+    """
+    found = survey(spec)
+    if found.missing and not (complete and spec.name in MODELS):
+        raise _incomplete(spec, found)
+    if not found.complete and (complete or not found.place or found.place.startswith(HUB)):
+        reasons = _fetch(spec, found, say=say, bar=bar)
+        found = survey(spec)
+        found = dc.replace(found, reasons=[*found.reasons, *reasons])
+    if found.missing:
+        raise _incomplete(spec, found)
+    if not found.complete:
+        raise _missing(spec, found)
+    wanted = {**found.model, **found.vae}
+    if say and any(storage.is_remote(uri) for uri in wanted.values()):
+        say(f"fetching {spec.name} into this machine's cache, unless it is there")
+    files = ModelFiles(**{role: storage.fetch(uri) for role, uri in wanted.items()}, published=_published(spec, found))
+    files.check_sizes()
+    return files
+
+
+def check_reachable(spec: ModelSpec) -> bool:
+    """Make sure that other machines can find the model too; whether this one has it. Raises WeightsNotFound."""
+    found = survey(spec)
+    if found.missing:
+        raise _incomplete(spec, found)
+    if found.complete:
         return True
-    own, own_vae, usual_vae = _candidates(spec)
-    return _choose(own, None) is not None and _choose(own_vae + usual_vae, None) is not None
+    reasons = list(found.reasons)
+    for place, roles, there in ((spec.source, _MODEL, found.model), (spec.vae, (_VAE,), found.vae)):
+        if there or (place == spec.vae and not found.model and not reasons and _has(spec.source, (_OWN_VAE,), reasons)):
+            continue
+        if not _has(place, roles, reasons):
+            raise _missing(spec, dc.replace(found, reasons=reasons))
+    return False
 
 
-def _refuse_half(spec: ModelSpec) -> None:
-    """An incomplete folder is told: filled up from elsewhere, it would be a model that nobody put together."""
-    folder = models_folder() / spec.name if spec.name in MODELS else Path(spec.source)
-    inside = {role: tuple(f"vae/{name}" for name in names) for role, names in _VAE.items()}
-    for layouts in (_MODEL, (inside,)):
-        there = {name for roles in layouts for names in roles.values() for name in names if (folder / name).is_file()}
-        lacking = [[names for names in roles.values() if not there.intersection(names)] for roles in layouts]
-        if there and all(lacking):
-            closest = min(zip(lacking, layouts, strict=True), key=lambda layout: len(layout[0]) / len(layout[1]))[0]
-            missing = " and ".join(" or ".join(names) for names in closest)
-            remedy = _how_to_get(spec, model=layouts is _MODEL, vae=layouts is not _MODEL)
-            raise WeightsNotFound(
-                f"{folder} holds {', '.join(sorted(there))}, but not {missing}; complete it, or move it away:\n{remedy}"
-            )
+@dc.dataclass(frozen=True)
+class _Found:
+    files: Mapping[str, str]
+    """Role -> path or URI of a layout whose roles are all there; empty when none is."""
+    present: Sequence[str]
+    missing: Sequence[str]
 
 
-def describe_models() -> list[ModelRow]:
-    """The named models, and which of them are on this machine. Asks no network."""
-    rows = []
-    for spec in MODELS.values():
-        found, missing = "needs no files", ""
-        if spec.source:
-            own, own_vae, usual_vae = _candidates(spec)
-            model, vae = _gather(own), _gather(own_vae + usual_vae)
-            found = str(model["unet"].parent) if model and vae else ""
-            missing = _how_to_get(spec, model=model is None, vae=vae is None)
-        rows.append(ModelRow(spec.name, spec.resolution, found, spec.megabytes, missing, spec.licences))
-    return rows
+def _look(place: str, *layouts: _Roles, reasons: list[str]) -> _Found:
+    """Which of the layouts ``place`` holds; of one that is incomplete, what is there and what is not."""
+    best = _Found({}, (), ())
+    for roles in layouts:
+        names = _names(roles)
+        try:
+            root = str(cached_snapshot(place, [*names, *_names(_OWN_VAE)]) or "") if place.startswith(HUB) else place
+            there = {name: uri for name in names if root and storage.exists(uri := storage.join(root, name))}
+        except (OSError, ValueError, ClipError) as error:
+            reason = f"{redact.shown(place)}: {str(error).strip().partition(chr(10))[0]}"
+            reasons += [reason] if reason not in reasons else []
+            continue
+        chosen = {role: next((name for name in names if name in there), "") for role, names in roles.items()}
+        present = [name for name in chosen.values() if name]
+        if all(chosen.values()):
+            return _Found({role: there[name] for role, name in chosen.items()}, present, ())
+        if not best.missing or len(present) > len(best.present):
+            best = _Found({}, present, [names[0] for role, names in roles.items() if not chosen[role]])
+    return best
 
 
-_Candidates = list[tuple[str, _Roles]]
+def _has(place: str, layouts: Sequence[_Roles], reasons: list[str]) -> bool:
+    """Whether the hub has all files of one of the layouts; what is against it goes to ``reasons``."""
+    if not place.startswith(HUB):
+        return False
+    try:
+        names = published_names(place)
+    except hub_errors() as error:
+        reasons.append(f"{place}: {str(error).strip().partition(chr(10))[0]}")
+        return False
+    if any(all(names & set(alternatives) for alternatives in roles.values()) for roles in layouts):
+        return True
+    reasons.append(f"{place}: the repository does not hold {', '.join(_first_names(layouts[0]))}")
+    return False
 
 
-def _candidates(spec: ModelSpec) -> tuple[_Candidates, _Candidates, _Candidates]:
-    """Where to look for the model, for a VAE of its own, and for the usual VAE."""
-    places = [str(models_folder() / spec.name), spec.source] if spec.name in MODELS else [spec.source]
-    inside = {role: tuple(f"vae/{name}" for name in names) for role, names in _VAE.items()}
-    own = [(place, roles) for place in places for roles in _MODEL]
-    return own, [(place, inside) for place in places], [(spec.vae, _VAE)]
-
-
-def _gather(candidates: _Candidates, reasons: list[str] | None = None) -> dict[str, Path] | None:
-    """The files of the first place that has all of its roles. With ``reasons``, which it fills, the hub is asked as well."""
-    chosen = _choose(candidates, reasons)
-    return None if chosen is None else {role: storage.fetch(file) for role, file in chosen.items()}
-
-
-def _choose(candidates: _Candidates, reasons: list[str] | None) -> dict[str, str] | None:
-    """Role -> path or URI in the first place that has all roles."""
-    for online in (False,) if reasons is None else (False, True):
-        unreachable: set[str] = set()
-        for place, roles in candidates:
-            if online and not place.startswith(_HUB):
-                continue
-            if online and place in unreachable:
-                continue
-            names = [name for alternatives in roles.values() for name in alternatives]
-            try:
-                files = _files(place, names, online=online)
-            except (OSError, ValueError, ClipError) as error:
-                if reasons is not None and (online or not place.startswith(_HUB)):
-                    shown = place.partition("@")[0] if place.startswith(_HUB) else place
-                    reason = f"{shown}: {str(error).strip().partition(chr(10))[0]}"
-                    reasons += [reason] if reason not in reasons else []
-                unreachable.add(place)
-                continue
-            chosen = {role: next((files[name] for name in names if name in files), "") for role, names in roles.items()}
-            if all(chosen.values()):
-                return chosen
-    return None
-
-
-def _files(place: str, names: Sequence[str], *, online: bool) -> dict[str, str]:
-    """Those of ``names`` that ``place`` holds -> path or URI."""
-    if place.startswith(_HUB):
-        from huggingface_hub import constants, snapshot_download
-
-        repository, _, revision = place.removeprefix(_HUB).partition("@")
-        if online and not constants.HF_HUB_OFFLINE and storage.seen(f"{constants.ENDPOINT}/api/models/{repository}") is None:
-            raise ConnectionError(f"{constants.ENDPOINT} does not answer")  # the download would ask for a minute and more
+def _fetch(spec: ModelSpec, found: Survey, *, say: Callable[[str], None] | None, bar: bool) -> list[str]:
+    """Download what is missing; what went wrong, a line for each place."""
+    reasons: list[str] = []
+    folder = Path(found.place) if found.missing else None
+    own = [name for name in found.missing if name.startswith("vae/")]
+    wanted: list[tuple[str, list[str], Path | None]] = []
+    if folder and set(found.missing) - set(own):
+        wanted.append((spec.source, [name for name in found.missing if name not in own], folder))
+    if folder and own:
+        wanted.append((spec.vae, [name.removeprefix("vae/") for name in own], folder / "vae"))
+    if not folder and not found.model and spec.source.startswith(HUB):
         # A model's own VAE comes with its weights: were it left for later, a usual one on disk would be taken in its place.
-        patterns = [*names, *(f"vae/{name}" for name in _first_names(_VAE) if _UNET[0] in names)]
-        place = snapshot_download(repository, revision=revision or None, allow_patterns=patterns, local_files_only=not online)
-    paths = {name: storage.join(place, name) for name in names}
-    return {name: path for name, path in paths.items() if storage.exists(path)}
+        wanted.append((spec.source, [*dict.fromkeys(name for roles in (*_MODEL, _OWN_VAE) for name in _names(roles))], None))
+    for place, names, into in wanted:
+        reasons += _brought(spec, place, names, into, say=say, bar=bar)
+    if not reasons and not (rest := survey(spec)).vae and not rest.missing:
+        reasons += _brought(spec, spec.vae, _names(_VAE), None, say=say, bar=bar)
+    return reasons
 
 
-def _how_to_get(spec: ModelSpec, *, model: bool, vae: bool) -> str:
-    """Commands that bring the missing files to where they are looked for."""
-    named = spec.name in MODELS
-    folder = models_folder() / spec.name if named else spec.source
-    wanted = []
-    if model:
-        wanted.append((spec.source, _first_names(_MODEL[0]), folder))
-    if vae:
-        wanted.append((spec.vae, _first_names(_VAE), f"{folder}/vae"))
-    lines = []
-    for place, files, into in wanted:
-        repository, _, revision = place.removeprefix(_HUB).partition("@")
-        if place.startswith(_HUB):
-            version = f" --revision {revision}" if revision else ""
-            into = f" --local-dir {into}" if named else ""
-            lines.append(f"hf download {repository} {' '.join(files)}{version}{into}")
-        else:
-            lines.append(f"put {', '.join(files)} into {into}")
-    return "\n".join(lines)
+def _brought(
+    spec: ModelSpec, place: str, names: Sequence[str], into: Path | None, *, say: Callable[[str], None] | None, bar: bool
+) -> list[str]:
+    if say:
+        known = published_bytes(place, names)
+        say(
+            f"{spec.name}: downloading {f'{size(known)} ' if known else ''}from {page(place)}"
+            + (f" into {into}" if into else "")
+        )
+    try:
+        download(place, names, into=into, say=say, bar=bar)
+    except hub_errors() as error:
+        return [f"{place}: {str(error).strip().partition(chr(10))[0]}"]
+    return []
+
+
+def _incomplete(spec: ModelSpec, found: Survey) -> WeightsNotFound:
+    return WeightsNotFound(incomplete_folder(spec, found.place, present=found.present, missing=found.missing))
+
+
+def _missing(spec: ModelSpec, found: Survey) -> WeightsNotFound:
+    folder = str(models_folder() / spec.name) if spec.name in MODELS else spec.source
+    return WeightsNotFound(nothing_found(spec, folder, model=not found.model, vae=not found.vae, reasons=found.reasons))
+
+
+def _published(spec: ModelSpec, found: Survey) -> dict[str, Published]:
+    """Role -> what was published, for the files under a model's own name and the usual VAE."""
+    known = dict(PUBLISHED.get(spec.source, {}))
+    roles = {role: (uri, known) for role, uri in found.model.items()}
+    if not found.own_vae:
+        roles |= {role: (uri, dict(PUBLISHED.get(spec.vae, {}))) for role, uri in found.vae.items()}
+    return {role: files[name] for role, (uri, files) in roles.items() for name in files if uri.endswith(f"/{name}")}
+
+
+def _description(place: str) -> Path | None:
+    """The model's own account of itself, as a file on this machine."""
+    try:
+        if not place.startswith(HUB):
+            uri = storage.join(place, _DESCRIPTION)
+            return storage.fetch(uri) if storage.exists(uri) else None
+        root = cached_snapshot(place, [_DESCRIPTION])
+        if root is None or not (root / _DESCRIPTION).exists():
+            root = download(place, [_DESCRIPTION])
+    except ClipError:
+        return None
+    except hub_errors():
+        return None
+    return root / _DESCRIPTION if (root / _DESCRIPTION).exists() else None
+
+
+def _names(roles: _Roles) -> list[str]:
+    return [name for alternatives in roles.values() for name in alternatives]
 
 
 def _first_names(roles: _Roles) -> list[str]:

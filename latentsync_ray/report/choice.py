@@ -42,6 +42,6 @@ def _one_of_each(codes: list[str | None]) -> list[int]:
     places = defaultdict(list)
     for place, code in enumerate(codes):
         places[code or ""].append(place)
-    frequent = sorted(places, key=lambda code: (-len(places[code]), code))
+    frequent = sorted(places, key=lambda code: -len(places[code]))
     turns = zip_longest(*(places[code] for code in frequent))
     return [place for place in chain.from_iterable(turns) if place is not None]

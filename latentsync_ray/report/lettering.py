@@ -133,17 +133,19 @@ def _is_mark(char: str) -> bool:
 
 
 def _spelled(char: str) -> str:
-    """A character in ASCII; escaped when there is no better way, and nothing for what is only an instruction to fonts."""
-    if unicodedata.category(char) == "Cf" or "\ufe00" <= char <= "\ufe0f":
-        return ""
-    return anyascii(char) or char.encode("unicode_escape").decode()
+    """A character in ASCII: nothing for marks and letters that are not written in it, escaped when there is no better way."""
+    kind = unicodedata.category(char)
+    letters = "" if kind[0] == "C" else anyascii(char)
+    return letters if letters or kind == "Cf" or kind[0] in "LM" else char.encode("unicode_escape").decode()
 
 
 @lru_cache(maxsize=8192)
 def _has(number: int, char: str) -> bool:
     """Whether a font has a sign, that is, draws another than for a missing one."""
-    if char == " " or unicodedata.category(char) == "Cf" or "\ufe00" <= char <= "\ufe0f":
+    if char == " ":
         return True
+    if unicodedata.category(char) == "Cf" or "\ufe00" <= char <= "\ufe0f":  # shaping hides them, and number 0 is not shaped
+        return number > 0 and _shapes()
     font = _trial_font(number)
     return font is not None and _drawn(font, char) != _drawn(font, _NO_SIGN)
 

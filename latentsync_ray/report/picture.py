@@ -20,6 +20,8 @@ _MOST_BYTES = 1_000_000
 _QUALITIES = (85, 80, 75, 70)
 """Of JPEG and WebP; below that, mouths blur more than in a smaller picture."""
 _SHRINK = 0.85
+_PALETTE_STEP = 8
+"""The palette of a PNG is made from every so many pixels in both directions."""
 
 
 def check_name(path: Path) -> None:
@@ -46,13 +48,15 @@ def _encodings(picture: Image.Image, format_name: str) -> Iterator[bytes]:
     """Best first, without end: ever smaller ones after those in full size."""
     if format_name == "PNG":
         yield _encoded(picture, "PNG")
+        # This method keeps rare colours, such as lips and the dots of a status, which the others turn yellow or grey. From all
+        # pixels it would take a minute.
+        palette = picture.reduce(_PALETTE_STEP).quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1)
     for step in count():
         scale = _SHRINK**step
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         smaller = picture.resize(size, Image.Resampling.LANCZOS) if step else picture
         if format_name == "PNG":
-            # This method keeps rare colours, such as lips and the dots of a status; the others turn skin yellow or grey.
-            yield _encoded(smaller.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1), "PNG", optimize=True)
+            yield _encoded(smaller.quantize(palette=palette, dither=Image.Dither.NONE), "PNG", optimize=True)
         else:
             yield from (_encoded(smaller, format_name, quality=quality) for quality in _QUALITIES)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from latentsync_ray import redact
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ClipError, ConfigError, InputNotFound
 from latentsync_ray.media.decode import read_frames
@@ -41,6 +42,7 @@ _TITLE, _BODY, _CAPTION = 26, 20, 16
 _ERROR_LINES = 3
 _BACKGROUND, _CARD, _EMPTY = "#15171c", "#20242c", "#2b313b"
 _TEXT, _QUIET, _GOOD, _BAD = "#f2f4f8", "#9aa4b2", "#5fd38d", "#ff8a80"
+_NOT_KEPT = "no pictures from before: the source's address is not kept, because it held a secret or the content itself"
 _ANY_PIXELS, _ANY_SECONDS = 1 << 29, 1e9
 """Limits for clips that are finished: theirs may have been raised above the default. FFmpeg takes no larger ones."""
 
@@ -57,7 +59,7 @@ def contact_sheet(output: str, picture: Path, *, rows: int = 12) -> None:
     check_name(picture)
     table = read_records(output, columns=_COLUMNS)
     if len(table) == 0:
-        raise ConfigError(f"{output} has no records: run a job with this output first")
+        raise ConfigError(f"{output} has no records: it is not the output of a job, or none of its clips is finished yet")
     shown = [ClipRecord.from_row(row) for row in choose(table, rows).to_pylist()]
     ok = table["status"].to_pylist().count("ok")
     title = f"{ok} of {len(table)} clips ok" + (f", {len(shown)} shown" if len(shown) < len(table) else "")
@@ -92,6 +94,7 @@ def _card(record: ClipRecord, folder: str | None) -> Image.Image:
         moments, problem = list(_moments(record, folder)), record.error
     except ClipError as error:  # the files may have gone since
         moments, problem = [], record.error or f"cannot be shown: {error}"
+    problem = problem or (None if redact.is_whole(record.video) else _NOT_KEPT)
     _, size = _layout(*_shape(moments[0])) if moments else (0, (0, 0))
     lines = wrap(problem, _BODY, _INNER, most=_ERROR_LINES) if problem else []
     header = _GAP + _TITLE + _GAP + len(lines) * (_BODY + 6) + (_GAP // 2 if lines else 0)
@@ -105,11 +108,12 @@ def _card(record: ClipRecord, folder: str | None) -> Image.Image:
     draw_text(draw, (_MARGIN + 24, _GAP), shorten(record.clip_id, _TITLE, room), size=_TITLE, fill=_TEXT)
     right = (card.width - _MARGIN, _GAP + 4)
     draw_text(draw, right, facts, size=_BODY, fill=_QUIET if record.ok else _BAD, right=True)
+    colour = _QUIET if problem == _NOT_KEPT else _BAD
     for number, line in enumerate(lines):
-        draw_text(draw, (_MARGIN, _GAP + _TITLE + _GAP + number * (_BODY + 6)), line, size=_BODY, fill=_BAD)
+        draw_text(draw, (_MARGIN, _GAP + _TITLE + _GAP + number * (_BODY + 6)), line, size=_BODY, fill=colour)
     left = _MARGIN
     for moment in moments:
-        _pair(card, (left, header), size, moment)
+        _pair(card, (left, header), size, moment, gone="source is gone" if redact.is_whole(record.video) else "not kept")
         left += 2 * size[0] + _SEAM + 2 * _GAP
     return card
 
@@ -126,12 +130,12 @@ def _facts(record: ClipRecord) -> str:
     return "   ".join(text.format(value) for value, text in known if value is not None)
 
 
-def _pair(card: Image.Image, at: tuple[int, int], size: tuple[int, int], moment: _Moment) -> None:
-    """Two pictures joined at a seam, with rounded outer corners, and their captions."""
+def _pair(card: Image.Image, at: tuple[int, int], size: tuple[int, int], moment: _Moment, *, gone: str) -> None:
+    """Two pictures joined at a seam, with rounded outer corners, and their captions; ``gone`` in place of a missing source."""
     (width, height), pair = size, Image.new("RGB", (2 * size[0] + _SEAM, size[1]), _EMPTY)
     seconds, before, after = moment
     draw = ImageDraw.Draw(pair)
-    for picture, left, missing in ((before, 0, "source is gone"), (after, width + _SEAM, "no result")):
+    for picture, left, missing in ((before, 0, gone), (after, width + _SEAM, "no result")):
         if picture is not None:
             pair.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (left, 0))
         else:
@@ -207,6 +211,8 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _probe(uri: str, *, any_size: bool = False) -> tuple[Path, VideoIndex]:
+    if not redact.is_whole(uri):
+        raise InputNotFound("its address is not kept, because it held a secret or the content itself")
     limits = Recipe()
     pixels, seconds = (_ANY_PIXELS, _ANY_SECONDS) if any_size else (limits.max_pixels, limits.max_seconds)
     path = fetch(uri)

@@ -10,7 +10,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse, Response
 
-from latentsync_ray import __version__
+from latentsync_ray import __version__, redact
 from latentsync_ray.errors import InputNotFound, StorageUnavailable
 from latentsync_ray.serve.protocol import APP, InvalidInput
 from latentsync_ray.serve.routes import requests, site, uploads
@@ -56,7 +56,7 @@ def build_app(server: Server) -> Zones:
     @app.exception_handler(OSError)
     @app.exception_handler(Exception)
     def broken(_: Request, error: Exception) -> Response:
-        _LOG.error("a call failed", exc_info=error)
+        _LOG.error("a call failed: %s", redact.traceback_of(error))
         what = "the database of this server does not answer" if isinstance(error, SQLAlchemyError) else "the server failed"
         return _failure(500, "internal_error", f"{what}; its log says why")
 

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from latentsync_ray import redact
 from latentsync_ray.errors import StorageUnavailable
 from latentsync_ray.records import Records
 from latentsync_ray.serve.queue import Outcome
@@ -68,7 +69,7 @@ class Dispatcher:
             try:
                 await job()
             except (SQLAlchemyError, StorageUnavailable) as error:
-                _LOG.warning("database or storage do not answer, trying again: %s", error)
+                _LOG.warning("database or storage do not answer, trying again: %s", redact.text(str(error)))
                 await asyncio.sleep(_AGAIN)
             await asyncio.sleep(every)
 
@@ -92,7 +93,7 @@ class Dispatcher:
                 attempts = self._server.settings.attempts
                 await asyncio.to_thread(queue.release, request_id, row.attempts, attempts=attempts, reason=str(error))
         except WorkFailed as error:
-            _LOG.error("request %s: %s", request_id, error)
+            _LOG.error("request %s: %s", request_id, redact.text(str(error)))
             row = await asyncio.to_thread(queue.get, request_id)
             if row and row.status == IN_PROGRESS:
                 failure = Outcome.failure(500, "internal_error", "the server failed at this request; its log says why")

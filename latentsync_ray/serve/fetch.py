@@ -22,7 +22,8 @@ from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 import httpcore2
 
-from latentsync_ray import __version__
+from latentsync_ray import __version__, redact
+from latentsync_ray.disk import full, is_full
 from latentsync_ray.errors import StorageUnavailable
 from latentsync_ray.serve.settings import Network
 
@@ -39,6 +40,9 @@ _EMBEDDED = ((ip_network("64:ff9b::/96"), 0), (ip_network("2002::/16"), 80))
 
 class FetchError(Exception):
     """It could not be fetched, or must not be; the message may be shown to whoever asked."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact.text(message))
 
 
 def usable_url(url: str) -> str:
@@ -57,7 +61,7 @@ def usable_url(url: str) -> str:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        return f"not a URL: {str(error)[:100]}"
+        return f"not a URL: {redact.text(str(error), url)[:100]}"
     if not parts.scheme:
         return "not a URL: it has no scheme"
     if parts.scheme not in ("http", "https"):
@@ -190,7 +194,7 @@ def fetch(url: str, target: Path, *, network: Network, max_bytes: int, tick: Cal
         try:
             target.write_bytes(content)
         except OSError as error:
-            raise _no_room(error) from error
+            raise _no_room(target, error) from error
         return
     deadline = time.monotonic() + network.total_seconds
     try:
@@ -253,7 +257,7 @@ def _download(
                     if tick:
                         tick(size)
         except OSError as error:  # the connection's own errors are httpcore's
-            raise _no_room(error) from error
+            raise _no_room(target, error) from error
     if size == 0:
         raise FetchError("the server sent nothing")
     return None
@@ -312,8 +316,10 @@ def _left(deadline: float, timeout: float | None) -> float:
     return left if timeout is None else min(left, timeout)
 
 
-def _no_room(error: OSError) -> StorageUnavailable:
-    return StorageUnavailable(f"no room for what is fetched: {error.strerror}")
+def _no_room(target: Path, error: OSError) -> StorageUnavailable:
+    return (
+        full(target.parent, error) if is_full(error) else StorageUnavailable(f"cannot keep what is fetched: {error.strerror}")
+    )
 
 
 def _too_large(max_bytes: int) -> FetchError:

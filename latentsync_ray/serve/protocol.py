@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from latentsync_ray import redact
 from latentsync_ray.serve.fetch import usable_url
 from latentsync_ray.serve.tables import COMPLETED, IN_QUEUE, FileRow, LogRow, RequestRow
 
@@ -131,11 +132,10 @@ def _problem(loc: list[Any], kind: str, message: str, value: Any, context: Mappi
 
 
 def _shortened(value: Any) -> Any:
-    """``value`` as an error may repeat it: long texts cut, and of mappings and lists only what fits."""
+    """``value`` as an error may repeat it: no secrets of addresses, long texts cut, of mappings and lists only what fits."""
     if isinstance(value, str):
         value = value.encode(errors="replace").decode()  # a lone surrogate cannot be sent
-        if value.startswith("data:"):
-            return f"{value.partition(',')[0][:100]},... ({len(value)} characters)"
+        value = redact.text(redact.shown(value))
         return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}... ({len(value)} characters)"
     if isinstance(value, dict):
         return {str(name)[:_SHOWN]: _shortened(each) for name, each in list(value.items())[:20]}

@@ -129,7 +129,7 @@ def connect(url: str) -> Engine:
         else:
             if parsed.drivername == "postgresql+psycopg" and "connect_timeout" not in parsed.query:
                 parsed = parsed.update_query_dict({"connect_timeout": _CONNECT_SECONDS})
-            engine = create_engine(parsed, pool_pre_ping=True)
+            engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
         _Base.metadata.create_all(engine)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         shown = re.sub(r":[^:@/]*@", ":***@", url)
@@ -143,7 +143,7 @@ def connect(url: str) -> Engine:
 
 def _sqlite(url: str, path: Path) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": 30})
+    engine = create_engine(url, connect_args={"timeout": 30}, hide_parameters=True)  # errors would quote requests
 
     def prepare(connection: Any, _: Any) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):  # accepted means on disk

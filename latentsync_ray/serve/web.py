@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from latentsync_ray import redact
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.serve.app import build_app
 from latentsync_ray.serve.server import Server
@@ -43,7 +45,15 @@ def listen(
         timeout_graceful_shutdown=3,  # event streams and waiting calls end; their requests are in the queue
         **secure,
     )
+    logging.getLogger("uvicorn.error").addFilter(_without_secrets)
     _Web(config, on_ready).run()
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    """Let a line through, with the traceback of a bug as it may be shown."""
+    if record.exc_info and (error := record.exc_info[1]):
+        record.exc_info, record.exc_text = None, redact.traceback_of(error)
+    return True
 
 
 def check_port(host: str, port: int, *, option: str = "--port") -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from latentsync_ray import redact
 from latentsync_ray.errors import TooLarge, is_transient
 from latentsync_ray.local import LipSync
 from latentsync_ray.records import commit_pending
@@ -107,7 +108,8 @@ class Worker:
             clean = record.error or ""
             for name, path in paths.items():
                 clean = clean.replace(str(path), f"the {name}").replace(path.name, name)
-            record = dc.replace(record, video=arguments["video_url"], audio=arguments["audio_url"], error=clean or None)
+            asked = {name: redact.shown(arguments[f"{name}_url"]) for name in paths}
+            record = dc.replace(record, **asked, error=redact.text(clean) or None)
         return self._settle(job, record, sink)
 
     def _input(self, job: _Job, url: str, target: Path, limits: Limits) -> Path:

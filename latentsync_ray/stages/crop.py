@@ -6,16 +6,15 @@ the frames that a segment shows are decoded again.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 
-from latentsync_ray import storage
+from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
+from latentsync_ray.disk import scratch
 from latentsync_ray.errors import NoFace
 from latentsync_ray.faces.align import OfficialBias, affine, crop_face, of_stored_pixels, square_pixels
 from latentsync_ray.faces.follow import Follower
@@ -67,14 +66,14 @@ class Crop:
             began = time.perf_counter()
         if len(faceless) == span.segment_count:
             raise NoFace(
-                f"no frame of {span.video} shows a face that the {self.recipe.detector!r} detector finds; the embedded one "
-                "needs a mostly frontal, upright face of at least a twelfth of the picture's shorter side"
+                f"no frame of {redact.shown(span.video)} shows a face that the {self.recipe.detector!r} detector finds; the "
+                "embedded one needs a mostly frontal, upright face of at least a twelfth of the picture's shorter side"
             )
         yield from faceless
 
     def _speech(self, span: Span) -> np.ndarray:
-        with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
-            path = Path(folder) / "speech.raw"
+        with scratch() as folder:
+            path = folder / "speech.raw"
             audio, limit = storage.fetch(span.audio), self.recipe.max_seconds
             decode_speech(audio, path, max_seconds=limit, channel=span.audio_channel)
             return read_speech(path)  # mapped: it stays readable when the folder goes, and leaves nothing behind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses as dc
-import tempfile
+import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,15 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync_ray import __version__, storage
+from latentsync_ray import __version__, redact, storage
 from latentsync_ray.config import Recipe
+from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InputNotFound, MixedParts
 from latentsync_ray.measure import sync_score
-from latentsync_ray.media.join import join_parts, verify
+from latentsync_ray.media.join import Extras, join_parts, verify
 from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
 from latentsync_ray.stages.parts import drop_parts
-from latentsync_ray.types import ClipRecord, Pair, Part, Row
+from latentsync_ray.types import Clip, ClipRecord, Pair, Part, Row
 
 __all__ = ["Join", "failed_record"]
 
@@ -46,11 +47,11 @@ class Join:
         fps = Fraction(clip.fps_num, clip.fps_den)
         motion, change = (np.concatenate([getattr(part, each) for part in parts]) for each in ("mouth_motion", "speech_change"))
         correlation, lag = sync_score(motion, change, fps)
-        with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
-            finished = Path(folder) / f"{clip.clip_id}.mp4"
+        with scratch() as folder:
+            finished = folder / f"{clip.clip_id}.mp4"
             try:
                 self._check(parts)
-                joined = join_parts(_fetched(parts), storage.fetch(clip.audio), finished, fps=fps)
+                joined = join_parts(_fetched(parts), storage.fetch(clip.audio), finished, fps=fps, extras=_extras(clip))
             except MixedParts:
                 drop_parts(parts)  # they will not become a clip; another run has to make others
                 raise
@@ -59,7 +60,8 @@ class Join:
         record = ClipRecord.of(
             clip,
             status="ok",
-            output=published.uri,
+            **_sources(clip),
+            output=redact.shown(published.uri),
             output_path=storage.relative(published.uri, self.output),
             sha256=published.sha256,
             bytes=published.bytes,
@@ -91,6 +93,15 @@ class Join:
             )
 
 
+def _extras(clip: Clip) -> Extras:
+    return Extras(
+        language=clip.language,
+        texts=json.loads(clip.tags),
+        subtitled=storage.fetch(clip.video) if clip.subtitle_seconds else None,
+        subtitle_seconds=Fraction(clip.subtitle_seconds),
+    )
+
+
 def _fetched(parts: Sequence[Part]) -> list[Path]:
     try:
         return [storage.fetch(part.uri) for part in parts]
@@ -101,13 +112,18 @@ def _fetched(parts: Sequence[Part]) -> list[Path]:
 def failed_record(row: Row, recipe: Recipe) -> ClipRecord:
     """The record of a clip that failed, from whatever row carries its error: what was asked, and nothing of what was begun."""
     asked = {name: value for name, value in row.to_row().items() if name in _ASKED}
-    return ClipRecord.from_row({**asked, "status": "failed", **_provenance(recipe)})
+    return ClipRecord.from_row({**asked, **_sources(row), "status": "failed", **_provenance(recipe)})
+
+
+def _sources(row: Row) -> dict[str, str]:
+    """The addresses of the inputs, as a record may keep them: whoever reads the table must not get at what they open."""
+    return {name: redact.shown(getattr(row, name)) for name in ("video", "audio")}
 
 
 def _provenance(recipe: Recipe) -> dict[str, object]:
     return {
         "steps": recipe.steps,
-        "model": recipe.model,
+        "model": redact.shown(recipe.model),
         "recipe": recipe.fingerprint(),
         "version": __version__,
         "finished_at": datetime.now(UTC),

@@ -18,6 +18,9 @@ from latentsync_ray.types import Clip, Part, Segment
 
 __all__ = ["drop_parts", "finished_parts", "load_part", "part_uri", "save_part", "sweep"]
 
+_FROM_THE_PAIR = ("video", "audio")
+"""Addresses, which may hold secrets, and may have been signed again since the part was made."""
+
 
 def part_uri(output: str, segment: Segment) -> str:
     """The URI of a segment's MP4."""
@@ -27,7 +30,8 @@ def part_uri(output: str, segment: Segment) -> str:
 def save_part(part: Part, data: bytes) -> None:
     """Write the MP4, then the JSON that declares it finished."""
     storage.write_bytes(part.uri, data)
-    storage.write_bytes(_sidecar(part.uri), json.dumps(part.to_row(), default=np.ndarray.tolist).encode())
+    row = {name: value for name, value in part.to_row().items() if name not in _FROM_THE_PAIR}
+    storage.write_bytes(_sidecar(part.uri), json.dumps(row, default=np.ndarray.tolist).encode())
 
 
 def load_part(output: str, segment: Segment) -> Part:
@@ -43,7 +47,9 @@ def load_part(output: str, segment: Segment) -> Part:
         for field in dc.fields(Part)
         if field.metadata
     }
-    return Part.from_row({**row, **arrays, "uri": uri})  # outputs may have moved since
+    # Outputs may have moved since, and the pair may say another language, which is no part of the key.
+    pair = {name: getattr(segment, name) for name in (*_FROM_THE_PAIR, "language")}
+    return Part.from_row({**row, **arrays, **pair, "uri": uri})
 
 
 def finished_parts(output: str, clip: Clip) -> np.ndarray:

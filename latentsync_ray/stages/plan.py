@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -19,9 +18,13 @@ from pydantic import ValidationError
 
 from latentsync_ray import __version__, storage
 from latentsync_ray.config import WINDOW, Recipe
+from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InvalidPair
+from latentsync_ray.media.credentials import has_credentials
 from latentsync_ray.media.grid import frame_grid, repeat
+from latentsync_ray.media.source import probe_audio
 from latentsync_ray.media.speech import SAMPLE_RATE, hear_speech, read_speech
+from latentsync_ray.media.tags import read_tags
 from latentsync_ray.model.mel import audio_step_count, log_mel_peak
 from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.stages.parts import finished_parts
@@ -44,13 +47,14 @@ class Plan:
         video, index = open_video(pair.video, recipe)
         audio = storage.fetch(pair.audio)
         rate = recipe.frame_rate(index.rate)
-        with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
-            samples_path = Path(folder) / "speech.raw"
+        with scratch() as folder:
+            samples_path = folder / "speech.raw"
             sample_count, channel = hear_speech(audio, samples_path, max_seconds=recipe.max_seconds)
             mel_peak = log_mel_peak(read_speech(samples_path))
         frame_count = max(1, round(Fraction(sample_count, SAMPLE_RATE) * rate))
         assert pair.loop_mode is not None
-        grid = repeat(frame_grid(index, rate, recipe.fps_rule), frame_count, pair.loop_mode)
+        first_pass = frame_grid(index, rate, recipe.fps_rule)
+        grid, tags = repeat(first_pass, frame_count, pair.loop_mode), read_tags(video)
         stops = segment_stops(frame_count, recipe.segment_frames)
         key = part_key(pair, recipe, video, audio)
         clip = Clip.of(
@@ -64,8 +68,12 @@ class Plan:
             height=index.height + index.height % 2,
             audio_steps=audio_step_count(sample_count),
             mel_peak=mel_peak,
+            language=pair.language or probe_audio(audio).language,
             audio_channel=channel,
             deinterlaced=index.fields is not None,
+            content_credentials=_credentials(video=video, audio=audio),
+            tags=json.dumps(tags.texts, ensure_ascii=False),
+            subtitle_seconds=float(min(len(first_pass), frame_count) / rate) if tags.subtitled else 0.0,
         )
         return Span.of(
             clip,
@@ -74,6 +82,11 @@ class Plan:
             finished=finished_parts(self.output, clip),
             plan_seconds=time.perf_counter() - began,
         )
+
+
+def _credentials(**inputs: Path) -> str | None:
+    """The names of the inputs that carry Content Credentials."""
+    return ", ".join(name for name, path in inputs.items() if has_credentials(path)) or None
 
 
 def settle(pair: Pair, recipe: Recipe) -> Pair:

@@ -6,13 +6,12 @@ too, because an exception in a worker is dropped or ends everything: the driver 
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import lru_cache, partial
 from typing import Any
 
-from latentsync_ray import errors
+from latentsync_ray import errors, redact
 from latentsync_ray.errors import ClipError, ConfigError, DeviceLost, LatentSyncError, ModelError
 from latentsync_ray.types import Row
 
@@ -90,7 +89,7 @@ class _Bug:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
         if error is None or not isinstance(error, Exception) or isinstance(error, DeviceLost):
             return False
-        self.traceback = "".join(traceback.format_exception(error))
+        self.traceback = redact.traceback_of(error)
         return True
 
 

@@ -78,7 +78,7 @@ def test_insightface_without_faces_gives_an_empty_array() -> None:
 def test_missing_insightface_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "insightface", None)
     monkeypatch.setitem(sys.modules, "insightface.app", None)
-    with pytest.raises(ConfigError, match=r"pip install '\.\[insightface\]'.*non-commercial"):
+    with pytest.raises(ConfigError, match=r"pip install .*\[insightface\]' && pip install --no-deps .*non-commercial"):
         InsightFaceDetector()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -11,11 +10,13 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from latentsync_ray.errors import ConfigError, ModelError, WeightsNotFound
+from latentsync_ray.errors import CheckpointMismatch, ConfigError, ModelError, WeightsNotFound
+from latentsync_ray.model import hub as hub_module
 from latentsync_ray.model import source
+from latentsync_ray.model.listing import describe_detectors, describe_models
 from latentsync_ray.model.options import UNetConfig
-from latentsync_ray.model.source import ModelFiles, describe_models, find_spec, is_here, locate
-from latentsync_ray.model.specs import MODELS
+from latentsync_ray.model.source import ModelFiles, check_reachable, find_spec, locate
+from latentsync_ray.model.specs import MODELS, PUBLISHED, Published
 
 MODEL = ("latentsync_unet.pt", "whisper/tiny.pt")
 VAE = ("diffusion_pytorch_model.safetensors", "config.json")
@@ -26,22 +27,23 @@ class Hub:
 
     def __init__(self, root: Path) -> None:
         self.root, self.cached, self.online, self.asked = root, set[str](), set[str](), list[tuple]()
-        self.probed = list[str]()
 
     def add(self, repository: str, *files: str, cached: bool) -> None:
         fill(self.root / repository, *files)
         (self.cached if cached else self.online).add(repository)
 
-    def seen(self, uri: str) -> bool | None:
-        repository = uri.partition("/api/models/")[2]
-        self.probed.append(repository)
-        return True if repository in self.online else None
-
     def snapshot_download(
-        self, repository: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool
+        self,
+        repository: str,
+        *,
+        revision: str | None,
+        allow_patterns: list[str],
+        local_files_only: bool = False,
+        local_dir: Path | None = None,
+        tqdm_class: type | None = None,
     ) -> str:
         self.asked.append((repository, revision, local_files_only))
-        published, here = self.root / repository, self.root / "cache" / repository
+        published, here = self.root / repository, local_dir or self.root / "cache" / repository
         if repository in self.cached:
             return str(published)
         if repository in self.online and not local_files_only:
@@ -51,6 +53,14 @@ class Hub:
         if here.exists():
             return str(here)
         raise LocalEntryNotFoundError("no network here\nand more lines")
+
+    def published_names(self, place: str) -> set[str]:
+        repository, _ = hub_module.split_place(place)
+        self.asked.append((repository, None, False))
+        if repository not in self.online:
+            raise LocalEntryNotFoundError("no network here\nand more lines")
+        published = self.root / repository
+        return {str(path.relative_to(published)) for path in published.rglob("*") if path.is_file()}
 
 
 def fill(folder: Path, *files: str) -> Path:
@@ -64,9 +74,11 @@ def fill(folder: Path, *files: str) -> Path:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     hub = Hub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
-    monkeypatch.setattr(source.storage, "seen", hub.seen)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    for module in (hub_module, source):
+        monkeypatch.setattr(module, "published_names", hub.published_names)
     monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path / "models"))
+    for place in list(PUBLISHED):
+        monkeypatch.setitem(PUBLISHED, place, {})  # files here hold nothing but their names
     return hub
 
 
@@ -91,33 +103,138 @@ def test_the_rest_is_downloaded(hub: Hub) -> None:
 
 
 def test_nothing_found_says_what_to_do(tmp_path: Path) -> None:
+    spec = find_spec("latentsync-1.6")
     with pytest.raises(WeightsNotFound) as caught:
-        locate(find_spec("latentsync-1.6"))
-    folder = tmp_path / "models/latentsync-1.6"
+        locate(spec)
+    folder, revisions = tmp_path / "models/latentsync-1.6", [place.partition("@")[2] for place in (spec.source, spec.vae)]
     assert str(caught.value).splitlines() == [
         "no weights of latentsync-1.6 on this machine",
-        "hf://ByteDance/LatentSync-1.6: https://huggingface.co does not answer",
-        "hf://stabilityai/sd-vae-ft-mse: https://huggingface.co does not answer",
-        f"hf download ByteDance/LatentSync-1.6 latentsync_unet.pt whisper/tiny.pt "
-        f"--revision c42c7e6c8e9c213626389fa7d9a3c444b8536353 --local-dir {folder}",
-        f"hf download stabilityai/sd-vae-ft-mse diffusion_pytorch_model.safetensors config.json "
-        f"--revision 31f26fdeee1355a5c34592e401dd41e45d25a493 --local-dir {folder}/vae",
+        f"{spec.source}: no network here",
+        "with network: latentsync-ray models download latentsync-1.6",
+        "by hand, or for a machine without network:",
+        "hf download ByteDance/LatentSync-1.6 latentsync_unet.pt whisper/tiny.pt "
+        f"--revision {revisions[0]} --local-dir {folder}",
+        "hf download stabilityai/sd-vae-ft-mse diffusion_pytorch_model.safetensors config.json "
+        f"--revision {revisions[1]} --local-dir {folder}/vae",
     ]
 
 
-def test_a_hub_that_is_away_is_asked_once(hub: Hub) -> None:
-    with pytest.raises(WeightsNotFound):
-        locate(find_spec("latentsync-1.6"))
-    assert sorted(set(hub.probed)) == ["ByteDance/LatentSync-1.6", "stabilityai/sd-vae-ft-mse"]
-    assert all(offline for *_, offline in hub.asked)
-
-
-def test_only_the_vae_missing(tmp_path: Path) -> None:
+def test_the_usual_vae_of_a_folder_is_fetched_only_on_demand(tmp_path: Path, hub: Hub) -> None:
     fill(tmp_path / "models/latentsync-1.6", *MODEL)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=False)
     with pytest.raises(WeightsNotFound) as caught:
         locate(find_spec("latentsync-1.6"))
+    assert "latentsync-1.6 has no vae/, and the usual autoencoder is not on this machine" in str(caught.value)
+    assert "latentsync-ray models download latentsync-1.6" in str(caught.value)
     assert "LatentSync-1.6 latentsync_unet.pt" not in str(caught.value)
-    assert "hf download stabilityai/sd-vae-ft-mse" in str(caught.value)
+    assert all(offline for *_, offline in hub.asked)
+    said: list[str] = []
+    files = locate(find_spec("latentsync-1.6"), complete=True, say=said.append)
+    assert files.vae == tmp_path / "hub/cache/stabilityai/sd-vae-ft-mse" / VAE[0]
+    assert said == ["latentsync-1.6: downloading from huggingface.co/stabilityai/sd-vae-ft-mse"]
+
+
+@pytest.mark.parametrize(
+    ("present", "missing"),
+    [
+        (MODEL[:1], MODEL[1:]),
+        (MODEL[1:], MODEL[:1]),
+        ((MODEL[0], "whisper/config.json"), ("whisper/model.safetensors",)),
+        ((*MODEL, "vae/config.json"), (f"vae/{VAE[0]}",)),
+        (tuple(f"vae/{name}" for name in VAE), MODEL),
+    ],
+)
+def test_a_folder_that_lacks_files_is_named_and_not_completed(
+    present: tuple[str, ...], missing: tuple[str, ...], tmp_path: Path, hub: Hub
+) -> None:
+    folder = fill(tmp_path / "models/latentsync-1.6", *present)
+    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=True)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=True)
+    spec = find_spec("latentsync-1.6")
+    for asked in (locate, check_reachable):
+        with pytest.raises(WeightsNotFound) as caught:
+            asked(spec)
+        first, *rest = str(caught.value).splitlines()
+        assert first.startswith(f"no weights of latentsync-1.6: {folder} holds {present[0]}")
+        assert first.endswith(f" but not {', '.join(missing)}")
+        assert rest[0] == "complete the folder: latentsync-ray models download latentsync-1.6"
+        assert all(name.removeprefix("vae/") in "\n".join(rest) for name in missing)
+        assert rest[-1] == f"or remove it, to have the model taken from {spec.source}"
+    (row,) = [row for row in describe_models() if row.name == "latentsync-1.6"]
+    assert (row.found, row.incomplete) == ("", str(caught.value))
+
+
+def test_a_folder_is_completed_on_demand(tmp_path: Path, hub: Hub) -> None:
+    folder = fill(tmp_path / "models/latentsync-1.6", MODEL[0], f"vae/{VAE[1]}")
+    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=False)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=False)
+    files = locate(find_spec("latentsync-1.6"), complete=True)
+    assert files == ModelFiles(folder / MODEL[0], folder / MODEL[1], folder / "vae" / VAE[0], folder / "vae" / VAE[1])
+
+
+def test_a_folder_of_ones_own_that_lacks_files(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "LatentSync-1.5", MODEL[0])
+    with pytest.raises(WeightsNotFound, match=f"holds {MODEL[0]} but not {MODEL[1]}\nput {MODEL[1]} into {folder}"):
+        locate(find_spec(str(folder)))
+
+
+def test_other_machines_find_a_name_on_the_hub(hub: Hub) -> None:
+    spec = find_spec("latentsync-1.6")
+    with pytest.raises(WeightsNotFound, match=r"LatentSync-1\.6@.*: no network here"):
+        check_reachable(spec)
+    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=False)
+    with pytest.raises(WeightsNotFound, match=r"sd-vae-ft-mse@.*: no network here"):
+        check_reachable(spec)
+    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=False)
+    assert not check_reachable(spec)
+    assert not (hub.root / "cache").exists(), "nothing was fetched"
+    hub.cached |= hub.online
+    assert check_reachable(spec)
+
+
+def test_a_repository_without_the_files(hub: Hub) -> None:
+    hub.add("ByteDance/LatentSync-1.6", MODEL[0], cached=False)
+    with pytest.raises(WeightsNotFound, match=r"the repository does not hold latentsync_unet\.pt, whisper/tiny\.pt"):
+        check_reachable(find_spec("latentsync-1.6"))
+
+
+def test_an_interrupted_copy_is_found_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = find_spec("latentsync-1.6")
+    folder = fill(tmp_path / "models/latentsync-1.6", *MODEL, *(f"vae/{name}" for name in VAE))
+    monkeypatch.setitem(PUBLISHED, spec.source, {MODEL[0]: Published(99, "0" * 64)})
+    with pytest.raises(CheckpointMismatch, match=rf"{folder / MODEL[0]} has 18 bytes, .* 99 \(interrupted download\?\)"):
+        locate(spec)
+
+
+def test_other_content_under_a_published_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = find_spec("latentsync-1.6")
+    fill(tmp_path / "models/latentsync-1.6", *MODEL, *(f"vae/{name}" for name in VAE))
+    monkeypatch.setitem(PUBLISHED, spec.source, {MODEL[0]: Published(18, "0" * 64)})
+    monkeypatch.setitem(PUBLISHED, spec.vae, {VAE[0]: Published(1, "0" * 64)})
+    files = locate(spec)
+    assert list(files.published) == ["unet"], "a vae/ of its own may be any"
+    with pytest.raises(CheckpointMismatch, match="is not the file that was published under this model's name"):
+        files.digest()
+
+
+def test_what_is_downloaded_is_pinned() -> None:
+    for spec in MODELS.values():
+        for place in (spec.source, spec.vae):
+            if place.startswith("hf://"):
+                assert len(place.partition("@")[2]) == 40
+                assert place in PUBLISHED
+
+
+def test_terms_are_told_with_where_they_are_stated() -> None:
+    rows = {row.name: {licence.part: licence for licence in row.licences} for row in describe_models()}
+    assert rows["latentsync-1.5"]["weights"].terms == "openrail++"
+    assert rows["latentsync-1.5"]["weights"].stated_at == "huggingface.co/ByteDance/LatentSync-1.5"
+    assert "copy" in rows["latentsync-1.6"]["weights"].note
+    for name in ("latentsync-1.6", "latentsync-1.5"):
+        assert rows[name]["speech encoder"].terms == rows[name]["autoencoder"].terms == "MIT"
+    detectors = {row.name: row for row in describe_detectors()}
+    assert detectors["embedded"].installed
+    assert detectors["insightface"].licences[0].terms == "non-commercial research only"
 
 
 def test_folder_in_transformers_layout(tmp_path: Path, hub: Hub) -> None:
@@ -141,7 +258,7 @@ def test_folder_with_its_own_unet_options(tmp_path: Path) -> None:
 def test_folder_named_like_a_known_model(tmp_path: Path) -> None:
     folder = fill(tmp_path / "LatentSync-1.5", *MODEL)
     assert find_spec(f"{folder}/").resolution == 256
-    with pytest.raises(WeightsNotFound, match="does not answer"):  # its VAE
+    with pytest.raises(WeightsNotFound, match="has no vae/"):
         locate(find_spec(str(folder)))
 
 
@@ -161,7 +278,7 @@ def test_a_repository_at_a_revision(tmp_path: Path, hub: Hub) -> None:
     hub.add("me/own", "latentsync.json", *MODEL, *(f"vae/{name}" for name in VAE), cached=False)
     (tmp_path / "hub/me/own/latentsync.json").write_text('{"resolution": 256}')
     assert locate(find_spec("hf://me/own@v2")).unet == tmp_path / "hub/cache/me/own/latentsync_unet.pt"
-    assert {revision for repository, revision, _ in hub.asked if repository == "me/own"} == {"v2"}
+    assert {revision for repository, revision, _ in hub.asked if repository == "me/own" and revision} == {"v2"}
     assert find_spec("hf://ByteDance/LatentSync-1.5@abc").resolution == 256
 
 
@@ -200,9 +317,9 @@ def test_listing_asks_no_network(tmp_path: Path, hub: Hub) -> None:
     rows = {row.name: row for row in describe_models()}
     assert list(rows) == list(MODELS)
     assert rows["latentsync-1.5"].found == str(tmp_path / "hub/ByteDance/LatentSync-1.5")
-    assert rows["latentsync-1.5"].how_to_get == ""
+    assert (rows["latentsync-1.5"].command, rows["latentsync-1.5"].by_hand) == ("", [])
     assert rows["latentsync-1.6"].found == ""
-    assert rows["latentsync-1.6"].how_to_get.count("hf download") == 2
+    assert [line.partition(" ")[0] for line in rows["latentsync-1.6"].by_hand] == ["hf", "hf"]
     assert rows["tiny-random"].found == "needs no files"
     assert all(offline for *_, offline in hub.asked)
 
@@ -216,50 +333,3 @@ def test_digest_is_content_not_place(tmp_path: Path) -> None:
     changed = files("z")
     changed.unet.write_text("other")
     assert changed.digest() != files("x").digest()
-
-
-@pytest.mark.parametrize(
-    ("files", "lacks"),
-    [
-        (["latentsync_unet.pt"], "whisper/tiny.pt or whisper/small.pt"),
-        (["unet.safetensors", "whisper/model.safetensors"], "whisper/config.json"),
-        ([*MODEL, "vae/config.json"], "vae/diffusion_pytorch_model.safetensors"),
-    ],
-)
-def test_an_incomplete_folder_is_named_and_not_filled_up(files: list[str], lacks: str, tmp_path: Path, hub: Hub) -> None:
-    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=True)
-    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=True)
-    folder = fill(tmp_path / "models/latentsync-1.6", *files)
-    with pytest.raises(WeightsNotFound) as caught:
-        locate(find_spec("latentsync-1.6"))
-    first, command, *_ = str(caught.value).splitlines()
-    assert first.startswith(f"{folder} holds ")
-    assert f"but not {lacks}" in first
-    assert command.startswith("hf download")
-
-
-def test_whether_a_model_is_here_downloads_nothing(hub: Hub) -> None:
-    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=False)
-    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=True)
-    assert not is_here(find_spec("latentsync-1.6"))
-    assert is_here(find_spec("nano"))
-    assert is_here(find_spec("tiny-random"))
-    assert all(offline for *_, offline in hub.asked)
-    locate(find_spec("latentsync-1.6"))
-    assert is_here(find_spec("latentsync-1.6"))
-
-
-def test_downloads_are_pinned(hub: Hub) -> None:
-    hub.add("ByteDance/LatentSync-1.6", *MODEL, cached=False)
-    hub.add("stabilityai/sd-vae-ft-mse", *VAE, cached=False)
-    locate(find_spec("latentsync-1.6"))
-    assert all(re.fullmatch("[0-9a-f]{40}", str(revision)) for _, revision, _ in hub.asked)
-    assert {name for name, *_ in hub.asked} == {"ByteDance/LatentSync-1.6", "stabilityai/sd-vae-ft-mse"}
-
-
-def test_every_part_of_every_model_has_a_licence_and_a_source() -> None:
-    for row in describe_models():
-        assert row.licences
-        for licence in row.licences:
-            assert licence.name
-            assert licence.source or licence.name == "unknown"

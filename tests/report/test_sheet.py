@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.media.grid import frame_grid
+from latentsync_ray.media.source import probe_video
 from latentsync_ray.records import Records
 from latentsync_ray.report import contact_sheet
+from latentsync_ray.report import sheet as sheet_module
 from latentsync_ray.report.sheet import _INNER, _MOST_MOMENTS, _PICTURE_HEIGHT, _layout, _spread
 from latentsync_ray.types import ClipRecord
 
@@ -31,7 +35,15 @@ def film(path: Path, levels: list[int], *, size: tuple[int, int] = (96, 96), fps
 def draw(folder: Path, *records: dict, rows: int = 12) -> np.ndarray:
     with Records(str(folder)) as table:
         for number, known in enumerate(records):
-            row = {"clip_id": f"clip{number}", "audio": "a", "status": "ok", "fps": 25.0, "loop_mode": "pingpong", **known}
+            row = {
+                "clip_id": f"clip{number}",
+                "audio": "a",
+                "status": "ok",
+                "fps": 25.0,
+                "duration": 1.0,
+                "loop_mode": "pingpong",
+                **known,
+            }
             table.add(ClipRecord.from_row(row))
     contact_sheet(str(folder), folder / "new" / "sheet.png", rows=rows)
     return np.asarray(Image.open(folder / "new" / "sheet.png"))
@@ -80,6 +92,21 @@ def test_an_ok_clip_whose_files_are_gone_says_so(tmp_path):
     assert height < 150
 
 
+@pytest.mark.parametrize("video", ["http://***@127.0.0.1:9/a.mp4?***", "data:video/mp4;base64,... (9000 characters)"])
+def test_a_source_whose_address_is_not_kept_is_not_looked_for(tmp_path, monkeypatch, video):
+    asked, fetch = [], sheet_module.fetch
+    monkeypatch.setattr(sheet_module, "fetch", lambda uri: asked.append(uri) or fetch(uri))
+    result = film(tmp_path / "result.mp4", [90] * 20)
+    ok = {"video": video, "output": result, "frames": 20}
+    failed = {"video": video, "status": "failed", "error_code": "no_face", "error": "no frame shows a face"}
+    sheet = draw(tmp_path, ok, failed)
+    without, with_pictures = card_heights(sheet)  # failed ones come first
+    assert asked == [result]
+    assert with_pictures > without
+    greys = np.abs(sheet.astype(int) - 90).max(axis=-1) < 8
+    assert greys[:, :800].sum() > 1000  # what it became is shown nevertheless
+
+
 def test_a_clip_of_one_frame(tmp_path):
     uri = film(tmp_path / "a.mp4", [90])
     assert len(card_heights(draw(tmp_path, {"video": uri, "output": uri, "frames": 1}))) == 1
@@ -101,6 +128,70 @@ def test_clips_that_are_not_drawn_cost_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(ClipRecord, "from_row", lambda row: made.append(row) or from_row(row))
     contact_sheet(str(tmp_path), tmp_path / "sheet.png", rows=4)
     assert len(made) == 4
+
+
+def shown_levels(sheet: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """Grey levels before and after, of each of the moments of a sheet with one card of square pictures."""
+    _, (width, height) = _layout(96, 96)
+    line = sheet[sheet.shape[0] - 24 - 50 - height // 2, :, 0].astype(int)
+    lefts = [2 * 24 + number * (2 * width + 2 + 2 * 14) for number in range(count)]
+    return [(line[left + width // 4], line[left + width + 2 + width // 4]) for left in lefts]
+
+
+def test_a_folder_that_was_moved_shows_its_own_results(tmp_path):
+    """Absolute URIs of the records lead to where another run has written since."""
+    source = film(tmp_path / "source.mp4", [60] * 10)
+    elsewhere = film(tmp_path / "elsewhere.mp4", [200] * 10)
+    for folder in ("old", "moved"):
+        (tmp_path / folder / "clips").mkdir(parents=True)
+    film(tmp_path / "moved" / "clips" / "clip0.mp4", [120] * 10)
+    known = {"video": source, "output": elsewhere, "output_path": "clips/clip0.mp4", "frames": 10}
+    assert all(abs(after - 120) <= 6 for _, after in shown_levels(draw(tmp_path / "moved", known), 2))
+    assert all(abs(after - 200) <= 6 for _, after in shown_levels(draw(tmp_path / "old", known), 2)), "as good as it can"
+
+
+def test_a_result_whose_source_is_gone_is_shown_alone(tmp_path):
+    sheet = draw(tmp_path, {"video": "/none.mp4", "output": film(tmp_path / "result.mp4", [120] * 10), "frames": 10})
+    for before, after in shown_levels(sheet, 2):
+        assert abs(after - 120) <= 6
+        assert before == 0x2B, "an empty picture"
+
+
+@pytest.mark.parametrize("rule", ["near", "cli"])
+def test_the_source_frames_are_those_of_the_run(tmp_path, rule):
+    """A source at 30 fps, with another choice of frames by the two values of ``fps_rule``."""
+    levels = [40 + 18 * (number % 10) for number in range(60)]
+    video = film(tmp_path / "source.mp4", levels, fps=30)
+    index = probe_video(Path(video), max_pixels=10**6, max_seconds=60)
+    grids = {each: frame_grid(index, Fraction(25), each) for each in ("near", "cli")}
+    result = [levels[row] for row in grids[rule][:40]]
+    assert result != [levels[row] for row in grids["cli" if rule == "near" else "near"][:40]]
+    sheet = draw(tmp_path, {"video": video, "output": film(tmp_path / "result.mp4", result), "frames": 40})
+    for before, after in shown_levels(sheet, _layout(96, 96)[0]):
+        assert abs(before - after) <= 6
+
+
+def test_finished_clips_above_the_default_limits_are_shown(tmp_path, monkeypatch):
+    """A job may have raised them; a clip that was refused for its size is not decoded here either."""
+    small = Recipe(max_pixels=1000)
+    monkeypatch.setattr("latentsync_ray.report.sheet.Recipe", lambda: small)
+    uri = film(tmp_path / "a.mp4", [90] * 5)
+    finished = {"video": uri, "output": uri, "frames": 5}
+    refused = {"video": uri, "status": "failed", "error_code": "too_large", "error": "too large"}
+    refused_height, finished_height = card_heights(draw(tmp_path, finished, refused))
+    assert finished_height > _layout(96, 96)[1][1] > refused_height
+
+
+def test_clip_ids_and_errors_of_any_script_can_be_told_apart(tmp_path):
+    """Boxes for missing signs would all look the same."""
+
+    def sheet(name: str) -> np.ndarray:
+        failed = {"video": "/none", "status": "failed", "error_code": "no_face", "error": name}
+        return draw(tmp_path / name, {"clip_id": name, **failed})
+
+    one, other = sheet("\u91c7\u8bbf"), sheet("\u8f93\u5165")
+    assert (one[:110] != other[:110]).any(), "the ids"
+    assert (one[110:] != other[110:]).any(), "the errors"
 
 
 def test_nothing_yet(tmp_path):

@@ -18,7 +18,7 @@ from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.parts import finished_parts, load_part
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.types import Crops, Faces, Pair, Part
+from latentsync_ray.types import Crops, Faces, Pair, Part, Segment
 
 RECIPE = Recipe(segment_frames=80, crf=0, preset="ultrafast")
 
@@ -133,3 +133,16 @@ def test_nothing_is_recorded_when_publishing_fails(segments: list[Crops], tmp_pa
         Join(RECIPE, str(tmp_path), Broken(str(tmp_path)))(parts)
     assert finished_parts(str(tmp_path), parts[0]).tolist() == [0, 1], "the parts are kept for the next try"
     assert not (tmp_path / "_work" / "records").exists()
+
+
+def test_a_finished_part_keeps_no_address_and_takes_todays(segments: list[Crops], tmp_path: Path) -> None:
+    part = pasted(segments, tmp_path)[0]
+    sidecar = Path(part.uri).with_suffix(".json")
+    row = json.loads(sidecar.read_text())
+    assert not row.keys() & {"video", "audio"}
+    sidecar.write_text(
+        json.dumps({**row, "video": "https://h.example/expired", "audio": "https://h.example/expired"})
+    )  # as 0.1.0
+    segment = Segment.of(part, audio="https://h.example/a.wav?signed=again")
+    assert load_part(str(tmp_path), segment).audio == segment.audio
+    assert load_part(str(tmp_path), segment).video == part.video

@@ -70,3 +70,17 @@ def test_deinterlacing_is_noted(tmp_path) -> None:
     for interlaced, params in ((True, "interlaced=1:tff=1"), (False, "bframes=0")):
         video = write_clip(tmp_path / f"{interlaced}.mp4", moving(10), options={"x264-params": params})
         assert Plan(Recipe(), str(tmp_path))(Pair(clip_id="a", video=str(video), audio=str(speech))).deinterlaced == interlaced
+
+
+def test_tags_languages_and_credentials_are_noted(tmp_path) -> None:
+    with_store = write_speech(tmp_path / "s.wav", speech_like(1))
+    with_store.write_bytes(with_store.read_bytes() + b"C2PA" + (8).to_bytes(4, "little") + bytes(8))
+    german = write_speech(tmp_path / "german.mka", speech_like(1), language="ger")
+    video = write_clip(tmp_path / "a.mkv", moving(10), texts={"title": "A title", "encoder": "x"})
+    plan = Plan(Recipe(), str(tmp_path))
+    plain = plan(Pair(clip_id="a", video=str(video), audio=str(with_store)))
+    assert (plain.language, plain.content_credentials, plain.tags) == (None, "audio", '{"title": "A title"}')
+    assert plain.subtitle_seconds == 0
+    spoken = plan(Pair(clip_id="a", video=str(video), audio=str(german)))
+    assert (spoken.language, spoken.content_credentials) == ("ger", None)
+    assert plan(Pair(clip_id="a", video=str(video), audio=str(german), language="German")).language == "German"
