@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from latentsync_ray.serve.app import build_app
 from latentsync_ray.serve.dispatcher import Dispatcher, WorkFailed
 from latentsync_ray.serve.server import Server
 from latentsync_ray.serve.settings import Key, Settings, hash_key
+from latentsync_ray.serve.tables import IN_PROGRESS, IN_QUEUE
 from latentsync_ray.serve.worker import Worker
 
 SECRET = "a-secret-for-tests"
@@ -48,6 +49,19 @@ class Running:
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Key {SECRET}"}
 
+    def settle(self) -> None:
+        """Cancel what is unfinished and wait until nothing is."""
+        self.paused.clear()
+        queue = self.server.queue
+
+        def idle() -> bool:
+            counts = queue.counts()
+            for request_id in (*queue.waiting(1000), *self.sent[-1:]):  # one at a time is worked on
+                queue.cancel(request_id)
+            return counts[IN_QUEUE] == counts[IN_PROGRESS] == 0
+
+        wait_until(idle)
+
 
 def make_settings(folder: Any, **more: Any) -> Settings:
     """Settings for a quick server on this machine, which may fetch from it."""
@@ -57,8 +71,8 @@ def make_settings(folder: Any, **more: Any) -> Settings:
         "device": "cpu",
         "folder": str(folder),
         "keys": keys,
-        "network": {"allow": ("127.0.0.0/8",), "read_seconds": 3, "total_seconds": 20},
-        "webhooks": {"first_wait_seconds": 0.2, "timeout_seconds": 3},
+        "network": {"allow": ("127.0.0.0/8",), "read_seconds": 30, "total_seconds": 120},
+        "webhooks": {"first_wait_seconds": 0.2, "timeout_seconds": 30},
     }
     return Settings.model_validate({**defaults, **more})
 
@@ -84,10 +98,13 @@ def running(settings: Settings, *, work: bool = True, **options: Any) -> Iterato
     try:
         yield state
     finally:
+        if worker:
+            state.settle()
         site.should_exit = True
         ended.set()
         for thread in threads:
-            thread.join(timeout=20)
+            thread.join(timeout=120)
+            assert not thread.is_alive()
 
 
 def _dispatch(state: Running, worker: Worker, ended: threading.Event) -> None:
@@ -136,6 +153,14 @@ class Process:
         self.process.wait()
         assert self.process.stdout
         self.process.stdout.close()
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
+    """As long as it takes on a busy machine, and no longer."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
 
 
 def free_port() -> int:

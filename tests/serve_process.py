@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from serve_harness import make_settings, running
 
 from latentsync_ray.serve.server import Server
 
+LEASE_SECONDS = 120
+"""Longer than a busy machine may keep a worker from renewing it."""
+
 
 def main(folder: str, port: str, database: str = "") -> None:
-    settings = make_settings(folder, database=database, lease_seconds=5)
+    settings = make_settings(folder, database=database, lease_seconds=LEASE_SECONDS)
     if not database:
         Server.of(settings).queue.reclaim(attempts=settings.attempts)  # as the command does for the folder that is its alone
     with running(settings, port=int(port)):

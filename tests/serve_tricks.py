@@ -135,11 +135,11 @@ def redirect(location: str) -> bytes:
 
 
 def drip(start: bytes, block: bytes, *, pause: float = 0.0) -> Answer:
-    """``start`` and then ``block`` again and again, with ``pause`` seconds between two and for ten seconds at most."""
+    """``start`` and then ``block`` again and again, with ``pause`` seconds between two and for a minute at most."""
 
     def blocks(ended: threading.Event) -> Iterator[bytes]:
         yield start
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while not ended.wait(pause) and time.monotonic() < until:
             yield block
 
@@ -151,7 +151,7 @@ def late(start: bytes) -> Answer:
 
     def blocks(ended: threading.Event) -> Iterator[bytes]:
         yield start
-        ended.wait(10)
+        ended.wait(60)
 
     return blocks
 
@@ -173,7 +173,7 @@ def changing(monkeypatch: pytest.MonkeyPatch, *answers: tuple[str, ...]) -> list
 
 def ask_exactly(port: int, path: str) -> tuple[int, bytes]:
     """Status and body of a GET whose path is sent letter by letter: clients tidy ``..`` away before they send it."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while block := connection.recv(1 << 16):

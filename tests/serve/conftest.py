@@ -55,10 +55,22 @@ def unfit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server with random weights, without Ray."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(make_settings(tmp_path_factory.mktemp("served") / "data")) as state:
         yield state
+
+
+@pytest.fixture
+def live(server: Running) -> Iterator[Running]:
+    """A server with random weights, without Ray, and with nothing to do."""
+    yield server
+    server.settle()
+
+
+@pytest.fixture
+def paused(live: Running) -> None:
+    """Nothing is handed to the worker, until the test lets it."""
+    live.paused.set()
 
 
 @pytest.fixture

@@ -43,8 +43,14 @@ async def seen(board: Board, request_id: str) -> View:
 
 async def later(board: Board, request_id: str) -> View:
     """What is told when the last answer is too old."""
-    await asyncio.sleep(module._OLD_SECONDS + 0.05)
+    await too_old(board)
     return await seen(board, request_id)
+
+
+async def too_old(board: Board) -> None:
+    left = board._good_until - time.monotonic()
+    assert left <= module._OLDEST_SECONDS
+    await asyncio.sleep(max(0.0, left) + 0.01)
 
 
 def test_a_request_from_end_to_end(queue: Queue) -> None:
@@ -128,12 +134,13 @@ def test_who_asks_seldom_is_told_too(queue: Queue, monkeypatch: pytest.MonkeyPat
 
 def test_a_new_request_during_a_reading(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither waits for the reading that began before it, nor is forgotten when that ends."""
-    go, states = threading.Event(), queue.states
+    begun, go, states = threading.Event(), threading.Event(), queue.states
     old, new = submit(queue), submit(queue)
 
     def slow(request_ids: Any) -> Any:
         if new not in request_ids:
-            assert go.wait(10)
+            begun.set()
+            assert go.wait(60)
         return states(request_ids)
 
     async def ask() -> None:
@@ -141,7 +148,7 @@ def test_a_new_request_during_a_reading(queue: Queue, monkeypatch: pytest.Monkey
         await seen(board, old)
         monkeypatch.setattr(queue, "states", slow)
         renewal = asyncio.create_task(seen(board, old))
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(begun.wait, 60)
         await seen(board, new)
         assert not renewal.done()
         go.set()
@@ -181,7 +188,7 @@ def test_cancelled_during_a_reading(queue: Queue, monkeypatch: pytest.MonkeyPatc
     def slow(request_ids: Any) -> Any:
         told = states(request_ids)
         begun.set()
-        assert go.wait(10)
+        assert go.wait(60)
         return told
 
     async def ask() -> None:
@@ -189,7 +196,7 @@ def test_cancelled_during_a_reading(queue: Queue, monkeypatch: pytest.MonkeyPatc
         await seen(board, request_id)
         monkeypatch.setattr(queue, "states", slow)
         reading = asyncio.create_task(seen(board, request_id))
-        await asyncio.to_thread(begun.wait, 10)
+        assert await asyncio.to_thread(begun.wait, 60)
         monkeypatch.setattr(queue, "states", states)
         queue.cancel(request_id)
         board.forget(request_id)
@@ -213,7 +220,7 @@ def test_a_database_that_does_not_answer_is_asked_once(queue: Queue, monkeypatch
         board, request_id = Board(queue), submit(queue)
         await seen(board, request_id)
         await later(board, request_id)
-        await asyncio.sleep(module._OLD_SECONDS + 0.05)
+        await too_old(board)
         with monkeypatch.context() as patch:
             patch.setattr(queue, "states", fail)
             told = await asyncio.gather(*(board.look(request_id) for _ in range(20)), return_exceptions=True)
@@ -250,7 +257,7 @@ def test_a_request_that_was_cleaned_away(queue: Queue) -> None:
         await seen(board, request_id)
         queue.cancel(request_id)
         queue.clean(older_than=1e12)
-        await asyncio.sleep(module._OLD_SECONDS)
+        await too_old(board)
         assert await board.look(request_id) is None
 
     asyncio.run(ask())

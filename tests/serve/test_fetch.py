@@ -22,7 +22,7 @@ from latentsync_ray.serve.fetch import FetchError, Guard, fetch, is_public, post
 from latentsync_ray.serve.settings import Network
 
 PUBLIC = "93.184.216.34"
-HERE = Network(allow=("127.0.0.1/32",), read_seconds=2, total_seconds=6, redirects=3)
+HERE = Network(allow=("127.0.0.1/32",), read_seconds=30, total_seconds=60, redirects=3)
 """Reaches the test's server, and no other address of this machine."""
 CHUNKED = reply(length=-1, headers={"Transfer-Encoding": "chunked"})
 
@@ -68,13 +68,11 @@ def get(url: str, folder: Path, *, network: Network = HERE, max_bytes: int = 100
 
 
 def test_a_resolver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, dialled: list[str], tmp_path: Path) -> None:
-    ended = threading.Event()
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: ended.wait(20))
-    began = time.monotonic()
+    ended, answered = threading.Event(), []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: answered.append(ended.wait(60)))
     with pytest.raises(FetchError, match="nobody says where the host 'slow"):
         get("http://slow.example/v.mp4", tmp_path, network=Network(connect_seconds=0.3))
-    assert time.monotonic() - began < 5
-    assert dialled == []
+    assert answered == dialled == []
     ended.set()
 
 
@@ -263,7 +261,7 @@ def test_answers_that_take_too_long(answer: Answer, network: dict[str, Any], tmp
     began = time.monotonic()
     with pytest.raises(FetchError, match="silent or slow"):
         get(f"{site.url}/v", tmp_path, network=HERE.model_copy(update=network))
-    assert 0.9 < time.monotonic() - began < 3
+    assert 0.9 < time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(
@@ -355,15 +353,15 @@ def test_files_that_point_elsewhere(kind: str, suffix: str, tmp_path: Path, site
 
 
 def test_posting(site: Scripted, forbidden: Scripted) -> None:
-    send = partial(post, body=b"{}", headers={"Content-Type": "application/json"}, network=HERE, timeout=1)
+    send = partial(post, body=b"{}", headers={"Content-Type": "application/json"}, network=HERE)
     site.answers = {"/good": reply(), "/moved": redirect(f"{forbidden.url}/"), "/here": redirect("/good")}
     site.answers["/slow"] = drip(b"HTTP/1.1 200 OK\r\n", b"X-More: 1\r\n", pause=0.2)
-    assert [send(f"{site.url}/{path}") for path in ("good", "bad", "moved", "here")] == [200, 404, 302, 302]
+    assert [send(f"{site.url}/{path}", timeout=60) for path in ("good", "bad", "moved", "here")] == [200, 404, 302, 302]
     assert site.asked == ["/good", "/bad", "/moved", "/here"], "redirects are not followed"
     with pytest.raises(FetchError, match="connection failed"):
-        send(f"{site.url}/slow")
+        send(f"{site.url}/slow", timeout=1)
     with pytest.raises(FetchError, match="not on the public internet"):
-        send(f"{forbidden.url}/")
+        send(f"{forbidden.url}/", timeout=1)
     for url in ("data:,x", "DATA:,x", "file:///etc/passwd", "ftp://a.example/", "http://me@127.0.0.1/"):
         with pytest.raises(FetchError):
-            send(url)
+            send(url, timeout=1)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from serve_harness import OTHER, SECRET, Running, make_settings, running
+from serve_harness import OTHER, SECRET, Running, make_settings, running, wait_until
 from serve_tricks import NAMES, ask_exactly, files_below, in_blocks, token_of
 
 from latentsync_ray.serve.files import shown_name
@@ -36,7 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def client(site: Running) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=site.url, timeout=20) as each:
+    with httpx.Client(base_url=site.url, timeout=120) as each:
         yield each
 
 
@@ -289,12 +289,13 @@ def test_uploads_that_are_too_large(client: httpx.Client, announced: bool) -> No
 
 
 def test_uploads_that_break_off(site: Running, client: httpx.Client) -> None:
+    arriving = site.server.files._arriving
     told = client.post("/rest/storage/upload/initiate", json={}, headers=site.headers).json()
     path = httpx.URL(told["upload_url"]).path
     with socket.create_connection(("127.0.0.1", site.port)) as connection:
         connection.sendall(f"PUT {path} HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\nhalf".encode())
-        time.sleep(0.2)
-    time.sleep(0.2)
+        wait_until(lambda: arriving["tester"] == 4)
+    wait_until(lambda: not arriving["tester"])
     assert client.get(told["file_url"]).status_code == 404
     assert client.put(told["upload_url"], content=b"again").status_code == 200
     assert client.get(told["file_url"]).content == b"again"
@@ -315,15 +316,16 @@ def test_the_room_of_a_key(site: Running, client: httpx.Client) -> None:
 
 
 def test_uploads_at_the_same_time_share_the_room(site: Running, client: httpx.Client) -> None:
+    arriving = site.server.files._arriving
     told = client.post("/rest/storage/upload/initiate", json={}, headers=key("shared")).json()
     path = httpx.URL(told["upload_url"]).path
     with socket.create_connection(("127.0.0.1", site.port)) as connection:
         connection.sendall(f"PUT {path} HTTP/1.1\r\nHost: here\r\nContent-Length: 500\r\n\r\n".encode() + b"x" * 400)
-        time.sleep(0.3)
+        wait_until(lambda: arriving["shared"] == 400)
         for content in (b"x" * 300, in_blocks(b"x" * 300)):
             assert client.post("/cdn/files/upload", content=content, headers=key("shared")).status_code == 413
         assert client.post("/cdn/files/upload", content=b"x" * 100, headers=key("shared")).status_code == 200
-    time.sleep(0.3)
+    wait_until(lambda: not arriving["shared"])
     assert client.post("/cdn/files/upload", content=b"x" * 300, headers=key("shared")).status_code == 200
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -149,20 +148,17 @@ def test_a_wrong_key(node: Path, live: Running) -> None:
     assert "key" in detail
 
 
+@pytest.mark.usefixtures("paused")
 def test_cancelling(node: Path, live: Running, pair: tuple[Path, Path]) -> None:
-    live.paused.set()
-    try:
-        code = f"""
-        const input = {{video_url: "{upload(live, pair[0])}", audio_url: "{upload(live, pair[1])}"}};
-        const {{ request_id }} = await fal.queue.submit("{APP}", {{input}});
-        await fal.queue.cancel("{APP}", {{requestId: request_id}});
-        const status = await fal.queue.status("{APP}", {{requestId: request_id, logs: true}});
-        try {{ await fal.queue.result("{APP}", {{requestId: request_id}}); }}
-        catch (error) {{ say([status.status, error.status]); }}
-        """
-        assert javascript(node, live, code) == ["COMPLETED", 499]
-    finally:
-        live.paused.clear()
+    code = f"""
+    const input = {{video_url: "{upload(live, pair[0])}", audio_url: "{upload(live, pair[1])}"}};
+    const {{ request_id }} = await fal.queue.submit("{APP}", {{input}});
+    await fal.queue.cancel("{APP}", {{requestId: request_id}});
+    const status = await fal.queue.status("{APP}", {{requestId: request_id, logs: true}});
+    try {{ await fal.queue.result("{APP}", {{requestId: request_id}}); }}
+    catch (error) {{ say([status.status, error.status]); }}
+    """
+    assert javascript(node, live, code) == ["COMPLETED", 499]
 
 
 def test_the_proxy_route_passes_on_to_nobody_else(live: Running) -> None:
@@ -176,7 +172,5 @@ def test_the_proxy_route_passes_on_to_nobody_else(live: Running) -> None:
     ):
         answer = httpx.get(f"{live.url}/api/fal/proxy", headers={**live.headers, "x-fal-target-url": target})
         assert answer.status_code == 400, target
-    started = time.monotonic()
     answer = httpx.get(f"{live.url}/api/fal/proxy", headers={"x-fal-target-url": f"https://queue.fal.run/{APP}/requests/x"})
     assert answer.status_code == 401, "the proxy adds no key of its own unless it is told to"
-    assert time.monotonic() - started < 5

@@ -61,7 +61,7 @@ class Page:
     def js(self, script: str, *values: Any) -> Any:
         return self.browser.execute_script(script, *values)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 30) -> Any:
+    def wait(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
         return WebDriverWait(self.browser, seconds, poll_frequency=0.05).until(lambda _: condition())
 
     def wait_for_state(self, state: str) -> None:

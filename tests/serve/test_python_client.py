@@ -114,15 +114,12 @@ def test_a_wrong_key(live: Running, fal: Any) -> None:
     assert raised.value.status_code == 401
 
 
+@pytest.mark.usefixtures("paused")
 def test_cancel_while_queued(live: Running, fal: Any, pair: tuple[Path, Path]) -> None:
-    live.paused.set()
-    try:
-        handle = fal.submit(APP, arguments=arguments(live, fal, pair))
-        handle.cancel()
-        with pytest.raises(fal.client.FalClientHTTPError) as raised:
-            handle.get()
-    finally:
-        live.paused.clear()
+    handle = fal.submit(APP, arguments=arguments(live, fal, pair))
+    handle.cancel()
+    with pytest.raises(fal.client.FalClientHTTPError) as raised:
+        handle.get()
     assert raised.value.status_code == 499
 
 
@@ -140,13 +137,10 @@ def test_cancel_while_running(live: Running, fal: Any) -> None:
     assert not [path for path in Path(live.server.settings.folder).rglob("*") if handle.request_id in str(path)]
 
 
+@pytest.mark.usefixtures("paused")
 def test_a_timeout_of_the_client_cancels(live: Running, fal: Any, pair: tuple[Path, Path]) -> None:
-    live.paused.set()
-    try:
-        with pytest.raises(fal.client.FalClientTimeoutError) as raised:
-            fal.subscribe(APP, arguments=arguments(live, fal, pair), client_timeout=1.5)
-    finally:
-        live.paused.clear()
+    with pytest.raises(fal.client.FalClientTimeoutError) as raised:
+        fal.subscribe(APP, arguments=arguments(live, fal, pair), client_timeout=3)
     row = live.server.queue.get(raised.value.request_id)
     assert row is not None
     assert row.code in (499, 504)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,6 +50,17 @@ def test_from_acceptance_to_result(queue: Queue) -> None:
     assert (done.status, done.code, done.body) == (COMPLETED, 200, DONE.body)
     assert [line.message for line in queue.logs(request_id)] == ["half way"]
     assert queue.counts() == {IN_QUEUE: 0, IN_PROGRESS: 0, COMPLETED: 1}
+
+
+def test_the_last_line_comes_with_the_result_or_not_at_all(queue: Queue) -> None:
+    request_id = submit(queue)
+    queue.claim(request_id, lease_seconds=-1)
+    queue.release(request_id, 1, attempts=3, reason="taken for dead")
+    queue.claim(request_id, lease_seconds=9)
+    assert not queue.finish(request_id, DONE, attempt=1, line="done by the first")
+    assert queue.finish(request_id, DONE, attempt=2, line="done", level="WARN")
+    lines = [(line.message, line.level) for line in queue.logs(request_id)]
+    assert lines[1:] == [("done", "WARN")]
 
 
 def test_a_webhook_is_delivered_by_one(queue: Queue) -> None:
@@ -158,12 +170,12 @@ def test_a_cancelled_request_whose_worker_dies_is_not_done_again(queue: Queue) -
     assert queue.get(request_id).code == 499  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def test_start_deadlines(queue: Queue) -> None:
-    late, early, again = (submit(queue, start_before=time.time() + seconds) for seconds in (-1, 60, 0.3))
+def test_start_deadlines(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    late, early, again = (submit(queue, start_before=time.time() + seconds) for seconds in (-1, 9000, 600))
     assert queue.claim(late, lease_seconds=9) is None
     assert queue.claim(again, lease_seconds=-1) is not None
     queue.release(again, 1, attempts=3, reason="killed")
-    time.sleep(0.4)
+    monkeypatch.setattr("latentsync_ray.serve.queue.time", SimpleNamespace(time=lambda: time.time() + 700))
     assert queue.expire() == 1
     assert queue.get(late).code == 504  # pyright: ignore[reportOptionalMemberAccess]
     assert queue.claim(again, lease_seconds=9) is not None, "it had started in time"

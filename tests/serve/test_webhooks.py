@@ -16,7 +16,7 @@ import httpx
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from serve_harness import Running
+from serve_harness import Running, wait_until
 
 APP = "fal-ai/latentsync"
 pytestmark = [
@@ -78,7 +78,7 @@ def test_delivered_after_two_failures(live: Running, fal: Any, pair: tuple[Path,
     asked = {"video_url": fal.upload_file(pair[0]), "audio_url": fal.upload_file(pair[1])}
     handle = fal.submit(APP, arguments=asked, webhook_url=receiver.url)
     result = handle.get()
-    wait_for(lambda: len(receiver.got) >= 3)
+    wait_until(lambda: len(receiver.got) >= 3)
     time.sleep(1.5)
     assert len(receiver.got) == 3, "taken, and so not sent again"
     for path, headers, body in receiver.got:
@@ -98,7 +98,7 @@ def test_failures_are_told_too(live: Running, fal: Any, pair: tuple[Path, Path],
     receiver.refusals = 0
     asked = {"video_url": fal.upload_file(pair[1]), "audio_url": fal.upload_file(pair[1])}
     fal.submit(APP, arguments=asked, webhook_url=receiver.url)
-    wait_for(lambda: receiver.got)
+    wait_until(lambda: receiver.got)
     told = json.loads(receiver.got[0][2])
     assert (told["status"], told["error"]) == ("ERROR", "Invalid status code: 422")
     assert told["payload"]["detail"][0]["loc"] == ["body", "video_url"]
@@ -111,10 +111,3 @@ def test_a_webhook_into_the_private_network_is_refused(live: Running) -> None:
     )
     assert answer.status_code == 400
     assert "fal_webhook" in answer.json()["detail"]
-
-
-def wait_for(condition: Any, seconds: float = 15) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.05)
