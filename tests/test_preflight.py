@@ -40,7 +40,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pairs were handed to the runner, which fails each."""
     counts: list[int] = []
 
-    def dub(pairs: Any, job: Job) -> Any:
+    def dub(pairs: Any, job: Job, **_: Any) -> Any:
         counts.append(len(pairs))
         for pair in pairs:
             yield failed_record(Pair.of_failed(pair, storage.InputNotFound("gone")), job.recipe)
