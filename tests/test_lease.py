@@ -123,7 +123,7 @@ def test_a_job_holds_a_lease(output, tmp_path, monkeypatch):
     )
     seen = []
 
-    def dub(pairs, job):
+    def dub(pairs, job, **_):
         seen.append(read(output)["pid"])
         for pair in pairs:
             yield failed_record(Pair.of_failed(pair, StorageUnavailable("away")), job.recipe)
