@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ import pyarrow as pa
 from ray.data import Dataset
 from ray.data.block import BlockAccessor
 
-from latentsync_ray.config import Cluster, Recipe, absolute
+from latentsync_ray.config import Cluster, Recipe, build_job
 from latentsync_ray.errors import ConfigError, InvalidPair
 from latentsync_ray.manifest import OWN_COLUMNS, made_id, pair_of
-from latentsync_ray.pipeline import connect, join_parts, parts_dataset, told
+from latentsync_ray.pipeline import check_nodes, connect, join_parts, parts_dataset, told
+from latentsync_ray.preflight import check_recipe
 from latentsync_ray.records import MANIFEST_PREFIX, RECORD_SCHEMA
 from latentsync_ray.records.schema import carried_name, to_table
 from latentsync_ray.registry import SINKS, lookup
@@ -26,6 +28,8 @@ from latentsync_ray.stages.parts import drop_parts
 from latentsync_ray.types import ClipRecord, Pair, Part, kind_of, path_text
 
 __all__ = ["lipsync_dataset"]
+
+log = logging.getLogger(__name__)
 
 _PAIR, _CARRIED = "latentsync:pair", "latentsync:carried"
 """Columns that travel with a pair: what was asked, as JSON, which tells pairs of one id apart; and the user's own, pickled."""
@@ -52,10 +56,15 @@ def lipsync_dataset(
     kind_of(pairs, Dataset, "pairs", "a ray.data.Dataset, e.g. ray.data.from_items([...])")
     recipe = kind_of(Recipe() if recipe is None else recipe, Recipe, "recipe", "a Recipe, e.g. Recipe(steps=10)")
     cluster = kind_of(Cluster() if cluster is None else cluster, Cluster, "cluster", "a Cluster, e.g. Cluster(sync_gpus=1)")
-    output = absolute(path_text(output, "output"))
+    tree = {"manifest": "pairs", "output": path_text(output, "output"), "sink": sink, "recipe": recipe, "cluster": cluster}
+    job = build_job(tree, source="lipsync_dataset")
+    output = job.output
     carried = _carried_types(pairs)
     join = Join(recipe, output, lookup(SINKS, sink, "sink")(output), commit=False)
+    check_recipe(recipe, note=log.info, fetch=cluster.address is None)
     connect(cluster)
+    if cluster.address:
+        check_nodes(job)
 
     def join_group(group: pa.Table) -> pa.Table:
         rows = BlockAccessor.for_block(group).iter_rows(public_row_format=True)  # batches of numpy know no null

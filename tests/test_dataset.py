@@ -13,7 +13,7 @@ import ray
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 
-from latentsync_ray import Cluster, ConfigError, Recipe, lipsync_dataset
+from latentsync_ray import Cluster, ConfigError, ModelError, Recipe, lipsync_dataset
 from latentsync_ray.records import RECORD_SCHEMA
 
 RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
@@ -89,10 +89,12 @@ def test_rows_of_pandas_without_ids(clip: dict[str, str], tmp_path: Path) -> Non
         ([{"video": "v", "audio": "a"}], {"recipe": {"steps": 3}}, r"recipe is \{'steps': 3\}; it must be a Recipe"),
         ([{"video": "v", "audio": "a"}], {"cluster": "auto"}, "cluster is 'auto'; it must be a Cluster"),
         ([{"video": "v", "audio": "a"}], {"sink": "webm"}, "unknown sink 'webm'"),
+        ([{"video": "v", "audio": "a"}], {"output": "out", "cluster": Cluster(address="auto")}, r"output is relative \(out\)"),
+        ([{"video": "v", "audio": "a"}], {"recipe": Recipe(model="latentsync-1.6")}, "no weights of latentsync-1.6"),
         ([{"video": "v", "audio": "a"}], {"recipe": Recipe(model="no-such")}, "no model 'no-such'"),
     ],
 )
 def test_what_can_be_known_is_told_at_the_call(pairs: list, changed: dict[str, Any], why: str, tmp_path: Path) -> None:
     arguments = {"output": tmp_path, "recipe": RECIPE, "pairs": ray.data.from_items(pairs) if pairs else None, **changed}
-    with pytest.raises(ConfigError, match=why):
+    with pytest.raises((ConfigError, ModelError), match=why):
         lipsync_dataset(**arguments)
