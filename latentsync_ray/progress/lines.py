@@ -16,8 +16,8 @@ __all__ = ["PlainProgress"]
 
 _EVERY = 10.0
 """Seconds between two lines while clips move: often enough to see that it lives, seldom enough for a log of days."""
-_AT_LEAST = 30.0
-"""Seconds after which a line comes even when nothing has moved."""
+_AT_LEAST = 28.0
+"""Seconds after which a line comes even when nothing has moved: half a minute, less the ticks of a busy machine."""
 _WORTH_A_LINE = 2.0
 """Seconds that a phase lasts before it gets its first line."""
 _TICK = 1.0

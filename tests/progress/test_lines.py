@@ -66,7 +66,7 @@ def test_lines_come_every_ten_seconds_and_failures_at_once(progress: PlainProgre
     ]
 
 
-def test_what_is_under_way_is_told_soon_and_every_thirty_seconds(progress: PlainProgress, stream: io.StringIO, clock: Clock):
+def test_what_is_under_way_is_told_soon_and_every_half_minute(progress: PlainProgress, stream: io.StringIO, clock: Clock):
     progress.phase("reading the manifest")
     wait(progress, clock, 1)
     progress.phase("reading the records")
@@ -75,20 +75,20 @@ def test_what_is_under_way_is_told_soon_and_every_thirty_seconds(progress: Plain
     progress.phase("starting Ray")
     wait(progress, clock, 10)
     progress.phase("waiting for the first frames")
-    wait(progress, clock, 65)
+    wait(progress, clock, 62)
     progress.phase("dubbing")
     progress.frames(128)
     assert stream.getvalue().splitlines() == [
         "reading the records, 0:00:03 elapsed",
-        "reading the records, 0:00:33 elapsed",
+        "reading the records, 0:00:31 elapsed",
         "6 clips",
         "starting Ray: 0/6 clips, 0:00:43 elapsed",
         "waiting for the first frames: 0/6 clips, 0:00:53 elapsed",
-        "waiting for the first frames: 0/6 clips, 0:01:23 elapsed",
-        "waiting for the first frames: 0/6 clips, 0:01:53 elapsed",
+        "waiting for the first frames: 0/6 clips, 0:01:21 elapsed",
+        "waiting for the first frames: 0/6 clips, 0:01:49 elapsed",
     ], "a phase of a second is not worth a line; others are after two"
     wait(progress, clock, 7)
-    assert stream.getvalue().splitlines()[7:] == ["dubbing: 0/6 clips, 128 frames, 1.7 frames/s, 0:01:58 elapsed"]
+    assert stream.getvalue().splitlines()[7:] == ["dubbing: 0/6 clips, 128 frames, 1.7 frames/s, 0:01:55 elapsed"]
 
 
 def test_failures_alone_promise_no_end(progress: PlainProgress, stream: io.StringIO, clock: Clock):
