@@ -58,6 +58,9 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test sees the models, downloads and settings of whoever runs it, nor do fixtures that live longer than a test."""
+    import torch
+
+    torch.set_num_threads(1)  # as a model on a CPU does: more of them change last bits, even from call to call
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("LATENTSYNC_RAY_", "HF_", "XDG_"))]:
             patch.delenv(name)

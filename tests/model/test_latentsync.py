@@ -174,7 +174,7 @@ def test_speech_encoder_and_unet_must_fit(tiny: LatentSync) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(ModelError, match="no cuda device here"):
+    with pytest.raises(ModelError, match="there is no cuda device on this machine"):
         load_model("tiny-random", device="cuda")
 
 
