@@ -57,18 +57,7 @@ _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 _TRANSPORTS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests", "urllib3"}
 """Libraries below the filesystems. An error of theirs without an answer from the service is a connection that failed."""
 _PERMANENT = {errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSYS, errno.EROFS}
-_VERSION_KEYS = (
-    "ETag",
-    "etag",
-    "generation",
-    "md5Hash",
-    "Content-MD5",
-    "mtime",
-    "updated",
-    "LastModified",
-    "Last-Modified",
-    "created",
-)
+_VERSION_KEYS = tuple("ETag etag generation md5Hash Content-MD5 mtime updated LastModified Last-Modified created".split())
 """What filesystems call the facts that change when a file does."""
 _DELETE_THREADS = 16
 
@@ -209,7 +198,16 @@ def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
                 Path(draft).replace(path)
                 _prune(Path(draft).parent)
 
-    _attempt(uri, copy, writing=True)
+    def copy_again() -> None:
+        for _ in range(20):
+            try:
+                return copy()
+            except FileNotFoundError:  # a neighbour removed the folder of drafts, which was empty for a moment
+                if is_remote(uri) or not local.exists():
+                    raise
+        return copy()
+
+    _attempt(uri, copy_again, writing=True)
 
 
 def delete(uris: Iterable[str]) -> None:
