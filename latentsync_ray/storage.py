@@ -57,7 +57,8 @@ _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 _TRANSPORTS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests", "urllib3"}
 """Libraries below the filesystems. An error of theirs without an answer from the service is a connection that failed."""
 _PERMANENT = {errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSYS, errno.EROFS}
-_VERSION_KEYS = tuple("ETag etag generation md5Hash Content-MD5 mtime updated LastModified Last-Modified created".split())
+_VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "mtime", "updated", "created")
+_VERSION_KEYS += ("LastModified", "Last-Modified")
 """What filesystems call the facts that change when a file does."""
 _DELETE_THREADS = 16
 
