@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
 from latentsync_ray.config import Job
 from latentsync_ray.errors import ClipError, ConfigError
@@ -28,8 +27,6 @@ from latentsync_ray.stages.parts import sweep
 from latentsync_ray.types import ClipRecord, Pair, Part, kind_of
 
 __all__ = ["Summary", "run"]
-
-_pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
 
 class _Runner(Protocol):
@@ -90,9 +87,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             if len(todo):
                 alone = job.cluster.address is None
                 progress.phase("checking the inputs")
-                check_inputs(
-                    table, records.codes(table["clip_id"]), tolerated=job.failure_budget, local=alone, note=progress.note
-                )
+                check_inputs(table, records.codes, tolerated=job.failure_budget, local=alone, note=progress.note)
                 progress.phase("checking the model")
                 check_recipe(job.recipe, note=progress.note, fetch=alone)
                 records.reopen(table["clip_id"].take(todo))
@@ -105,7 +100,7 @@ def _run(
     job: Job, table: pa.Table, todo: np.ndarray, records: Records, lease: Lease, progress: Progress, began: float
 ) -> Summary:
     note = find_spec(job.recipe.model).note
-    failed_before = _failed(records, table)
+    failed_before = records.failed(table["clip_id"])
     progress.start(len(table), len(table) - len(todo))
     if len(todo) and note:
         progress.note(note)
@@ -143,13 +138,8 @@ def _run(
         failed=failed,
         frames=frames,
         seconds=time.perf_counter() - began,
-        exit_code=int(_failed(records, table) > job.failure_budget * len(table)),
+        exit_code=int(records.failed(table["clip_id"]) > job.failure_budget * len(table)),
     )
-
-
-def _failed(records: Records, table: pa.Table) -> int:
-    """How many of the manifest's clips have the row of a failed one."""
-    return _pc.sum(_pc.not_equal(records.codes(table["clip_id"]), "")).as_py() or 0
 
 
 def _dub(rows: list[Pair], job: Job, progress: Progress) -> Iterator[Part | ClipRecord]:

@@ -61,7 +61,7 @@ def fetch_model(name: str, *, note: Callable[[str], None]) -> None:
 
 def check_inputs(
     table: pa.Table,
-    finished: pa.ChunkedArray,
+    codes: Callable[[pa.ChunkedArray], pa.ChunkedArray],
     *,
     tolerated: float,
     local: bool = True,
@@ -69,12 +69,12 @@ def check_inputs(
 ) -> None:
     """Look whether the inputs of a sample of the manifest's rows are there.
 
-    ``finished`` has the error code of each row, empty text where the clip is dubbed: those are not looked at. ``local`` says
+    ``codes`` gives the error code of clips, empty text for one that is dubbed: those are not looked at. ``local`` says
     that workers see the local paths that this machine sees. Raises ConfigError when more than half of the inputs, and more than
     ``tolerated`` (a share), do not exist; tells ``note`` of fewer.
     """
     rows = np.unique(np.linspace(0, len(table) - 1, _SAMPLE).round().astype(int)).tolist()
-    rows = [row for row in rows if finished[row].as_py() != ""]
+    rows = [row for row, code in zip(rows, codes(table["clip_id"].take(rows)).to_pylist(), strict=True) if code != ""]
     uris = {table[name][row].as_py(): f"row {row + 1}" for row in rows for name in ("video", "audio")}
     uris = {uri: row for uri, row in uris.items() if uri and (local or storage.is_remote(uri))}
     found = _look(uris)

@@ -15,7 +15,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,6 +61,8 @@ _VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "mtime"
 _VERSION_KEYS += ("LastModified", "Last-Modified")
 """What filesystems call the facts that change when a file does."""
 _DELETE_THREADS = 16
+_PRUNED = 20
+"""Times in a row that a folder may vanish under a writer: more than neighbours manage."""
 
 
 def is_remote(uri: str) -> bool:
@@ -167,7 +169,7 @@ def write_bytes(uri: str, data: bytes) -> None:
             fs.pipe_file(draft, data)
             Path(draft).replace(path)
 
-    _attempt(uri, write, writing=True)
+    _attempt(uri, write if is_remote(uri) else partial(_unpruned, write), writing=True)
 
 
 def check_writable(uri: str) -> None:
@@ -199,16 +201,7 @@ def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
                 Path(draft).replace(path)
                 _prune(Path(draft).parent)
 
-    def copy_again() -> None:
-        for _ in range(20):
-            try:
-                return copy()
-            except FileNotFoundError:  # a neighbour removed the folder of drafts, which was empty for a moment
-                if is_remote(uri) or not local.exists():
-                    raise
-        return copy()
-
-    _attempt(uri, copy_again, writing=True)
+    _attempt(uri, copy if is_remote(uri) else partial(_unpruned, copy), writing=True)
 
 
 def delete(uris: Iterable[str]) -> None:
@@ -232,6 +225,14 @@ def _unless_missing(action: Callable[[str], _T], path: str) -> _T | None:
         if _tell(error) is StorageUnavailable:
             raise
         return None
+
+
+def _unpruned(write: Callable[[], None]) -> None:
+    """Make a folder and write there, again when a neighbour prunes the folder in between, while it is empty."""
+    for _ in range(_PRUNED):
+        with suppress(FileNotFoundError):
+            return write()
+    return write()
 
 
 def _prune(folder: Path) -> None:
@@ -273,12 +274,15 @@ def _drafted(fs: Any, path: str, folder: str | None = None) -> Iterator[str]:
     """A name to write ``path`` under first; when that breaks off, whatever the reason, nothing stays there."""
     own, _, name = path.rpartition("/")
     draft = f"{folder or own}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
+    with ExitStack() as undo:
+        undo.callback(_removed, fs, draft)
         yield draft
-    except BaseException:
-        with suppress(RetryError):  # nothing was written yet, or storage cannot be reached
-            _RETRYING.copy(stop=stop_after_attempt(1))(fs.rm_file, draft)
-        raise
+        undo.pop_all()
+
+
+def _removed(fs: Any, path: str) -> None:
+    with suppress(RetryError):  # nothing was written yet, or storage cannot be reached
+        _RETRYING.copy(stop=stop_after_attempt(1))(fs.rm_file, path)
 
 
 def _check_size(got: int, expected: int | None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from latentsync_ray import storage
 from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
@@ -544,3 +545,25 @@ def test_a_missing_filesystem_names_its_extra(monkeypatch, protocol, extra):
 def test_an_unknown_protocol():
     with pytest.raises(InputNotFound, match="nosuch://x"):
         storage.fetch("nosuch://x")
+
+
+@pytest.mark.parametrize("write", ["publish", "write_bytes"])
+def test_a_folder_that_a_neighbour_prunes_is_made_again(write, tmp_path, monkeypatch):
+    real, pruned = LocalFileSystem.makedirs, []
+
+    def makedirs(self, path, exist_ok=False):
+        real(self, path, exist_ok=exist_ok)
+        if len(pruned) < 3:
+            pruned.append(path)
+            Path(path).rmdir()
+
+    local, drafts = tmp_path / "made.mp4", tmp_path / "out" / "_work" / "drafts"
+    local.write_bytes(b"film")
+    monkeypatch.setattr(LocalFileSystem, "makedirs", makedirs)
+    if write == "publish":
+        storage.publish(local, str(tmp_path / "out" / "clips" / "a.mp4"), drafts=str(drafts))
+        assert (tmp_path / "out" / "clips" / "a.mp4").read_bytes() == b"film"
+    else:
+        storage.write_bytes(str(drafts / "a.json"), b"{}")
+        assert (drafts / "a.json").read_bytes() == b"{}"
+    assert len(pruned) == 3

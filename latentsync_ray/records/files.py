@@ -65,7 +65,7 @@ def pending_records(output: str) -> tuple[list[str], list[ClipRecord]]:
 
 
 def _records_of(row: dict[str, Any]) -> Iterator[ClipRecord]:
-    if row.get("error_code", "") is None or "output_path" in row:
+    if "output_path" in row:
         table = pa.Table.from_pylist([row]).select([name for name in row if name in RECORD_SCHEMA.names])
         table = table.cast(pa.schema([RECORD_SCHEMA.field(name) for name in table.column_names]))
     else:

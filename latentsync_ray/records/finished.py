@@ -50,6 +50,10 @@ class Finished:
         places = _pc.index_in(clip_ids, rows["clip_id"])
         return rows["code"].cast(pa.string()).take(places)
 
+    def failed(self) -> pa.ChunkedArray:
+        """The ids of the clips that failed."""
+        return self._table.filter(_pc.not_equal(self._table["code"].cast(pa.string()), ""))["clip_id"]
+
     def with_code(self, codes: Iterable[str]) -> pa.ChunkedArray:
         """The ids of the clips that failed with one of ``codes``."""
         wanted = _pc.is_in(self._table["code"].cast(pa.string()), pa.array(list(codes), pa.string()))

@@ -95,6 +95,11 @@ class Records:
         self.flush()
         return self._finished.codes(clip_ids)
 
+    def failed(self, clip_ids: pa.ChunkedArray) -> int:
+        """How many of these clips have the row of a failed one. Writes what is new."""
+        self.flush()
+        return _pc.sum(_pc.is_in(clip_ids, self._finished.failed())).as_py() or 0
+
     def left(self, clip_ids: pa.ChunkedArray, *, retry_failed: bool = False) -> np.ndarray:
         """Indices, int64 (n,), of the clips that have to be made: those without a row, and those whose error may pass.
 
