@@ -230,7 +230,7 @@ def _unless_missing(action: Callable[[str], _T], path: str) -> _T | None:
 def _unpruned(write: Callable[[], None]) -> None:
     """Make a folder and write there, again when a neighbour prunes the folder in between, while it is empty."""
     for _ in range(_PRUNED):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, FileExistsError):  # the latter when it goes while mkdir asks what it is
             return write()
     return write()
 

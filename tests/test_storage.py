@@ -567,3 +567,22 @@ def test_a_folder_that_a_neighbour_prunes_is_made_again(write, tmp_path, monkeyp
         storage.write_bytes(str(drafts / "a.json"), b"{}")
         assert (drafts / "a.json").read_bytes() == b"{}"
     assert len(pruned) == 3
+
+
+def test_writers_and_pruners_at_once(tmp_path):
+    """Each removes what it wrote, and with it folders that the others are about to write to."""
+    out = tmp_path / "out"
+
+    def work(worker: int) -> None:
+        local = tmp_path / f"{worker}.mp4"
+        local.write_bytes(b"film")
+        for number in range(60):
+            storage.publish(local, str(out / "clips" / f"{worker}-{number}.mp4"), drafts=str(out / "_work" / "drafts"))
+            record = str(out / "_work" / "records" / f"{worker}-{number}.json")
+            storage.write_bytes(record, b"{}")
+            storage.delete([record])
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert len(list((out / "clips").iterdir())) == 6 * 60
+    assert not list((out / "_work").rglob("*"))
