@@ -16,7 +16,7 @@ from latentsync_ray.media.speech import decode_speech, read_speech, write_wav
 
 __all__ = ["GAP", "SECONDS", "decoded", "portrait", "write_dataset"]
 
-SECONDS = 1.6
+SECONDS = 1.2
 GAP = range(16, 41)
 """Frames of the clip ``gap`` that show no face: one second."""
 

@@ -68,11 +68,17 @@ def test_every_kind_of_row_at_once(clip: dict[str, str], tmp_path: Path, monkeyp
 
 
 def test_rows_of_pandas_without_ids(clip: dict[str, str], tmp_path: Path) -> None:
-    frame = pd.DataFrame([{**clip, "seed": np.nan, "speaker": "anna"}, {**clip, "seed": 5.0, "speaker": "ben"}])
-    frame.loc[1, "audio"] = clip["video"]
-    made = lipsync_dataset(ray.data.from_pandas(frame), tmp_path, recipe=RECIPE, cluster=CLUSTER).take_all()
+    red = write_clip(tmp_path / "red.mp4", np.full((10, 96, 96, 3), (230, 20, 20), np.uint8))
+    changes = {
+        "anna": {"seed": np.nan},
+        "ben": {"seed": 5.0, "audio": clip["video"]},
+        "cleo": {"seed": 6.0, "video": str(red)},
+    }
+    frame = pd.DataFrame([{**clip, **changed, "speaker": name} for name, changed in changes.items()])
+    made = lipsync_dataset(ray.data.from_pandas(frame), tmp_path / "out", recipe=RECIPE, cluster=CLUSTER).take_all()
     told = {row["speaker"]: (row["error_code"], row["clip_id"].rpartition("-")[0], row["seed"]) for row in made}
-    assert told == {"anna": (None, "talk", 1247), "ben": ("unreadable_audio", "talk", 5)}
+    assert told == {"anna": (None, "talk", 1247), "ben": ("unreadable_audio", "talk", 5), "cleo": ("no_face", "red", 6)}
+    assert {row["speaker"]: Path(row["output"]).is_file() for row in made if row["status"] == "ok"} == {"anna": True}
 
 
 @pytest.mark.parametrize(

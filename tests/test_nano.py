@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rendered import Rendered
 
 from latentsync_ray import LipSync, Pair, Recipe
 from latentsync_ray.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_ceiling, write_take
@@ -18,7 +19,7 @@ from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech
 from latentsync_ray.model.source import find_spec, locate
 from latentsync_ray.model.specs import MODELS
 from latentsync_ray.portrait import Light, read_aperture
-from latentsync_ray.types import ClipRecord
+from latentsync_ray.types import ClipRecord, Crops
 
 RECIPE = Recipe(model="nano", steps=6)
 SECONDS = 3.2
@@ -41,7 +42,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> LipSync:
 
 @pytest.fixture(scope="module")
 def take(voices: list[np.ndarray]) -> Take:
-    return make_take(voices[1], voices[0][: int(SECONDS * SAMPLE_RATE)], seed=11, light=Light.random(1))
+    return Rendered.of(make_take(voices[1], voices[0][: int(SECONDS * SAMPLE_RATE)], seed=11, light=Light.random(1)))
 
 
 Dub = Callable[..., ClipRecord]
@@ -63,13 +64,21 @@ def dubbed(dub: Dub, take: Take) -> ClipRecord:
     return dub(take, "dubbed")
 
 
-def scored(record: ClipRecord, take: Take, folder: Path) -> Score:
-    crops = aligned(Path(record.video), Path(record.audio), folder, recipe=RECIPE, resolution=128)
-    return score_take(take, Path(str(record.output)), crops)
+def crops_of(record: ClipRecord, folder: Path) -> list[Crops]:
+    return aligned(Path(record.video), Path(record.audio), folder, recipe=RECIPE, resolution=128)
 
 
-def test_lips_follow_speech_that_was_never_heard(dubbed: ClipRecord, take: Take, tmp_path: Path) -> None:
-    score = scored(dubbed, take, tmp_path)
+@pytest.fixture(scope="module")
+def crops(dubbed: ClipRecord, tmp_path_factory: pytest.TempPathFactory) -> list[Crops]:
+    return crops_of(dubbed, tmp_path_factory.mktemp("crops"))
+
+
+@pytest.fixture(scope="module")
+def score(dubbed: ClipRecord, take: Take, crops: list[Crops]) -> Score:
+    return score_take(take, Path(str(dubbed.output)), crops)
+
+
+def test_lips_follow_speech_that_was_never_heard(score: Score) -> None:
     assert score.correlation >= 0.85
     assert score.lag == 0
     assert abs(score.source_correlation) <= 0.2
@@ -84,12 +93,13 @@ def test_the_record_says_that_they_do(dubbed: ClipRecord) -> None:
 
 
 @pytest.fixture(scope="module")
-def lost(nano: LipSync, dubbed: ClipRecord, take: Take, tmp_path_factory: pytest.TempPathFactory) -> float:
+def lost(
+    nano: LipSync, dubbed: ClipRecord, take: Take, crops: list[Crops], score: Score, tmp_path_factory: pytest.TempPathFactory
+) -> float:
     """dB by which the dubbed mouth is worse than what the autoencoder makes of the truth."""
-    folder, audio = tmp_path_factory.mktemp("ceiling"), Path(dubbed.audio)
-    crops = aligned(Path(dubbed.video), audio, folder, recipe=RECIPE, resolution=128)
-    best = write_ceiling(take, audio, crops, folder / "best.mp4", model=nano.sync.model, recipe=RECIPE)
-    return score_take(take, best, crops).mouth_psnr - score_take(take, Path(str(dubbed.output)), crops).mouth_psnr
+    best = tmp_path_factory.mktemp("ceiling") / "best.mp4"
+    write_ceiling(take, Path(dubbed.audio), crops, best, model=nano.sync.model, recipe=RECIPE)
+    return score_take(take, best, crops).mouth_psnr - score.mouth_psnr
 
 
 def test_the_mouth_is_little_worse_than_its_autoencoder(lost: float) -> None:
@@ -104,10 +114,11 @@ def test_silence_closes_the_mouth(dub: Dub, voices: list[np.ndarray]) -> None:
 
 
 def test_guidance_and_seed(dub: Dub, take: Take, tmp_path: Path) -> None:
-    short = make_take(take.speech[::-1].copy(), take.speech[: int(1.3 * SAMPLE_RATE)], seed=5)
+    short = Rendered.of(make_take(take.speech[::-1].copy(), take.speech[: int(1.28 * SAMPLE_RATE)], seed=5))
     records = {guidance: dub(short, f"guided-{guidance}", guidance_scale=guidance) for guidance in (1.0, 1.5, 2.0)}
+    crops = crops_of(records[1.0], tmp_path)
     for record in records.values():
-        assert scored(record, short, tmp_path).correlation >= 0.85
+        assert score_take(short, Path(str(record.output)), crops).correlation >= 0.85
     assert len({record.sha256 for record in records.values()}) == 3
     assert dub(short, "again", guidance_scale=1.0).sha256 == records[1.0].sha256
     assert dub(short, "seeded", guidance_scale=1.0, seed=5).sha256 != records[1.0].sha256

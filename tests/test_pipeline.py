@@ -17,7 +17,7 @@ import ray
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 
-from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, lipsync_dataset, pipeline
+from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe, pipeline
 from latentsync_ray.pipeline import check_nodes, connect, dub, join_parts, told
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import BUG
@@ -166,16 +166,3 @@ def test_a_first_pass_that_waits_in_vain_blames_no_clip(pairs: list[Pair], tmp_p
     logs = re.search(r"Ray's logs \((.*?)\)", told)
     assert logs
     assert Path(logs[1]).is_dir()
-
-
-def test_a_dataset_of_pairs_becomes_a_dataset_of_records(pairs: list[Pair], tmp_path: Path) -> None:
-    rows = [{"clip_id": pair.clip_id, "video": pair.video, "audio": pair.audio, "speaker": "anna"} for pair in pairs]
-    made = lipsync_dataset(ray.data.from_items(rows), str(tmp_path), recipe=RECIPE).take_all()
-    assert {row["clip_id"]: row["error_code"] or row["status"] for row in made} == {
-        "talk0": "ok",
-        "talk1": "ok",
-        "red2": "no_face",
-        "talk3": "ok",
-    }
-    assert {row["speaker"] for row in made} == {"anna"}
-    assert all(Path(row["output"]).is_file() for row in made if row["status"] == "ok")

@@ -25,25 +25,47 @@ def test_the_package_says_that_it_has_types() -> None:
     assert (Path(latentsync_ray.__file__).parent / "py.typed").is_file()
 
 
-@pytest.mark.parametrize(
-    "wrong", ["", "steps = Recipe(steps=10).stepz", "lipsync(7, 'a', 'o')", "Pair(clip_id='a', video='v')"]
-)
-def test_mypy(wrong: str, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(f"{SCRIPT.read_text()}\n\n{wrong}\n")
+WRONG = ("steps = Recipe(steps=10).stepz", "lipsync(7, 'a', 'o')", "Pair(clip_id='a', video='v')")
+
+
+@pytest.mark.parametrize("wrong", [(), WRONG], ids=["right", "wrong"])
+def test_mypy(wrong: tuple[str, ...], tmp_path: Path) -> None:
     config = tmp_path / "mypy.ini"
     config.write_text("[mypy]\n" + "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in HEAVY))
     cache = Path(__file__).parent.parent / ".mypy_cache"
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(config), "--cache-dir", str(cache), str(script)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SCRIPT.parent.parent)
-    told = "Found 1 error in 1 file (checked 1 source file)" if wrong else "Success: no issues found in 1 source file"
-    assert ended.stdout.splitlines()[-1] == told, ended.stdout
+    told = checked(
+        "mypy", "--strict", "--config-file", str(config), "--cache-dir", str(cache), script=with_lines(tmp_path, wrong)
+    )
+    if wrong:
+        assert [line.partition(" ")[0] for line in told[:-1] if "error:" in line] == [
+            f"{tmp_path / 'script.py'}:{n}:" for n in at(wrong)
+        ]
+    else:
+        assert told == ["Success: no issues found in 1 source file"]
 
 
-@pytest.mark.parametrize("wrong", ["", "steps = Recipe(steps=10).stepz", "lipsync(7, 'a', 'o')"])
-def test_pyright(wrong: str, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(f"{SCRIPT.read_text()}\n\n{wrong}\n")
-    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(script)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SCRIPT.parent.parent)
-    assert ended.stdout.splitlines()[-1].startswith("1 error," if wrong else "0 errors,"), ended.stdout
+@pytest.mark.parametrize("wrong", [(), WRONG], ids=["right", "wrong"])
+def test_pyright(wrong: tuple[str, ...], tmp_path: Path) -> None:
+    told = checked("pyright", "--pythonpath", sys.executable, script=with_lines(tmp_path, wrong))
+    lines = [int(line.split(":")[1]) for line in told if " - error:" in line]
+    assert sorted(set(lines)) == at(wrong), told
+    assert told[-1].startswith("0 errors,") or wrong
+
+
+def with_lines(folder: Path, wrong: tuple[str, ...]) -> Path:
+    script = folder / "script.py"
+    script.write_text("\n".join([SCRIPT.read_text(), *wrong, ""]))
+    return script
+
+
+def at(wrong: tuple[str, ...]) -> list[int]:
+    """The lines of the script that are wrong."""
+    first = len(SCRIPT.read_text().split("\n")) + 1
+    return list(range(first, first + len(wrong)))
+
+
+def checked(*command: str, script: Path) -> list[str]:
+    ended = subprocess.run(
+        [sys.executable, "-m", *command, str(script)], capture_output=True, text=True, check=False, cwd=SCRIPT.parent.parent
+    )
+    return ended.stdout.splitlines()

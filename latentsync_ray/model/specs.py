@@ -130,7 +130,14 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec(
             "tiny-random",
             128,
-            unet=UNetConfig(block_out_channels=(32, 32, 32, 64), norm_num_groups=8, heads=2, audio_width=64, motion_heads=2),
+            unet=UNetConfig(
+                block_out_channels=(32, 32, 32, 32),
+                layers_per_block=1,
+                norm_num_groups=8,
+                heads=2,
+                audio_width=64,
+                motion_heads=2,
+            ),
             whisper=WhisperSize(width=64, heads=2, layers=2),
             seed=1247,
             licences=(Licence("all parts", "none needed", "random numbers, to try the pipeline with; mouths become noise"),),

@@ -39,7 +39,7 @@ def load_vae(path: Path, config: Path, *, device: torch.device, dtype: torch.dty
     return fill(vae, weights, path=path, device=device, dtype=dtype)
 
 
-def build_small_vae(widths: tuple[int, int, int, int] = (16, 16, 32, 32)) -> AutoencoderKL:
+def build_small_vae(widths: tuple[int, int, int, int] = (8, 8, 16, 16)) -> AutoencoderKL:
     """An autoencoder of the usual make, three halvings and 4 latent channels, with few weights: ``widths`` by level."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]

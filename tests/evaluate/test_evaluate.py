@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from make_clips import speech_like
+from rendered import Rendered
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_portrait, write_take
@@ -30,20 +31,23 @@ def syllables(seed: int, seconds: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def take() -> Take:
-    return make_take(syllables(1, 3), syllables(2, 2.4), seed=3, size=SIZE)
+    return Rendered.of(make_take(syllables(1, 3), syllables(2, 2.4), seed=3, size=SIZE))
 
 
 @pytest.fixture(scope="module")
-def crops(take: Take, tmp_path_factory: pytest.TempPathFactory) -> list[Crops]:
-    folder = tmp_path_factory.mktemp("take")
-    return aligned(*write_take(take, folder), folder, recipe=Recipe(), resolution=SIDE)
+def pair(take: Take, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_take(take, tmp_path_factory.mktemp("take"))
+
+
+@pytest.fixture(scope="module")
+def crops(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Crops]:
+    return aligned(*pair, tmp_path_factory.mktemp("aligned"), recipe=Recipe(), resolution=SIDE)
 
 
 @pytest.fixture
-def scored(take: Take, crops: list[Crops], tmp_path: Path) -> Callable[[Iterable[np.ndarray]], Score]:
+def scored(take: Take, pair: tuple[Path, Path], crops: list[Crops], tmp_path: Path) -> Callable[[Iterable[np.ndarray]], Score]:
     def score(frames: Iterable[np.ndarray]) -> Score:
-        write_take(take, tmp_path)
-        write_portrait(tmp_path / "dubbed.mp4", frames, tmp_path / "take.wav")
+        write_portrait(tmp_path / "dubbed.mp4", frames, pair[1])
         return score_take(take, tmp_path / "dubbed.mp4", crops)
 
     return score
@@ -91,11 +95,9 @@ def test_a_mouth_that_never_opens_is_not_in_time(take: Take, scored) -> None:
     assert (score.correlation, score.lag) == (0, None)
 
 
-def test_another_length_is_refused(take: Take, crops: list[Crops], tmp_path: Path) -> None:
-    video, audio = write_take(take, tmp_path)
-    write_portrait(video, list(take.source())[:-2], audio)
+def test_another_length_is_refused(take: Take, scored) -> None:
     with pytest.raises(ValueError, match="58 frames, the truth 60"):
-        score_take(take, video, crops)
+        scored(list(take.source())[:-2])
 
 
 def test_a_take_changes_the_mouth_alone(take: Take) -> None:
@@ -109,8 +111,7 @@ def test_a_take_changes_the_mouth_alone(take: Take) -> None:
     assert abs(np.corrcoef(take.filmed.aperture, take.wanted.aperture)[0, 1]) < 0.1
 
 
-def test_what_is_written_is_what_was_rendered(take: Take, tmp_path: Path) -> None:
-    video, _ = write_take(take, tmp_path)
-    read, rendered = list(read_clip(video)), list(take.source())
+def test_what_is_written_is_what_was_rendered(take: Take, pair: tuple[Path, Path]) -> None:
+    read, rendered = list(read_clip(pair[0])), list(take.source())
     assert len(read) == len(rendered)
     assert np.abs(read[20].astype(float) - rendered[20]).mean() < 4
