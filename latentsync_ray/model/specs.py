@@ -129,9 +129,9 @@ MODELS: dict[str, ModelSpec] = {
         ),
         ModelSpec(
             "tiny-random",
-            128,
+            64,
             unet=UNetConfig(
-                block_out_channels=(32, 32, 32, 32),
+                block_out_channels=(32, 32, 64, 128),
                 layers_per_block=1,
                 norm_num_groups=8,
                 heads=2,

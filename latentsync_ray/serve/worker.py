@@ -128,6 +128,8 @@ class Worker:
     def _run(self, job: _Job, pair: Pair, sink: Results, limits: Limits) -> ClipRecord:
         try:
             for result in self._lipsync.stream(pair, sink=sink, on_frames=job.frames):
+                if isinstance(result, Part):
+                    job.parts.append(result)  # first, so that it is dropped with the others when the request has ended
                 job.check()
                 if isinstance(result, Span):
                     seconds = result.frame_count / Fraction(result.fps_num, result.fps_den)
@@ -137,7 +139,7 @@ class Worker:
                         )
                     job.planned(result)
                 elif isinstance(result, Part):
-                    job.finished(result)
+                    job.finished()
                 else:
                     if result.status == "failed":
                         drop_parts(job.parts)
@@ -225,9 +227,8 @@ class _Job:
         self.check()
         self._tell(self._done + count)
 
-    def finished(self, part: Part) -> None:
+    def finished(self) -> None:
         """One more part is there: made now, left by an earlier attempt, or without any face."""
-        self.parts.append(part)
         self._tell(sum(each.stop - each.start for each in self.parts))
 
     def _tell(self, done: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from serve_harness import OTHER, Running, make_settings, running, wait_until
+from serve_tricks import token_of
 from sqlalchemy.exc import OperationalError
 
 from latentsync_ray.records import read_records
@@ -32,6 +33,17 @@ def client(live: Running):
 
 def demo(live: Running, **more: Any) -> dict[str, Any]:
     return {"video_url": f"{live.url}/demo/demo.mp4", "audio_url": f"{live.url}/demo/demo.wav", **more}
+
+
+@pytest.fixture
+def short(client: httpx.Client, pair: tuple[Path, Path]) -> dict[str, str]:
+    """A request for a second of video, uploaded."""
+    urls = []
+    for path in pair:
+        about = client.post("/rest/storage/upload/initiate", json={"file_name": path.name}).json()
+        client.put(about["upload_url"], content=path.read_bytes()).raise_for_status()
+        urls.append(about["file_url"])
+    return {"video_url": urls[0], "audio_url": urls[1]}
 
 
 def status_of(client: httpx.Client, request_id: str) -> dict[str, Any]:
@@ -76,8 +88,8 @@ def test_what_nobody_may_see(live: Running, client: httpx.Client) -> None:
     assert client.post(f"/{APP}/stream", json=FOREVER).status_code == 404
 
 
-def test_the_status_stream(live: Running, client: httpx.Client) -> None:
-    request_id = client.post(f"/queue/{APP}", json=demo(live)).json()["request_id"]
+def test_the_status_stream(client: httpx.Client, short: dict[str, str]) -> None:
+    request_id = client.post(f"/queue/{APP}", json=short).json()["request_id"]
     events = []
     with client.stream("GET", f"/queue/{APP}/requests/{request_id}/status/stream", params={"logs": "1"}) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
@@ -95,7 +107,7 @@ def test_the_status_stream(live: Running, client: httpx.Client) -> None:
 
 def test_a_dropped_connection_cancels_the_job(live: Running, client: httpx.Client) -> None:
     before = len(live.sent)
-    with asking(live):
+    with asking(live, demo(live)):
         wait_until(lambda: len(live.sent) > before)
     request_id = live.sent[-1]
     wait_until(lambda: status_of(client, request_id)["status"] == "COMPLETED")
@@ -103,9 +115,9 @@ def test_a_dropped_connection_cancels_the_job(live: Running, client: httpx.Clien
 
 
 @contextmanager
-def asking(live: Running, **headers: str) -> Iterator[None]:
+def asking(live: Running, asked: dict[str, Any], **headers: str) -> Iterator[None]:
     """A client that has sent a request, and drops its connection."""
-    body = json.dumps(demo(live)).encode()
+    body = json.dumps(asked).encode()
     fields = {"Host": "here", "Content-Length": str(len(body)), **live.headers, **headers}
     head = [f"POST /{APP} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     with socket.create_connection(("127.0.0.1", live.port)) as connection:
@@ -135,12 +147,12 @@ def test_the_same_idempotency_key(client: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("paused")
-def test_a_call_that_can_be_repeated_is_not_cancelled(live: Running, client: httpx.Client) -> None:
+def test_a_call_that_can_be_repeated_is_not_cancelled(live: Running, client: httpx.Client, short: dict[str, str]) -> None:
     again = {"Idempotency-Key": "morning-8"}
-    with asking(live, **again):
+    with asking(live, short, **again):
         wait_until(lambda: live.server.queue.waiting(1))
     live.paused.clear()
-    first, second = (client.post(f"/{APP}", json=demo(live), headers=again) for _ in range(2))
+    first, second = (client.post(f"/{APP}", json=short, headers=again) for _ in range(2))
     assert first.status_code == 200
     assert first.json() == second.json()
 
@@ -241,8 +253,8 @@ def test_the_longest_time(tmp_path: Path) -> None:
     assert "longer than 0.5 s" in answer.json()["detail"]
 
 
-def test_records_with_costs(live: Running, client: httpx.Client) -> None:
-    request_id = client.post(f"/{APP}", json=demo(live)).headers["x-fal-request-id"]
+def test_records_with_costs(live: Running, client: httpx.Client, short: dict[str, str]) -> None:
+    request_id = client.post(f"/{APP}", json=short).headers["x-fal-request-id"]
     folder = live.server.settings.folder
 
     def rows() -> dict[str, dict[str, Any]]:
@@ -251,8 +263,8 @@ def test_records_with_costs(live: Running, client: httpx.Client) -> None:
 
     wait_until(lambda: request_id in rows())
     row = rows()[request_id]
-    assert (row["status"], row["cost"], row["frames"]) == ("ok", 0.2, 154)
-    assert "demo" in row["video"]
+    assert (row["status"], row["cost"], row["frames"]) == ("ok", 0.2, 25)
+    assert row["video"] == f"token:{token_of(short['video_url'])}"
 
 
 def test_headers_that_arrive_slowly_block_nobody(live: Running, client: httpx.Client) -> None:
@@ -261,17 +273,11 @@ def test_headers_that_arrive_slowly_block_nobody(live: Running, client: httpx.Cl
         assert client.get("/health", timeout=60).status_code == 200
 
 
-def test_many_may_wait(live: Running, client: httpx.Client, pair: tuple[Path, Path]) -> None:
-    urls = []
-    for path in pair:
-        about = client.post("/rest/storage/upload/initiate", json={"file_name": path.name}).json()
-        client.put(about["upload_url"], content=path.read_bytes())
-        urls.append(about["file_url"])
+def test_many_may_wait(live: Running, client: httpx.Client, short: dict[str, str]) -> None:
     answers: list[int] = []
 
     def call() -> None:
-        body = {"video_url": urls[0], "audio_url": urls[1]}
-        answers.append(httpx.post(f"{live.url}/{APP}", json=body, headers=live.headers, timeout=240).status_code)
+        answers.append(httpx.post(f"{live.url}/{APP}", json=short, headers=live.headers, timeout=240).status_code)
 
     threads = [threading.Thread(target=call) for _ in range(6)]
     for thread in threads:

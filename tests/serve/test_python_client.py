@@ -10,7 +10,7 @@ from typing import Any
 import av
 import httpx
 import pytest
-from serve_harness import SECRET, Running
+from serve_harness import SECRET, Running, wait_until
 
 # The client leaves its connections to the garbage collector.
 pytestmark = [
@@ -134,7 +134,8 @@ def test_cancel_while_running(live: Running, fal: Any) -> None:
     assert raised.value.status_code == 499
     done = [line.message for line in live.server.queue.logs(handle.request_id) if "lip-synced" in line.message]
     assert "154 of" not in done[-1]
-    assert not [path for path in Path(live.server.settings.folder).rglob("*") if handle.request_id in str(path)]
+    folder = Path(live.server.settings.folder)
+    wait_until(lambda: not [path for path in folder.rglob("*") if handle.request_id in str(path)])
 
 
 @pytest.mark.usefixtures("paused")

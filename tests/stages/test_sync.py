@@ -59,7 +59,7 @@ def crops(start: int, stop: int, clip: np.ndarray, found: np.ndarray, mel: np.nd
 
 def test_faces_do_not_depend_on_the_segment_length(sync: Sync) -> None:
     frame_count, rng = 84, np.random.default_rng(0)
-    clip = rng.integers(0, 256, (frame_count, 128, 128, 3), dtype=np.uint8)
+    clip = rng.integers(0, 256, (frame_count, 64, 64, 3), dtype=np.uint8)
     mel = rng.normal(size=(1, 80, 3000)).astype(np.float32)
     found = np.ones(frame_count, np.bool_)
     found[40:60] = False
@@ -75,7 +75,7 @@ def test_faces_do_not_depend_on_the_segment_length(sync: Sync) -> None:
 
 
 def test_a_segment_without_a_face_is_left_alone(sync: Sync) -> None:
-    clip = np.zeros((16, 128, 128, 3), np.uint8)
+    clip = np.zeros((16, 64, 64, 3), np.uint8)
     segment = crops(0, 16, clip, np.zeros(16, np.bool_), np.zeros((0, 80, 3000), np.float32))
     made = sync(segment)
     assert isinstance(made, Faces)
@@ -84,7 +84,7 @@ def test_a_segment_without_a_face_is_left_alone(sync: Sync) -> None:
 
 def test_micro_batch_padding_reaches_every_window() -> None:
     rng = np.random.default_rng(1)
-    clip = rng.integers(0, 256, (80, 128, 128, 3), dtype=np.uint8)
+    clip = rng.integers(0, 256, (80, 64, 64, 3), dtype=np.uint8)
     segment = crops(0, 80, clip, np.ones(80, np.bool_), rng.normal(size=(1, 80, 3000)).astype(np.float32))
     one, three = (
         Sync(Recipe(model="tiny-random", steps=1, cpu_threads=1, micro_batch=n), "cpu")(segment).faces for n in (1, 3)
