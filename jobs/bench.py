@@ -3,8 +3,8 @@
     python jobs/bench.py                # everything: memory, stages, one full-size window
     python jobs/bench.py stages         # one part of it
 
-Clips are the shipped portrait, repeated. The model is ``nano`` for speed and ``tiny-random`` for memory; the full-size one has random
-weights (the arithmetic costs the same). Each measurement of memory is a process of its own.
+Clips are the shipped portrait, repeated. The model is ``nano`` for speed and ``tiny-random`` for memory; the full-size one has
+random weights (the arithmetic costs the same). Each measurement of memory is a process of its own.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ def stages(seconds: int = SHORT) -> None:
         "paste + encode": record.paste_seconds,
         "join": record.join_seconds,
     }
-    title = f"nano, {runner.sync.model.resolution} px, 4 steps, guidance 1, {record.width}x{record.height} video, {record.frames} frames"
+    size = f"{runner.sync.model.resolution} px, 4 steps, guidance 1, {record.width}x{record.height} video"
+    title = f"nano, {size}, {record.frames} frames"
     _print_seconds(title, own, record.frames or 0)
 
 
