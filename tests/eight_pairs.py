@@ -21,15 +21,16 @@ GAP = range(16, 41)
 """Frames of the clip ``gap`` that show no face: one second."""
 
 
-def decoded(path: Path) -> np.ndarray:
-    """All frames of a video, uint8 (N, H, W, 3)."""
+def decoded(path: Path, first: int | None = None) -> np.ndarray:
+    """All frames of a video, or the ``first`` few, uint8 (N, H, W, 3)."""
     index = probe_video(path, max_pixels=1 << 24, max_seconds=600)
-    return np.stack([picture.rgb() for _, picture in read_frames(path, index, np.arange(len(index), dtype=np.int32))])
+    rows = np.arange(len(index), dtype=np.int32)[:first]
+    return np.stack([picture.rgb() for _, picture in read_frames(path, index, rows)])
 
 
 def portrait(count: int) -> np.ndarray:
     """The first frames of the shipped clip, at 256 px."""
-    frames = decoded(assets.demo_video())[:count]
+    frames = decoded(assets.demo_video(), count)
     return np.stack([cv2.resize(frame, (256, 256), interpolation=cv2.INTER_AREA) for frame in frames])
 
 
@@ -64,7 +65,7 @@ def write_dataset(folder: Path, footage: Path | None) -> Path:
         {"clip_id": "text", "video": "text.mp4", "audio": "short.wav"},
     ]
     if footage is not None:
-        scaled = (cv2.resize(frame, (304, 540), interpolation=cv2.INTER_AREA) for frame in decoded(footage)[:45])
+        scaled = (cv2.resize(frame, (304, 540), interpolation=cv2.INTER_AREA) for frame in decoded(footage, 45))
         write_clip(folder / "footage.mp4", scaled)
         rows.append({"clip_id": "footage", "video": "footage.mp4", "audio": "short.wav"})
     manifest = folder / "pairs.jsonl"

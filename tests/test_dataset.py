@@ -17,7 +17,6 @@ from latentsync_ray import Cluster, ConfigError, ModelError, Recipe, lipsync_dat
 from latentsync_ray.records import RECORD_SCHEMA
 
 RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
-CLUSTER = Cluster(sync_cpus=0.25, crop_cpus=0.25, paste_cpus=0.25)
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
@@ -43,7 +42,7 @@ def test_every_kind_of_row_at_once(clip: dict[str, str], tmp_path: Path, monkeyp
     kinds |= {"guidance_scale": pa.float64(), "video": pa.string(), "audio": pa.string()}
     schema = pa.schema(list(kinds.items()))
     pairs = ray.data.from_arrow(pa.Table.from_pylist(rows, schema))
-    made = lipsync_dataset(pairs, "out", recipe=RECIPE, cluster=CLUSTER)
+    made = lipsync_dataset(pairs, "out", recipe=RECIPE)
     blocks = [
         block for block in (cast("pa.Table", ray.get(cast("Any", ref))) for ref in made.to_arrow_refs()) if block.num_rows
     ]
@@ -75,7 +74,7 @@ def test_rows_of_pandas_without_ids(clip: dict[str, str], tmp_path: Path) -> Non
         "cleo": {"seed": 6.0, "video": str(red)},
     }
     frame = pd.DataFrame([{**clip, **changed, "speaker": name} for name, changed in changes.items()])
-    made = lipsync_dataset(ray.data.from_pandas(frame), tmp_path / "out", recipe=RECIPE, cluster=CLUSTER).take_all()
+    made = lipsync_dataset(ray.data.from_pandas(frame), tmp_path / "out", recipe=RECIPE).take_all()
     told = {row["speaker"]: (row["error_code"], row["clip_id"].rpartition("-")[0], row["seed"]) for row in made}
     assert told == {"anna": (None, "talk", 1247), "ben": ("unreadable_audio", "talk", 5), "cleo": ("no_face", "red", 6)}
     assert {row["speaker"]: Path(row["output"]).is_file() for row in made if row["status"] == "ok"} == {"anna": True}

@@ -146,7 +146,7 @@ def test_ray_gives_the_same_files_and_so_does_another_order(
     expected = hashes(local[0])
     shuffled = manifest.with_name("shuffled.jsonl")
     shuffled.write_text("".join(lines))
-    run(job(shuffled, tmp_path / "a", sync_workers=(2, 2), sync_cpus=0.25, crop_cpus=0.25, paste_cpus=0.25))
+    run(job(shuffled, tmp_path / "a", sync_workers=(2, 2), sync_cpus=0.25))
     assert hashes(tmp_path / "a") == expected
     assert all(row["note"] == f"row of {clip_id}" for clip_id, row in rows(tmp_path / "a").items())
 

@@ -171,8 +171,11 @@ def test_a_relative_output_and_a_cluster_are_refused(output: str, tmp_path: Path
         assert Job(manifest="m.csv", output=fine, cluster=Cluster(address="auto")).output == fine
 
 
-def test_a_node_says_which_paths_it_does_not_see(tmp_path: Path) -> None:
+def test_a_node_says_which_paths_it_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
     assert _sees({"output": str(tmp_path), "recipe.model": str(tmp_path / "nowhere")}) == ["recipe.model"]
+    assert sum(waited) == 5, "seconds: network filesystems are slow to show what is new"
 
 
 def test_a_cluster_only_has_to_find_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
