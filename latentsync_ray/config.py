@@ -46,7 +46,7 @@ class Recipe(_Strict):
     micro_batch: Annotated[int, Field(ge=1, le=64)] = 1
     """Temporal windows per forward pass. One fixed shape, padded, because the batch shape changes last bits."""
     cpu_threads: Annotated[int, Field(ge=1)] = 1
-    """Threads of the model on a CPU. Their number changes last bits; more than there are idle cores is much slower."""
+    """Threads of a stage on a CPU. The model's change last bits; more than there are idle cores are much slower."""
     detector: str = "embedded"
     """Face detector: embedded, insightface, or "module:Class" of your own."""
     paste: Literal["mask", "crop"] = "mask"

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import fsspec
@@ -58,9 +59,11 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test sees the models, downloads and settings of whoever runs it, nor do fixtures that live longer than a test."""
+    import cv2
     import torch
 
     torch.set_num_threads(1)  # as a model on a CPU does: more of them change last bits, even from call to call
+    cv2.setNumThreads(1)  # as the stages do
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("LATENTSYNC_RAY_", "HF_", "XDG_"))]:
             patch.delenv(name)
@@ -147,12 +150,14 @@ def _logging() -> Iterator[None]:
 
 @contextmanager
 def _threads() -> Iterator[None]:
-    """A model on a CPU sets how many threads the process uses, which changes last bits."""
+    """The stages set how many threads the process uses, which changes last bits of a model's."""
+    import cv2
     import torch  # also when the first to want it is the test: it would leave its own number behind
 
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), cv2.getNumThreads()
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
 
 
 @contextmanager
@@ -191,9 +196,13 @@ def _package() -> Iterator[None]:
     lease._HELD.clear()
     for name, module in list(sys.modules.items()):
         if name.startswith("latentsync_ray."):
-            for value in list(vars(module).values()):
-                if isinstance(value, functools._lru_cache_wrapper):
-                    value.cache_clear()
+            for cached in _cached_functions(module):
+                cached.cache_clear()
+
+
+@functools.cache
+def _cached_functions(module: ModuleType) -> list[Any]:
+    return [value for value in vars(module).values() if isinstance(value, functools._lru_cache_wrapper)]
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def test_the_mouth_is_little_worse_than_its_autoencoder(lost: float) -> None:
 
 
 def test_silence_closes_the_mouth(dub: Dub, voices: list[np.ndarray]) -> None:
-    take = make_take(voices[1], np.zeros(int(2.55 * SAMPLE_RATE), np.int16), seed=7)
+    take = make_take(voices[1], np.zeros(int(1.28 * SAMPLE_RATE), np.int16), seed=7)
     record = dub(take, "silence")
     assert read_aperture(read_clip(Path(str(record.output))), pose=take.wanted.pose).max() < 0.05
     assert record.sync_correlation is None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 
+import cv2
 import numpy as np
 
 from latentsync_ray import redact, storage
@@ -38,6 +39,7 @@ class Crop:
 
     def __init__(self, recipe: Recipe, resolution: int) -> None:
         self.recipe, self.resolution = recipe, resolution
+        cv2.setNumThreads(recipe.cpu_threads)  # more of them take more CPU for the same time
         self.follower = Follower(lookup(DETECTORS, recipe.detector, "detector")())
 
     def __call__(self, span: Span) -> Iterator[Crops]:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 
+import cv2
+
 from latentsync_ray.config import Recipe
 from latentsync_ray.faces.blend import blend_planes
 from latentsync_ray.media.colour import colour_matrix
@@ -28,6 +30,7 @@ class Paste:
 
     def __init__(self, recipe: Recipe, output: str) -> None:
         self.recipe, self.output = recipe, output
+        cv2.setNumThreads(recipe.cpu_threads)
 
     def __call__(self, faces: Faces) -> Part:
         if len(faces.source_frames) == 0:

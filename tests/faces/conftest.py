@@ -48,8 +48,15 @@ def scene(portrait: np.ndarray) -> Scene:
     def draw(*poses: np.ndarray, brightness: float = 1.0) -> np.ndarray:
         frame = backdrop.astype(np.float32)
         for pose in poses:
-            weight = cv2.warpAffine(head, pose, (640, 480))[..., None]
-            frame += weight * (cv2.warpAffine(portrait, pose, (640, 480), flags=cv2.INTER_AREA) - frame)
+            corners = cv2.transform(np.array([[(120, -20), (330, -20), (120, 240), (330, 240)]], np.float64), pose)[0]
+            left, top = np.clip(np.floor(corners.min(0)).astype(int), 0, (640, 480))
+            right, bottom = np.clip(np.ceil(corners.max(0)).astype(int), 0, (640, 480))
+            size = int(right - left), int(bottom - top)
+            if min(size) > 0:  # the rest of the frame shows nothing of the head
+                there = pose - [[0, 0, left], [0, 0, top]]
+                weight = cv2.warpAffine(head, there, size)[..., None]
+                box = frame[top:bottom, left:right]
+                box += weight * (cv2.warpAffine(portrait, there, size, flags=cv2.INTER_AREA) - box)
         return np.clip(frame * brightness, 0, 255).astype(np.uint8)
 
     return draw

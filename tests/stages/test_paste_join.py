@@ -23,10 +23,10 @@ from latentsync_ray.types import Crops, Faces, Pair, Part, Segment
 RECIPE = Recipe(segment_frames=80, crf=0, preset="ultrafast")
 
 
-@pytest.fixture
-def segments(tmp_path: Path) -> list[Crops]:
+@pytest.fixture(scope="module")
+def segments(tmp_path_factory: pytest.TempPathFactory) -> list[Crops]:
     pair = Pair(clip_id="a", video=str(assets.demo_video()), audio=str(assets.demo_audio()))
-    span = Plan(RECIPE, str(tmp_path))(pair)
+    span = Plan(RECIPE, str(tmp_path_factory.mktemp("plan")))(pair)
     return list(Crop(RECIPE, 128)(span))
 
 
