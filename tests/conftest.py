@@ -216,6 +216,7 @@ def ray_cluster(_file_alone: None) -> None:
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # or a process of its own counts what is used
         ray.init(
             address="local",
             num_cpus=2,
