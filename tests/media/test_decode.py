@@ -252,9 +252,9 @@ def test_nothing_decodes(tmp_path, probe) -> None:
 def test_real_footage(clips: Path, probe) -> None:
     path = clips / "demo2_video.mp4"
     index = probe(path)
-    rows = np.array([122, 124, 125, 126, 128])  # across a keyframe
+    rows = np.array([247, 249, 250, 251, 253])  # across a keyframe
     assert index.key_pts.tolist() == [0, 128_000, 256_000]
-    whole = {row: picture for row, picture in read_frames(path, index, np.arange(129)) if row in rows}
+    whole = {row: picture for row, picture in read_frames(path, index, np.arange(254)) if row in rows}
     some = dict(read_frames(path, index, rows[2:])) | dict(read_frames(path, index, rows[:2]))
     assert sorted(some) == rows.tolist()
     assert all(same(some[row], whole[row]) for row in some)
