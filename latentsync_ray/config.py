@@ -46,7 +46,10 @@ class Recipe(_Strict):
     micro_batch: Annotated[int, Field(ge=1, le=64)] = 1
     """Temporal windows per forward pass. One fixed shape, padded, because the batch shape changes last bits."""
     cpu_threads: Annotated[int, Field(ge=1)] = 1
-    """Threads of a stage on a CPU. The model's change last bits; more than there are idle cores are much slower."""
+    """Threads of PyTorch on a CPU, whose number changes last bits, and of OpenCV, for the whole process that works.
+
+    More than there are idle cores are much slower.
+    """
     detector: str = "embedded"
     """Face detector: embedded, insightface, or "module:Class" of your own."""
     paste: Literal["mask", "crop"] = "mask"

@@ -91,7 +91,7 @@ def test_a_killed_model_worker_costs_nothing_but_time(
 @pytest.fixture(scope="module")
 def many(pairs: list[Pair]) -> list[Pair]:
     """More clips than may be joined at once."""
-    return [replace(pairs[0], clip_id=clip_id) for clip_id in ("odd", *(f"talk{number}" for number in range(8)))]
+    return [replace(pairs[0], clip_id=clip_id) for clip_id in ("odd", *(f"talk{number}" for number in range(9)))]
 
 
 def test_clips_that_kill_their_worker_or_meet_a_bug_do_not_stop_the_others(
@@ -100,7 +100,7 @@ def test_clips_that_kill_their_worker_or_meet_a_bug_do_not_stop_the_others(
     blue = write_clip(tmp_path / "blue.mp4", np.full((20, 96, 96, 3), (20, 20, 230), np.uint8))
     clips = [*many, pairs[2], Pair(clip_id="blue", video=str(blue), audio=pairs[0].audio)]
     results = list(dub(clips, job(tmp_path, detector="faulty:Faulty").model_copy(update={"sink": "faulty:FaultySink"})))
-    assert records(iter(results)) == {"red2": "worker_died"} | {f"talk{number}": "ok" for number in range(8)}
+    assert records(iter(results)) == {"red2": "worker_died"} | {f"talk{number}": "ok" for number in range(9)}
     bugs = {result.clip_id: result for result in results if isinstance(result, Part) and result.error_code}
     assert sorted(bugs) == ["blue", "odd"]
     for clip_id, place in (("blue", "detector"), ("odd", "sink")):

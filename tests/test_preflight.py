@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,7 +174,7 @@ def test_a_relative_output_and_a_cluster_are_refused(output: str, tmp_path: Path
 
 def test_a_node_says_which_paths_it_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr("latentsync_ray.pipeline.time", SimpleNamespace(sleep=waited.append))
     assert _sees({"output": str(tmp_path), "recipe.model": str(tmp_path / "nowhere")}) == ["recipe.model"]
     assert sum(waited) == 5, "seconds: network filesystems are slow to show what is new"
 

@@ -29,7 +29,7 @@ from latentsync_ray.serve.settings import Limits, Settings
 from latentsync_ray.serve.tables import RequestRow
 from latentsync_ray.serve.urls import TOKEN_SCHEME, media_url
 from latentsync_ray.stages.join import failed_record
-from latentsync_ray.stages.parts import drop_parts
+from latentsync_ray.stages.parts import drop_clip
 from latentsync_ray.types import ClipRecord, Pair, Part, Span
 
 __all__ = ["Worker"]
@@ -68,7 +68,7 @@ class Worker:
                 else:
                     ended = self._queue.give_up(request_id, row.attempts)
                 if ended:  # otherwise another worker has it by now, and goes on with these
-                    drop_parts(job.parts)
+                    drop_clip(self._settings.folder, request_id)  # also the part that was made as it ended
                 return None
 
     @contextmanager
@@ -128,8 +128,6 @@ class Worker:
     def _run(self, job: _Job, pair: Pair, sink: Results, limits: Limits) -> ClipRecord:
         try:
             for result in self._lipsync.stream(pair, sink=sink, on_frames=job.frames):
-                if isinstance(result, Part):
-                    job.parts.append(result)  # first, so that it is dropped with the others when the request has ended
                 job.check()
                 if isinstance(result, Span):
                     seconds = result.frame_count / Fraction(result.fps_num, result.fps_den)
@@ -139,10 +137,10 @@ class Worker:
                         )
                     job.planned(result)
                 elif isinstance(result, Part):
-                    job.finished()
+                    job.finished(result)
                 else:
                     if result.status == "failed":
-                        drop_parts(job.parts)
+                        drop_clip(self._settings.folder, pair.clip_id)
                     return result
         except TooLarge as error:
             return failed_record(Pair.of_failed(pair, error), self._settings.recipe)
@@ -185,11 +183,10 @@ class _Job:
 
     def __init__(self, queue: Queue, row: RequestRow, settings: Settings) -> None:
         self.queue, self.row, self.over = queue, row, threading.Event()
-        self.parts: list[Part] = []
         self._settings = settings
         self._ended = threading.Event()
         self._until = time.monotonic() + settings.maximum_seconds
-        self._total = self._done = 0
+        self._total = self._done = self._finished = 0
         self._told = 0.0
 
     def beat(self) -> None:
@@ -227,9 +224,10 @@ class _Job:
         self.check()
         self._tell(self._done + count)
 
-    def finished(self) -> None:
+    def finished(self, part: Part) -> None:
         """One more part is there: made now, left by an earlier attempt, or without any face."""
-        self._tell(sum(each.stop - each.start for each in self.parts))
+        self._finished += part.stop - part.start
+        self._tell(self._finished)
 
     def _tell(self, done: int) -> None:
         before, self._done = self._done, min(self._total, done)

@@ -16,7 +16,7 @@ from latentsync_ray import storage
 from latentsync_ray.errors import InputNotFound, MixedParts
 from latentsync_ray.types import Clip, Part, Segment
 
-__all__ = ["drop_parts", "finished_parts", "load_part", "part_uri", "save_part", "sweep"]
+__all__ = ["drop_clip", "drop_parts", "finished_parts", "load_part", "part_uri", "save_part", "sweep"]
 
 _FROM_THE_PAIR = ("video", "audio")
 """Addresses, which may hold secrets, and may have been signed again since the part was made."""
@@ -62,6 +62,13 @@ def drop_parts(parts: Sequence[Part]) -> None:
     """Remove the parts of a clip, declarations first."""
     storage.delete([_sidecar(part.uri) for part in parts])
     storage.delete([part.uri for part in parts])
+
+
+def drop_clip(output: str, clip_id: str) -> None:
+    """Remove whatever parts there are of a clip, declarations first."""
+    left = storage.find_files(storage.join(output, "_work", "parts", clip_id))
+    storage.delete([uri for uri in left if uri.endswith(".json")])
+    storage.delete([uri for uri in left if not uri.endswith(".json")])
 
 
 def sweep(output: str, keep: Container[str]) -> None:

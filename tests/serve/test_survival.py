@@ -14,7 +14,8 @@ from serve_harness import SECRET, Process, free_port, make_settings, running
 from serve_process import LEASE_SECONDS
 from sqlalchemy import create_engine, text
 
-from latentsync_ray.serve.worker import Worker
+from latentsync_ray.serve.worker import Worker, _Job, _Stopped
+from latentsync_ray.types import Faces, Part
 
 APP = "fal-ai/latentsync"
 HEADERS = {"Authorization": f"Key {SECRET}"}
@@ -90,6 +91,35 @@ def test_killed_before_the_result_is_stored(tmp_path: Path, blink: tuple[Path, P
         row = queue.get(request_id)
     assert row is not None
     assert (row.code, row.attempts) == (200, 2)
+
+
+def test_cancelled_as_a_part_is_finished(tmp_path: Path, blink: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it stays behind."""
+    with running(make_settings(tmp_path / "data"), work=False) as state:
+        queue = state.server.queue
+        with httpx.Client(base_url=state.url, headers=HEADERS, timeout=120) as client:
+            asked = {"video_url": upload(client, blink[0]), "audio_url": upload(client, blink[1])}
+            request_id = client.post(f"/queue/{APP}", json=asked).json()["request_id"]
+        worker = Worker(state.server.settings, queue, state.server.files)
+        paste = worker._lipsync.paste
+
+        def then_cancelled(faces: Faces) -> Part:
+            part = paste(faces)
+            assert Path(part.uri).is_file()
+            queue.cancel(request_id)
+            return part
+
+        def look(job: _Job) -> None:
+            if not queue.renew(job.row.id, job.row.attempts, lease_seconds=60):
+                raise _Stopped("cancelled")
+
+        monkeypatch.setattr(worker._lipsync, "paste", then_cancelled)
+        monkeypatch.setattr(_Job, "check", look)
+        assert worker.work(request_id) is None
+        row = queue.get(request_id)
+    assert row is not None
+    assert row.code == 499
+    assert not [path for path in (tmp_path / "data" / "_work" / "parts").rglob("*") if path.is_file()]
 
 
 def interrupt(*_: Any, **__: Any) -> None:

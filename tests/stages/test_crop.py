@@ -15,6 +15,7 @@ from latentsync_ray import assets
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import NoFace
 from latentsync_ray.stages.crop import Crop
+from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.types import Crops, Pair, Span
 
@@ -29,6 +30,13 @@ def span(tmp_path_factory: pytest.TempPathFactory) -> Span:
 @pytest.fixture(scope="module")
 def forwards(span: Span) -> list[Crops]:
     return list(Crop(RECIPE, 128)(span))
+
+
+def test_opencv_takes_as_many_threads_as_the_recipe_says() -> None:
+    Crop(Recipe(cpu_threads=2), 128)
+    assert cv2.getNumThreads() == 2
+    Paste(Recipe(), "out")
+    assert cv2.getNumThreads() == 1
 
 
 def pair(video: Path) -> Pair:
