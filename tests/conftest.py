@@ -75,6 +75,8 @@ def _nothing_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("LATENTSYNC_RAY_MODELS", str(home / "models"))
         patch.setenv("HF_HOME", str(home / "hub"))
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # or a process of its own counts what is used
+        patch.setenv("RAY_worker_niceness", "0")  # Ray's 15 makes its workers wait for ever on a busy machine
         yield
 
 
@@ -216,7 +218,6 @@ def ray_cluster(_file_alone: None) -> None:
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # or a process of its own counts what is used
         ray.init(
             address="local",
             num_cpus=2,

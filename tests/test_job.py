@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -187,12 +188,15 @@ def test_killed_in_the_middle_and_run_again(
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     clips = output / "clips"
     deadline = time.monotonic() + 240
-    while not (clips.is_dir() and any(clips.glob("*.mp4"))):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline, "no clip after four minutes"
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        while not (clips.is_dir() and any(clips.glob("*.mp4"))):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline, "no clip after four minutes"
+            time.sleep(0.02)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     first = {path.name: path.stat().st_mtime_ns for path in clips.iterdir()}
     assert all(name.endswith(".mp4") for name in first)
     for path in clips.iterdir():
