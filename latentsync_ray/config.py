@@ -185,6 +185,10 @@ def load_job(path: str | Path, *overrides: str) -> Job:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the job file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not a text in UTF-8, so it is no job file: {error.reason} at byte {error.start}"
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
@@ -223,6 +227,8 @@ def _explain(problem: Any) -> str:
     where = ".".join(str(step) for step in problem["loc"] if not re.search(r"[\[-]", str(step)))
     if problem["type"] == "value_error" and not where:
         return str(problem["ctx"]["error"])
+    if problem["type"] == "missing":
+        return f"{where} is missing"
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
     section: type[BaseModel] = Job

@@ -46,6 +46,8 @@ class LipSync:
         commit: bool = False,
     ) -> None:
         output = absolute(path_text(output, "output"))
+        if Path(output).is_file():
+            raise ConfigError(f"output is {output}, a file; name the folder that clips are written to")
         self.recipe = recipe = _recipe(recipe)
         one_of(device, Device, "device")
         self.plan = Plan(recipe, output)
@@ -62,6 +64,7 @@ class LipSync:
         ``sink`` takes this clip in place of the usual one. ``on_frames(count)`` hears of new faces window by window; what it
         raises ends the work.
         """
+        kind_of(pair, Pair, "pair", 'a Pair, e.g. Pair(clip_id="anna", video="anna.mp4", audio="anna.wav")')
         parts = []
         try:
             span = self.plan(pair)
@@ -156,8 +159,10 @@ def _recipe(recipe: Recipe | None) -> Recipe:
 def check_output(video: str, audio: str, output: str, *, overwrite: bool) -> None:
     """Refuse an ``output`` that ``lipsync`` would not write. Raises ConfigError, or as ``exists``."""
     place = Path(output)
-    if place.is_dir() or (place.exists() and any(Path(each).exists() and place.samefile(each) for each in (video, audio))):
-        raise ConfigError(f"{output} is a folder or one of the inputs; name another file to write to")
+    if place.is_dir():
+        raise ConfigError(f"{output} is a folder; name the file to write to")
+    if place.exists() and any(Path(each).exists() and place.samefile(each) for each in (video, audio)):
+        raise ConfigError(f"{output} is one of the inputs; name another file to write to")
     if not output.lower().endswith(_ENDINGS):
         raise ConfigError(f"{output} would hold an MP4: let its name end in {' or '.join(_ENDINGS)}")
     if not overwrite and storage.exists(output):

@@ -24,6 +24,8 @@ CALLS: list[tuple[Callable[..., Any], tuple, dict[str, Any], str]] = [
         "device is 'gpu'; it must be one of 'auto', 'cuda', 'mps', 'cpu'",
     ),
     (LipSync, (None,), {}, "output is None; it must be a path or URI"),
+    (lipsync, ("v.mp4", __file__, __file__), {}, f"{__file__} is one of the inputs; name another file to write to"),
+    (LipSync, (__file__,), {}, f"output is {__file__}, a file; name the folder that clips are written to"),
     (LipSync, ("out",), {"recipe": "nano"}, "recipe is 'nano'; it must be a Recipe"),
     (LipSync, ("out",), {"device": "cuda:0"}, "device is 'cuda:0'; it must be one of"),
     (run, ("job.yaml",), {}, "job is 'job.yaml'; it must be a Job, e.g. load_job('job.yaml')"),
@@ -37,6 +39,12 @@ CALLS: list[tuple[Callable[..., Any], tuple, dict[str, Any], str]] = [
 def test_wrong_kinds(call: Callable[..., Any], arguments: tuple, named: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match="^" + re.escape(told)):
         call(*arguments, **named)
+
+
+def test_only_pairs_are_dubbed(tmp_path: Path) -> None:
+    model = LipSync(tmp_path, recipe=Recipe(model="tiny-random"), device="cpu")
+    with pytest.raises(ConfigError, match=r"^pair is \{'clip_id': 'a'\}; it must be a Pair, e\.g\. Pair\("):
+        model({"clip_id": "a"})  # pyright: ignore[reportArgumentType]
 
 
 def test_paths_become_text() -> None:

@@ -153,7 +153,7 @@ def test_failed_clip_ends_with_one(monkeypatch, capsys):
         (["lipsync", "v", "a", "o.mp4", "--set", "model=["], "the value is not valid YAML"),
         (["lipsync", "v", "a", ""], "error: OUT: value error, must not be empty"),
         (["lipsync", "v", "a", "out.avi"], "out.avi would hold an MP4: let its name end in .mp4 or .m4v"),
-        (["lipsync", "v", "a", str(ROOT)], "is a folder or one of the inputs"),
+        (["lipsync", "v", "a", str(ROOT)], "is a folder; name the file to write to"),
         (["init", "nothing"], "there is no example 'nothing'; known: demo, gcs_h100, local, serve"),
         (["run", "nowhere.yaml"], "cannot read the job file nowhere.yaml"),
         (["run", str(ROOT / "configs/demo.yaml"), "recipe.stepz=3"], "unknown key recipe.stepz"),

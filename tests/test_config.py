@@ -37,7 +37,7 @@ def test_values_and_overrides(tmp_path):
         ("manifest: m\noutput: o\nbogus: 1", "unknown key bogus; known here: manifest, output, sink, recipe"),
         (MINIMAL + "recipe: {stpes: 1}", r"unknown key recipe\.stpes; known here: model, steps"),
         (MINIMAL + "cluster: {gpus: 1}", r"unknown key cluster\.gpus; known here: runner, address"),
-        ("output: o", "manifest: field required"),
+        ("output: o", "manifest is missing"),
         ("manifest: ' '\noutput: o", "manifest: value error, must not be empty"),
         (MINIMAL + "recipe: {steps: 0}", r"recipe\.steps: input should be greater than or equal to 1"),
         (MINIMAL + "recipe: {guidance_scale: 7}", r"recipe\.guidance_scale: input should be less than or equal to 2"),
@@ -78,6 +78,12 @@ def test_wrong_overrides(tmp_path, override, why):
 def test_a_job_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read the job file .*none\.yaml: No such file"):
         load_job(tmp_path / "none.yaml")
+
+
+def test_a_job_file_that_is_no_text(tmp_path):
+    (tmp_path / "job.yaml").write_bytes("output: dübbed".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"job\.yaml is not a text in UTF-8.* at byte 9"):
+        load_job(tmp_path / "job.yaml")
 
 
 def test_building_from_a_mapping_leaves_it_as_it_is():
