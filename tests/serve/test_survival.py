@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serve_harness import SECRET, Process, free_port, make_settings, running
+from serve_harness import SECRET, Process, Running, free_port, make_settings, running
 from serve_process import LEASE_SECONDS
 from sqlalchemy import create_engine, text
 
@@ -26,6 +26,13 @@ def upload(client: httpx.Client, path: Path) -> str:
     about = client.post("/rest/storage/upload/initiate", json={"file_name": path.name}).json()
     client.put(about["upload_url"], content=path.read_bytes()).raise_for_status()
     return about["file_url"]
+
+
+def asked(server: Running, pair: tuple[Path, Path]) -> str:
+    """The id of a request that waits."""
+    with httpx.Client(base_url=server.url, headers=HEADERS, timeout=120) as client:
+        urls = {"video_url": upload(client, pair[0]), "audio_url": upload(client, pair[1])}
+        return client.post(f"/queue/{APP}", json=urls).json()["request_id"]
 
 
 def wait_for(client: httpx.Client, ids: list[str], count: int, seconds: float) -> dict[str, Any]:
@@ -75,9 +82,7 @@ def test_killed_before_the_result_is_stored(tmp_path: Path, blink: tuple[Path, P
     """Nobody is told that it is done: that line comes with the result."""
     with running(make_settings(tmp_path / "data"), work=False) as state:
         queue = state.server.queue
-        with httpx.Client(base_url=state.url, headers=HEADERS, timeout=120) as client:
-            asked = {"video_url": upload(client, blink[0]), "audio_url": upload(client, blink[1])}
-            request_id = client.post(f"/queue/{APP}", json=asked).json()["request_id"]
+        request_id = asked(state, blink)
         worker = Worker(state.server.settings, queue, state.server.files)
         with monkeypatch.context() as patch:
             patch.setattr(queue, "finish", interrupt)
@@ -97,9 +102,7 @@ def test_cancelled_as_a_part_is_finished(tmp_path: Path, blink: tuple[Path, Path
     """Nothing of it stays behind."""
     with running(make_settings(tmp_path / "data"), work=False) as state:
         queue = state.server.queue
-        with httpx.Client(base_url=state.url, headers=HEADERS, timeout=120) as client:
-            asked = {"video_url": upload(client, blink[0]), "audio_url": upload(client, blink[1])}
-            request_id = client.post(f"/queue/{APP}", json=asked).json()["request_id"]
+        request_id = asked(state, blink)
         worker = Worker(state.server.settings, queue, state.server.files)
         paste = worker._lipsync.paste
 
