@@ -95,8 +95,8 @@ def test_a_bug_is_raised_with_the_clips_id(tmp_path: Path) -> None:
 
 def test_an_input_is_never_written_over(frames: np.ndarray, tmp_path: Path) -> None:
     video, audio = write_clip(tmp_path / "v.mp4", frames[:5]), write_speech(tmp_path / "s.wav", speech_like(0.2))
-    for output in (video, tmp_path):
-        with pytest.raises(ConfigError, match="name another file"):
+    for output, what_to_do in ((video, "name another file"), (tmp_path, "name the file to write to")):
+        with pytest.raises(ConfigError, match=what_to_do):
             lipsync(video, audio, output, recipe=RECIPE)
 
 

@@ -1,4 +1,4 @@
-"""The notebooks run as they stand, and show what they promise."""
+"""The notebooks show what they promise, and run: here with fewer steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def test_the_notebook_was_executed_and_shows_frames(path: Path) -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(path.parent.parent))
-    notebook = nbformat.read(path, 4)
+    source = path.read_text()
+    assert source.count("steps=6") == 1
+    notebook = nbformat.reads(source.replace("steps=6", "steps=2"), 4)
     NotebookClient(notebook, timeout=240, startup_timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [
         output["data"] for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs if "data" in output
