@@ -130,7 +130,8 @@ def interrupt(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "requests"), [("sqlite", 5), ("postgres", 5), pytest.param("sqlite", MANY, marks=pytest.mark.slow)]
+    ("kind", "requests"),
+    [("sqlite", 5), *(pytest.param(kind, MANY, marks=pytest.mark.slow) for kind in ("sqlite", "postgres"))],
 )
 def test_killed_and_started_again(
     kind: str, requests: int, request: pytest.FixtureRequest, tmp_path: Path, blink: tuple[Path, Path]
