@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from latentsync_ray.disk import telling_full
 from latentsync_ray.errors import ConfigError
 
-__all__ = ["cached"]
+__all__ = ["cached", "held"]
 
 _REMEDY = "set LATENTSYNC_RAY_CACHE to a writable folder"
 _IN_USE_SECONDS = 600
@@ -44,6 +44,16 @@ def cached(name: str, download: Callable[[Path], None]) -> Path:
         os.utime(path)  # the time of last use; access times are often switched off
     if fresh:
         _make_room(folder, limit)
+    return path
+
+
+def held(name: str) -> Path | None:
+    """The file ``name`` of the cache, when it is there. Raises ConfigError as ``cached`` does."""
+    path = _folder() / name
+    with _lock(path):
+        if not path.exists():
+            return None
+        os.utime(path)
     return path
 
 

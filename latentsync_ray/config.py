@@ -94,14 +94,19 @@ class Cluster(_Strict):
     """Where the model runs."""
     sync_gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs per model worker; by default 1 when the cluster has GPUs, else 0."""
+    accelerator: str | None = None
+    """Kind of GPU that models run on, by Ray's name for it, e.g. A100; by default the one that the cluster has most of.
+
+    Two kinds differ in last bits, and the segments of a clip must not.
+    """
     sync_workers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Fewest and most model workers; by default up to one per GPU that the cluster has when the job starts, or one in all."""
     sync_cpus: Annotated[float, Field(ge=0)] = 0.5
     """CPUs reserved per model worker."""
-    crop_cpus: Annotated[float, Field(gt=0)] = 0.5
-    """CPUs reserved per decoding task."""
-    paste_cpus: Annotated[float, Field(gt=0)] = 0.5
-    """CPUs reserved per encoding task."""
+    crop_cpus: Annotated[float, Field(gt=0)] | None = None
+    """CPUs reserved per decoding task; by default the one that it keeps busy, or half of it on nodes of fewer than four."""
+    paste_cpus: Annotated[float, Field(gt=0)] | None = None
+    """CPUs reserved per encoding task; by default as ``crop_cpus``."""
     shard_clips: Annotated[int, Field(ge=1)] = 100_000
     """Clips given to Ray at once (about 1 KB of the driver's memory each); between two shards the pipeline runs empty."""
     passes: Annotated[int, Field(ge=1, le=10)] = 3

@@ -15,6 +15,7 @@ import pyarrow as pa
 from ray.data import Dataset
 from ray.data.block import BlockAccessor
 
+from latentsync_ray.arguments import kind_of, path_text
 from latentsync_ray.config import Cluster, Recipe, build_job
 from latentsync_ray.errors import ConfigError, InvalidPair
 from latentsync_ray.manifest import OWN_COLUMNS, made_id, pair_of
@@ -23,9 +24,10 @@ from latentsync_ray.preflight import check_recipe
 from latentsync_ray.records import MANIFEST_PREFIX, RECORD_SCHEMA
 from latentsync_ray.records.schema import carried_name, to_table
 from latentsync_ray.registry import SINKS, lookup
-from latentsync_ray.stages.join import Join, failed_record
+from latentsync_ray.stages.failures import failed_record
+from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.parts import drop_parts
-from latentsync_ray.types import ClipRecord, Pair, Part, kind_of, path_text
+from latentsync_ray.types import ClipRecord, Pair, Part
 
 __all__ = ["lipsync_dataset"]
 
@@ -126,15 +128,13 @@ def _records(rows: list[dict[str, Any]], join: Join, recipe: Recipe) -> Iterator
     total = sum(copies.values())
     if total == 1:
         record = told(join_parts(join, parts), recipe)
-        if isinstance(record, Part):
-            raise RuntimeError(record.error)
         yield pickle.loads(asked[0][1]), record
         return
     drop_parts([part for part in parts if part.uri])
     shared = InvalidPair(f"{total} rows have this clip_id; give each its own")
     for (pair, carried), count in copies.items():
-        failure = Pair.of_failed(Pair.from_row({**json.loads(pair), "error_code": None}), shared)
-        yield from [(pickle.loads(carried), failed_record(failure, recipe))] * count
+        failed = failed_record(Pair.from_row({**json.loads(pair), "error_code": None}), recipe, shared)
+        yield from [(pickle.loads(carried), failed)] * count
 
 
 def _as_table(made: list[tuple[dict[str, Any], ClipRecord]], types: dict[str, pa.DataType] | None) -> pa.Table:

@@ -14,17 +14,18 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from latentsync_ray.arguments import kind_of
 from latentsync_ray.config import Job
-from latentsync_ray.errors import ClipError, ConfigError
+from latentsync_ray.errors import ClipError, ConfigError, InternalError
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.model.source import find_spec
 from latentsync_ray.preflight import check_inputs, check_recipe
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
-from latentsync_ray.stages.join import failed_record
+from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import sweep
-from latentsync_ray.types import ClipRecord, Pair, Part, kind_of
+from latentsync_ray.types import ClipRecord, Pair, Part
 
 __all__ = ["Summary", "run"]
 
@@ -50,10 +51,13 @@ class Summary:
     """Clips dubbed by this run."""
     failed: int
     """Clips that failed in this run."""
+    bugs: int
+    """Those of them that met a bug (``internal_error``)."""
     frames: int
     seconds: float
     exit_code: int
-    """0, or 1 when more of the manifest's clips have failed, in this run or before, than the job's budget allows."""
+    """0, or 1 when more of the manifest's clips have failed, in this run or before, than the job's budget allows, or when one
+    met a bug."""
 
 
 def run(job: Job, *, progress: Progress | None = None) -> Summary:
@@ -61,8 +65,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
 
     Killed at any moment and run again, it goes on where it was: finished clips are not redone, finished parts of the clip in
     work are reused, and the table holds one row per clip. Raises ConfigError or ModelError for what makes the whole job
-    impossible, also when another run is at work in the output, and RuntimeError, when all other clips are done, for a bug that
-    clips met.
+    impossible, also when another run is at work in the output.
     """
     began, progress = time.perf_counter(), Silent() if progress is None else progress
     kind_of(job, Job, "job", "a Job, e.g. load_job('job.yaml')")
@@ -75,12 +78,13 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             if len(table) == 0:
                 raise ConfigError(f"{job.manifest} has no rows")
             progress.phase("reading the records of earlier runs")
-            lease = stack.enter_context(Lease(job.output))
+            lease = stack.enter_context(Lease(job.output, note=progress.note))
             records = Records(
                 job.output,
                 extra=extra_columns(table),
                 recipe=job.recipe.fingerprint(),
                 mixed_recipes=job.mixed_recipes,
+                confirm=lease.confirm,
                 note=progress.note,
             )
             todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
@@ -106,17 +110,12 @@ def _run(
         progress.note(note)
     if len(todo) and job.cluster.runner == "ray":
         progress.phase("starting Ray")
-    ok = failed = frames = 0
-    bugs: list[str] = []
+    ok = failed = bugs = frames = 0
     with records:
         for first in range(0, len(todo), job.cluster.shard_clips):
             rows = [to_pair(table, int(index)) for index in todo[first : first + job.cluster.shard_clips]]
             for result in _dub(rows, job, progress):
                 lease.check()
-                if isinstance(result, Part) and result.error_code:
-                    bugs.append(str(result.error))
-                    progress.note(f"a bug, and no record of clip {result.clip_id}: {bugs[-1].strip().splitlines()[-1]}")
-                    continue
                 if isinstance(result, Part):
                     progress.phase("dubbing")
                     progress.frames(result.stop - result.start)
@@ -124,10 +123,10 @@ def _run(
                 records.add(result)
                 progress.clip(result)
                 ok, failed, frames = ok + result.ok, failed + result.failed, frames + (result.frames or 0)
+                bugs += result.error_code == InternalError.code
         progress.phase("writing the table")
     records.compact()
-    if bugs:
-        raise RuntimeError(f"{len(bugs)} clips met a bug and have no record; the first one {bugs[0]}")
+    lease.confirm()
     sweep(job.output, keep=records.kept_for_another_run())
     return Summary(
         output=job.output,
@@ -136,9 +135,10 @@ def _run(
         failed_before=failed_before,
         ok=ok,
         failed=failed,
+        bugs=bugs,
         frames=frames,
         seconds=time.perf_counter() - began,
-        exit_code=int(records.failed(table["clip_id"]) > job.failure_budget * len(table)),
+        exit_code=int(bugs > 0 or records.failed(table["clip_id"]) > job.failure_budget * len(table)),
     )
 
 

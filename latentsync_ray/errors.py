@@ -14,10 +14,15 @@
         ├── InvalidPair         invalid_pair (transient: the row may have been corrected)
         ├── InputNotFound       input_not_found (transient: it may have arrived)
         ├── StorageUnavailable  storage_unavailable (transient: worth another run)
+        ├── InputChanged        input_changed (transient: replaced while it was being dubbed)
         ├── MixedParts          mixed_parts (transient: its finished parts do not fit together, or went away)
-        └── WorkerDied          worker_died (transient: the process working on it was killed)
+        ├── NotFinite           not_finite
+        ├── OutOfMemory         out_of_memory (transient: more may be free)
+        ├── WorkerDied          worker_died (transient: the process working on it was killed)
+        └── InternalError       internal_error (transient: a bug, which another version may not have)
 
-Knows nothing about Ray, media or models. An error that is not in this tree is a bug and is never caught.
+Knows nothing about Ray, media or models. An error that is not in this tree is a bug; ``stages.failures`` says what that
+means for a clip.
 """
 
 from __future__ import annotations
@@ -30,12 +35,16 @@ __all__ = [
     "ClipError",
     "ConfigError",
     "DeviceLost",
+    "InputChanged",
     "InputNotFound",
+    "InternalError",
     "InvalidPair",
     "LatentSyncError",
     "MixedParts",
     "ModelError",
     "NoFace",
+    "NotFinite",
+    "OutOfMemory",
     "StorageUnavailable",
     "TooLarge",
     "UnreadableAudio",
@@ -128,6 +137,13 @@ class StorageUnavailable(ClipError):
     transient = True
 
 
+class InputChanged(ClipError):
+    """The video or audio was replaced while the clip was in work."""
+
+    code = "input_changed"
+    transient = True
+
+
 class MixedParts(ClipError):
     """The clip's finished parts do not fit together, or went away; they will be made again."""
 
@@ -135,10 +151,30 @@ class MixedParts(ClipError):
     transient = True
 
 
+class NotFinite(ClipError):
+    """The model's numbers overflowed on this clip, and on others they do not."""
+
+    code = "not_finite"
+
+
+class OutOfMemory(ClipError):
+    """The memory of the device, or of the machine, did not suffice for this clip. Transient: more may be free."""
+
+    code = "out_of_memory"
+    transient = True
+
+
 class WorkerDied(ClipError):
     """The process working on the clip was killed (for example for memory) in every attempt."""
 
     code = "worker_died"
+    transient = True
+
+
+class InternalError(ClipError):
+    """The clip met a bug of this package or of a plugin. Transient: another version may not have it."""
+
+    code = "internal_error"
     transient = True
 
 
@@ -152,8 +188,12 @@ CLIP_ERRORS: dict[str, type[ClipError]] = {
         InvalidPair,
         InputNotFound,
         StorageUnavailable,
+        InputChanged,
         MixedParts,
+        NotFinite,
+        OutOfMemory,
         WorkerDied,
+        InternalError,
     )
 }
 """``error_code`` -> the error, in the order of the tree."""

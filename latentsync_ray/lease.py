@@ -9,10 +9,14 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Self
 
 from latentsync_ray import redact, storage
@@ -24,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _BEAT, _STALE = 30.0, 180.0
 """Seconds between two signs of life, and without one after which a run counts as dead: more than storage is retried."""
+_LOOK = 5.0
+"""Seconds between two looks at another run's sign."""
 _HELD: set[str] = set()
 """Tokens of this process's runs. Another one with its host and id was before it, as in a container that is started again."""
 
@@ -35,27 +41,37 @@ class _Run:
     started: str
     beat: str  # the last sign of life; both in UTC, ISO 8601
     token: str
+    processes: str = ""  # which table of processes ``pid`` is in: several containers may have one host name
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.started}"
 
-    def lives(self) -> bool:
-        gone = self.host == socket.gethostname() and self.token not in _HELD and _is_gone(self.pid)
-        return not gone and datetime.now(UTC) - datetime.fromisoformat(self.beat) < timedelta(seconds=_STALE)
+    def is_gone(self) -> bool:
+        """Whether the process can be looked for from here, and is not there."""
+        return bool(self.processes) and self.processes == _processes() and self.token not in _HELD and _is_gone(self.pid)
+
+    def beat_lately(self) -> bool:
+        """Whether the last sign of life is young by this machine's clock, which may be wrong, as may the other's."""
+        return abs(datetime.now(UTC) - datetime.fromisoformat(self.beat)) < timedelta(seconds=_STALE)
 
 
 class Lease:
-    """``with Lease(output) as lease``: no other run works there meanwhile. Raises ConfigError when one does."""
+    """``with Lease(output) as lease``: no other run works there meanwhile. Raises ConfigError when one does.
 
-    def __init__(self, output: str) -> None:
-        self._output, self._uri = output, storage.join(output, "_work", "run.json")
-        self._run = _Run(host=socket.gethostname(), pid=os.getpid(), started=_now(), beat="", token=uuid.uuid4().hex)
+    A sign that is old by the clock, or of another container with this host's name, is watched for longer than a living run
+    leaves it unchanged; ``note`` is told so.
+    """
+
+    def __init__(self, output: str, *, note: Callable[[str], None] = log.info) -> None:
+        self._output, self._uri, self._note = output, storage.join(output, "_work", "run.json"), note
+        here = {"host": socket.gethostname(), "pid": os.getpid(), "processes": _processes()}
+        self._run = _Run(**here, started=_now(), beat="", token=uuid.uuid4().hex)
         self._taken_by: _Run | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="latentsync-lease", daemon=True)
 
     def __enter__(self) -> Self:
-        if (other := self._read()) and other.lives():
+        if (other := self._living()) is not None:
             raise ConfigError(
                 f"another run is at work in {self._output}: {other}, last sign of life {other.beat}. Wait for its end or "
                 f"choose another output; if it was killed, start again {_STALE / 60:.0f} minutes after that sign of life"
@@ -83,6 +99,11 @@ class Lease:
                 f"one gave no sign of life for {_STALE / 60:.0f} minutes; finished clips are kept"
             )
 
+    def confirm(self) -> None:
+        """As ``check``, by a look at the storage: for what must not be done by two. Raises StorageUnavailable, too."""
+        self._is_ours()
+        self.check()
+
     def _keep(self) -> None:
         while not self._ended.wait(_BEAT):
             try:
@@ -91,6 +112,22 @@ class Lease:
                 self._write()
             except LatentSyncError as failure:
                 log.warning("the sign of life in %s could not be renewed: %s", redact.shown(self._uri), failure)
+
+    def _living(self) -> _Run | None:
+        """The other run that is at work in the output, if there is one."""
+        first = self._read()
+        if first is None or first.is_gone():
+            return None
+        if first.beat_lately() and (first.host != self._run.host or first.processes == self._run.processes):
+            return first
+        self._note(f"the last run here ({first}) left its sign: looking for {1.2 * _BEAT:.0f} s whether it renews it")
+        until = time.monotonic() + 1.2 * _BEAT
+        while time.monotonic() < until:
+            time.sleep(min(_LOOK, max(0.0, until - time.monotonic())))
+            now = self._read()
+            if now is None or now.token != first.token or now.beat != first.beat:
+                return now
+        return None
 
     def _is_ours(self) -> bool:
         other = self._read()
@@ -105,6 +142,15 @@ class Lease:
 
     def _write(self) -> None:
         storage.write_bytes(self._uri, json.dumps(asdict(replace(self._run, beat=_now()))).encode())
+
+
+def _processes() -> str:
+    """A name for the table of processes that this one is in; empty where the system has none."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return f"{socket.gethostname()} {uuid.getnode():x}" if sys.platform == "darwin" else ""
 
 
 def _is_gone(pid: int) -> bool:

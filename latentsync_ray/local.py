@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
 from latentsync_ray import storage
+from latentsync_ray.arguments import kind_of, one_of, path_text
 from latentsync_ray.config import Job, Recipe, absolute
 from latentsync_ray.disk import scratch
-from latentsync_ray.errors import ClipError, ConfigError
+from latentsync_ray.errors import ClipError, ConfigError, InternalError
 from latentsync_ray.preflight import check_recipe
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
 from latentsync_ray.stages.crop import Crop
-from latentsync_ray.stages.join import Join, failed_record
+from latentsync_ray.stages.failures import Failing, failed_record, failure_of
+from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.stages.rows import Naming
 from latentsync_ray.stages.sync import Sync
-from latentsync_ray.types import ClipRecord, Device, Pair, Part, Span, kind_of, one_of, path_text
+from latentsync_ray.types import UNUSABLE_ID, ClipRecord, Device, Pair, Part, Span
 
 __all__ = ["LipSync", "check_output", "dub", "lipsync"]
 
@@ -74,8 +76,10 @@ class LipSync:
                 parts.append(part)
                 yield part
             yield self.join(parts, sink=sink)
-        except ClipError as error:
-            yield failed_record(Pair.of_failed(pair, error), self.recipe)
+        except (ClipError, MemoryError, OSError) as error:
+            if isinstance(failure := failure_of(error), InternalError):
+                raise
+            yield failed_record(pair, self.recipe, failure)
 
     def __call__(
         self,
@@ -132,14 +136,14 @@ def lipsync(
     recipe = _recipe(recipe)
     one_of(device, Device, "device")
     check_output(video, audio, output, overwrite=overwrite)
-    pair = Pair(clip_id=Path(output).stem, video=video, audio=audio)
+    pair = Pair(clip_id=re.sub(UNUSABLE_ID, "_", Path(output).stem), video=video, audio=audio)
     phase = on_phase or _nobody
     phase("fetching the inputs")
     try:
         for uri in (video, audio):
             storage.fetch(uri)  # before a model is looked for: that takes longer, or a download
     except ClipError as error:
-        return failed_record(Pair.of_failed(pair, error), recipe)
+        return failed_record(pair, recipe, error)
     phase("loading the model")
     storage.check_writable(output)
     check_recipe(recipe, note=phase)
@@ -172,12 +176,14 @@ def check_output(video: str, audio: str, output: str, *, overwrite: bool) -> Non
 def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
     """Dub pairs one after the other: every part as it is encoded, and each clip's record when it is finished.
 
-    ``on_phase`` is told what is under way, in a few words.
+    A bug becomes the record of the clip that met it. ``on_phase`` is told what is under way, in a few words.
     """
     sink, phase = lookup(SINKS, job.sink, "sink")(job.output), on_phase or _nobody
     phase("loading the model")
     model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True)
     phase("dubbing")
     for pair in pairs:
-        with Naming(pair.clip_id):
+        with Failing() as met:
             yield from (result for result in model.stream(pair) if not isinstance(result, Span))
+        if met.failure:
+            yield failed_record(pair, job.recipe, met.failure)

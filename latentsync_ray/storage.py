@@ -1,4 +1,4 @@
-"""Files wherever they are: local paths and every URI that fsspec knows. Nobody else imports fsspec, and nobody else retries.
+"""Files wherever they are: local paths and every URI that fsspec knows. Nobody else imports fsspec.
 
 Errors of all filesystems are told as three of ours: InputNotFound (missing, denied, not a usable URI), StorageUnavailable (kept
 failing after bounded retries, or a disk is full) and, when writing is refused for good, ConfigError. No message holds a secret
@@ -7,7 +7,6 @@ of a URI (``redact``). Knows nothing of what the files hold.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -22,17 +21,18 @@ from typing import Any, TypeVar
 
 import fsspec
 from fsspec.core import split_protocol, url_to_fs
-from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import RetryError
 
 from latentsync_ray import redact
 from latentsync_ray.cache import cached
-from latentsync_ray.disk import full, is_full
-from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, StorageUnavailable
+from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
 from latentsync_ray.extras import install_command
+from latentsync_ray.retry import attempt, attempt_once, told_as
 
 __all__ = [
     "check_writable",
     "delete",
+    "download",
     "exists",
     "fetch",
     "find_files",
@@ -48,15 +48,8 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-_ATTEMPTS, _PATIENCE = 5, 120.0
-"""Retries end after so many attempts; of object stores, which may be away for minutes, not before so many seconds either. Web
-sites are not waited for: a dataset may have dead ones by the thousand.
-"""
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 """Protocol -> the extra of this package that brings its filesystem."""
-_TRANSPORTS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests", "urllib3"}
-"""Libraries below the filesystems. An error of theirs without an answer from the service is a connection that failed."""
-_PERMANENT = {errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSYS, errno.EROFS}
 _VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "mtime", "updated", "created")
 _VERSION_KEYS += ("LastModified", "Last-Modified")
 """What filesystems call the facts that change when a file does."""
@@ -90,7 +83,7 @@ def fetch(uri: str) -> Path:
     """
     fs, path = _at(uri)
     inline = uri.startswith("data:")  # fsspec has no facts about these; the URI is the content
-    facts = {} if inline else _attempt(uri, fs.info, path)
+    facts = {} if inline else attempt(uri, fs.info, path)
     if facts.get("type") == "directory":
         raise InputNotFound(f"{redact.shown(uri)} is a folder; a file is needed")
     if not is_remote(uri):
@@ -98,23 +91,35 @@ def fetch(uri: str) -> Path:
             raise InputNotFound(f"{redact.shown(uri)} may not be read by this user; change its permissions")
         return Path(path)
 
-    def download(draft: Path) -> None:
+    def bring(draft: Path) -> None:
         if inline:
             draft.write_bytes(fs.cat_file(path))
         else:
-            fs.get_file(path, str(draft))  # streams in blocks of 4 MB or more on all filesystems we know
-        _check_size(draft.stat().st_size, facts.get("size"))
+            _download(fs, path, draft, facts.get("size"))
 
     version = [str(facts[key]) for key in _VERSION_KEYS if facts.get(key) is not None]
     digest = hashlib.sha256(json.dumps([uri, facts.get("size"), version]).encode()).hexdigest()[:32]
     suffix = re.search(r"\.[A-Za-z0-9]{1,8}$", "" if inline else re.sub(r"[?#].*", "", uri))
-    return cached(digest + (suffix[0] if suffix else ""), lambda draft: _attempt(uri, download, draft, disk=str(draft.parent)))
+    return cached(digest + (suffix[0] if suffix else ""), lambda draft: attempt(uri, bring, draft, disk=str(draft.parent)))
+
+
+def download(uri: str, target: Path) -> Path:
+    """A local file with the content of ``uri`` that nobody else will want: ``target``, or the file itself when it is local.
+
+    Raises InputNotFound or StorageUnavailable.
+    """
+    fs, path = _at(uri)
+    size = attempt(uri, fs.info, path).get("size")
+    if not is_remote(uri):
+        return Path(path)
+    attempt(uri, _download, fs, path, target, size, disk=str(target.parent))
+    return target
 
 
 def exists(uri: str) -> bool:
     """Whether a file or folder is there. Raises InputNotFound (denied) or StorageUnavailable when that cannot be found out."""
     fs, path = _at(uri)
-    return _attempt(uri, _unless_missing, fs.info, path) is not None
+    return attempt(uri, _unless_missing, fs.info, path) is not None
 
 
 def seen(uri: str) -> bool | None:
@@ -125,7 +130,7 @@ def seen(uri: str) -> bool | None:
         fs, path = _at(uri)
         if not is_remote(uri):
             return os.access(path, os.R_OK)
-        return _attempt(uri, _unless_missing, fs.info, path, once=True) is not None
+        return attempt(uri, _unless_missing, fs.info, path, once=True) is not None
     except InputNotFound:
         return False
     except StorageUnavailable:
@@ -135,13 +140,13 @@ def seen(uri: str) -> bool | None:
 def read_bytes(uri: str) -> bytes:
     """The whole file. Raises InputNotFound or StorageUnavailable."""
     fs, path = _at(uri)
-    return _attempt(uri, fs.cat_file, path)
+    return attempt(uri, fs.cat_file, path)
 
 
 def list_files(folder: str) -> list[str]:
     """URIs of the files directly in ``folder``, sorted; none when it does not exist. Raises as ``exists`` does."""
     fs, path = _at(folder)
-    entries = _attempt(folder, _unless_missing, partial(fs.ls, detail=True), path) or []
+    entries = attempt(folder, _unless_missing, partial(fs.ls, detail=True), path) or []
     own = path.strip("/")  # a listed file lists itself, and object stores may hold a marker named like the folder
     files = [entry["name"] for entry in entries if entry["type"] == "file" and entry["name"].strip("/") != own]
     return sorted(join(folder, name.rsplit("/", 1)[-1]) for name in files)
@@ -150,7 +155,7 @@ def list_files(folder: str) -> list[str]:
 def find_files(folder: str) -> list[str]:
     """URIs of all files in ``folder`` and below, sorted; none when it does not exist. Raises as ``exists`` does."""
     fs, path = _at(folder)
-    names = _attempt(folder, _unless_missing, fs.find, path) or []
+    names = attempt(folder, _unless_missing, fs.find, path) or []
     return sorted(join(folder, name.strip("/").removeprefix(path.strip("/")).strip("/")) for name in names)
 
 
@@ -169,7 +174,7 @@ def write_bytes(uri: str, data: bytes) -> None:
             fs.pipe_file(draft, data)
             Path(draft).replace(path)
 
-    _attempt(uri, write if is_remote(uri) else partial(_unpruned, write), writing=True)
+    attempt(uri, write if is_remote(uri) else partial(_unpruned, write), writing=True)
 
 
 def check_writable(uri: str) -> None:
@@ -201,7 +206,7 @@ def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
                 Path(draft).replace(path)
                 _prune(Path(draft).parent)
 
-    _attempt(uri, copy if is_remote(uri) else partial(_unpruned, copy), writing=True)
+    attempt(uri, copy if is_remote(uri) else partial(_unpruned, copy), writing=True)
 
 
 def delete(uris: Iterable[str]) -> None:
@@ -209,7 +214,7 @@ def delete(uris: Iterable[str]) -> None:
 
     def remove(uri: str) -> None:
         fs, path = _at(uri)
-        _attempt(uri, _unless_missing, fs.rm_file, path, writing=True)
+        attempt(uri, _unless_missing, fs.rm_file, path, writing=True)
         if not is_remote(uri):
             _prune(Path(path).parent)
 
@@ -218,11 +223,16 @@ def delete(uris: Iterable[str]) -> None:
             pass
 
 
+def _download(fs: Any, path: str, target: Path, size: int | None) -> None:
+    fs.get_file(path, str(target))  # streams in blocks of 4 MB or more on all filesystems we know
+    _check_size(target.stat().st_size, size)
+
+
 def _unless_missing(action: Callable[[str], _T], path: str) -> _T | None:
     try:
         return action(path)
     except FileNotFoundError as error:
-        if _tell(error) is StorageUnavailable:
+        if told_as(error) is StorageUnavailable:
             raise
         return None
 
@@ -282,68 +292,9 @@ def _drafted(fs: Any, path: str, folder: str | None = None) -> Iterator[str]:
 
 def _removed(fs: Any, path: str) -> None:
     with suppress(RetryError):  # nothing was written yet, or storage cannot be reached
-        _RETRYING.copy(stop=stop_after_attempt(1))(fs.rm_file, path)
+        attempt_once(fs.rm_file, path)
 
 
 def _check_size(got: int, expected: int | None) -> None:
     if expected is not None and got != expected:
         raise ConnectionError(f"{got} of {expected} bytes arrived")
-
-
-def _attempt(
-    uri: str, action: Callable[..., _T], *args: Any, writing: bool = False, once: bool = False, disk: str | None = None
-) -> _T:
-    """``action(*args)``, again (unless ``once``) while it fails for a passing reason; its errors told as ours.
-
-    ``disk`` is where it writes, when that is not ``uri``.
-    """
-    try:
-        patience = _PATIENCE if is_remote(uri) and not uri.startswith(("http://", "https://")) else 0.0
-        stop = stop_after_attempt(1) if once else partial(_give_up, patience=patience)
-        return _RETRYING.copy(stop=stop)(action, *args)
-    except RetryError as ended:
-        cause = ended.last_attempt.exception()
-        assert cause
-        told, shown = _tell(cause), redact.shown(uri)
-        reason = redact.text((str(cause).strip() or type(cause).__name__).splitlines()[0], uri)
-        times = ended.last_attempt.attempt_number
-        if is_full(cause):
-            error = full(disk or shown, cause)
-        elif told is StorageUnavailable:
-            error = StorageUnavailable(f"{shown}: storage failed {times} times, last with: {reason}")
-        elif writing:
-            error = ConfigError(f"cannot write {shown}: {reason}; check that the place exists and its permissions")
-        else:
-            error = InputNotFound(f"{shown} does not exist or may not be read: {reason}")
-        raise error from redact.presentable(cause, uri)
-
-
-def _tell(error: BaseException | None) -> type[ClipError] | None:
-    """What an error of some filesystem means; None when it is not one of storage, but a bug."""
-    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
-        return _tell(error.__cause__) or InputNotFound  # fsspec's http calls every failed look-up "not found"
-    status = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp, gcsfs
-    if isinstance(status, int) and status >= 400:
-        return StorageUnavailable if status in (408, 429) or status >= 500 else InputNotFound
-    if isinstance(
-        error, ValueError | FileNotFoundError | FileExistsError | PermissionError | IsADirectoryError | NotADirectoryError
-    ):
-        return InputNotFound
-    if isinstance(error, OSError):
-        refused = error.errno in _PERMANENT or str(error).startswith("Forbidden")  # the latter is all that gcsfs says
-        return InputNotFound if refused else StorageUnavailable
-    answered = getattr(error, "response", None) is not None  # botocore: the service spoke, and s3fs told what it said
-    return StorageUnavailable if type(error).__module__.partition(".")[0] in _TRANSPORTS and not answered else None
-
-
-def _give_up(state: RetryCallState, *, patience: float) -> bool:
-    error = state.outcome.exception() if state.outcome else None
-    waited = max(state.idle_for, state.seconds_since_start or 0.0)
-    passing = _tell(error) is StorageUnavailable and not is_full(error)
-    return (state.attempt_number >= _ATTEMPTS and waited >= patience) or not passing
-
-
-_RETRYING = Retrying(
-    retry=retry_if_exception(lambda error: _tell(error) is not None),
-    wait=wait_random_exponential(multiplier=0.5, max=15),  # full jitter, so that many workers do not return at once
-)

@@ -17,11 +17,12 @@ import dataclasses as dc
 import os
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from latentsync_ray.errors import ClipError, ConfigError
+from latentsync_ray.arguments import path_text, short
+from latentsync_ray.errors import ClipError
 
 __all__ = [
     "UNUSABLE_ID",
@@ -37,12 +38,7 @@ __all__ = [
     "Segment",
     "Span",
     "array",
-    "kind_of",
-    "one_of",
-    "path_text",
 ]
-
-_T = TypeVar("_T")
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 """Where a model runs; auto is the best that the machine has."""
@@ -86,7 +82,7 @@ class Row:
                     raise ValueError(f"{where} is {value.shape}, expected axes {' '.join(axes)} with {sizes}")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={_short(value)}' for name, value in self.to_row().items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={short(value)}' for name, value in self.to_row().items())})"
 
     def to_row(self) -> dict[str, Any]:
         """The fields as a flat dict, arrays as they are: one row of a Ray Data block."""
@@ -112,32 +108,8 @@ class Row:
         return cls.from_row(kept)
 
 
-def path_text(value: Any, what: str) -> str:
-    """``value``, a ``str`` or ``os.PathLike``, as text; ``what`` names it in the ConfigError for anything else."""
-    if isinstance(value, str | os.PathLike) and isinstance(text := os.fspath(value), str) and text.strip():
-        return text
-    raise ConfigError(f"{what} is {value!r}; it must be a path or URI")
-
-
-def kind_of(value: Any, kind: type[_T], what: str, remedy: str) -> _T:
-    """``value``, which has to be a ``kind``; the ConfigError for anything else names it ``what`` and says ``remedy``."""
-    if isinstance(value, kind):
-        return value
-    raise ConfigError(f"{what} is {_short(value)[:80]}; it must be {remedy}")
-
-
-def one_of(value: Any, choices: Any, what: str) -> None:
-    """Raise ConfigError unless ``value`` is one of the ``choices`` of a Literal."""
-    if value not in get_args(choices):
-        raise ConfigError(f"{what} is {value!r}; it must be one of {', '.join(map(repr, get_args(choices)))}")
-
-
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _short(value: Any) -> str:
-    return f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else repr(value)
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -182,6 +154,9 @@ class Clip(Pair):
 
     key: str = ""
     """Names the clip's parts: made from the recipe, the settings and the content of both inputs."""
+    video_version: str = ""
+    """With ``audio_version``: which content is at the two addresses; see ``stages.inputs``."""
+    audio_version: str = ""
     frame_count: int = 0
     """Output frames of the clip."""
     segment_count: int = 0
@@ -255,7 +230,7 @@ class Faces(Segment):
     checkpoint: str = ""
     """Hash of the weights that made the faces."""
     arithmetic: str = ""
-    """Kind of device and number format that made them, e.g. ``cuda bfloat16``."""
+    """Device and number format that made them, e.g. ``NVIDIA H100 80GB HBM3 bfloat16``: other ones give other last bits."""
     mouth_motion: np.ndarray = array("M", np.float32)
     """How much each new mouth differs from the one before; with ``speech_change`` see ``measure``. NaN where unknown.
     M is F, or 0 when nothing was measured."""

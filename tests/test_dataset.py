@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,7 +75,10 @@ def test_rows_of_pandas_without_ids(clip: dict[str, str], tmp_path: Path) -> Non
         "cleo": {"seed": 6.0, "video": str(red)},
     }
     frame = pd.DataFrame([{**clip, **changed, "speaker": name} for name, changed in changes.items()])
-    made = lipsync_dataset(ray.data.from_pandas(frame), tmp_path / "out", recipe=RECIPE).take_all()
+    pairs = ray.data.from_pandas(frame)
+    before = copy.deepcopy(vars(pairs.context))
+    made = lipsync_dataset(pairs, tmp_path / "out", recipe=RECIPE).take_all()
+    assert vars(pairs.context) == before, "what the caller makes of the same pairs runs as it did"
     told = {row["speaker"]: (row["error_code"], row["clip_id"].rpartition("-")[0], row["seed"]) for row in made}
     assert told == {"anna": (None, "talk", 1247), "ben": ("unreadable_audio", "talk", 5), "cleo": ("no_face", "red", 6)}
     assert {row["speaker"]: Path(row["output"]).is_file() for row in made if row["status"] == "ok"} == {"anna": True}

@@ -13,7 +13,20 @@ import pytest
 import latentsync_ray
 
 HOUSE = Path(latentsync_ray.__file__).parent
-GROUND = {"assets", "cache", "config", "disk", "errors", "extras", "redact", "registry", "storage", "types"}
+GROUND = {
+    "arguments",
+    "assets",
+    "cache",
+    "config",
+    "disk",
+    "errors",
+    "extras",
+    "redact",
+    "registry",
+    "retry",
+    "storage",
+    "types",
+}
 FLOORS = (
     GROUND,
     {"faces", "lease", "manifest", "measure", "media", "model", "portrait", "records", "sinks"},

@@ -12,8 +12,10 @@ import pytest
 from latentsync_ray import Cluster, Job, Recipe, driver, lease, storage
 from latentsync_ray.errors import ConfigError, StorageUnavailable
 from latentsync_ray.lease import Lease
-from latentsync_ray.stages.join import failed_record
-from latentsync_ray.types import Pair
+from latentsync_ray.records import Records, commit_pending
+from latentsync_ray.records.files import metadata_files, read_all
+from latentsync_ray.stages.failures import failed_record
+from latentsync_ray.types import ClipRecord
 
 HERE = socket.gethostname()
 
@@ -22,10 +24,11 @@ def sign(output: str) -> str:
     return storage.join(output, "_work", "run.json")
 
 
-def signed(output: str, *, host: str = "elsewhere", pid: int = 17, ago: float = 5) -> dict[str, object]:
-    """Leave the sign of another run."""
+def signed(output: str, *, host: str = "elsewhere", pid: int = 17, ago: float = 5, here: bool = True) -> dict[str, object]:
+    """Leave the sign of another run: of this machine's processes, or of a container's of its own."""
     beat = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(timespec="seconds")
     run = {"host": host, "pid": pid, "started": "2026-01-02T03:04:05+00:00", "beat": beat, "token": "other"}
+    run["processes"] = lease._processes() if here and host == HERE else "others"
     storage.write_bytes(sign(output), json.dumps(run).encode())
     return run
 
@@ -65,7 +68,8 @@ def test_a_second_run_of_the_same_process_is_refused(output):
         assert storage.exists(sign(output))
 
 
-def test_a_run_whose_process_is_gone_stops_nobody(output):
+def test_a_run_whose_process_is_gone_stops_nobody(output, monkeypatch):
+    monkeypatch.setattr(lease, "_BEAT", 0.01)
     signed(output, host=HERE, pid=dead())
     with Lease(output):
         assert read(output)["pid"] == os.getpid()
@@ -78,6 +82,30 @@ def test_a_run_whose_process_is_gone_stops_nobody(output):
     storage.write_bytes(sign(output), b"{}")
     with Lease(output):
         assert read(output)["host"] == HERE
+
+
+@pytest.mark.parametrize(("host", "ago"), [("elsewhere", 600), ("elsewhere", -600), (HERE, 5)])
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_sign_that_the_clock_cannot_judge_is_watched(output, monkeypatch, host, ago, alive):
+    """Clocks that are apart, and another container with this one's host name."""
+    monkeypatch.setattr(lease, "_BEAT", 5.0 if alive else 0.1)
+    monkeypatch.setattr(lease, "_LOOK", 0.01)
+    run, notes = signed(output, host=host, ago=ago, here=False), []
+
+    def heard(note: str) -> None:
+        notes.append(note)
+        if alive:
+            signed(output, host=host, ago=ago - 30, here=False)
+
+    held = Lease(output, note=heard)
+    if alive:
+        with pytest.raises(ConfigError, match=f"process 17 on {host}"), held:
+            pass
+    else:
+        with held:
+            assert read(output)["pid"] == os.getpid()
+    assert run["started"] in notes[0]
+    assert "whether it renews it" in notes[0]
 
 
 def test_the_sign_is_renewed_through_an_outage(output, monkeypatch):
@@ -126,7 +154,7 @@ def test_a_job_holds_a_lease(output, tmp_path, monkeypatch):
     def dub(pairs, job, **_):
         seen.append(read(output)["pid"])
         for pair in pairs:
-            yield failed_record(Pair.of_failed(pair, StorageUnavailable("away")), job.recipe)
+            yield failed_record(pair, job.recipe, StorageUnavailable("away"))
 
     monkeypatch.setattr(driver, "_runner", lambda job: dub)
     signed(output)
@@ -137,3 +165,30 @@ def test_a_job_holds_a_lease(output, tmp_path, monkeypatch):
     assert driver.run(job).failed == 1
     assert seen == [os.getpid()]
     assert storage.find_files(storage.join(output, "_work")) == []
+
+
+def test_a_run_that_was_taken_over_writes_no_more_rows(output, tmp_path, monkeypatch):
+    rows = [{"video": "v.mp4", "audio": "a.wav", "clip_id": name} for name in "ab"]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = Job(
+        manifest=str(tmp_path / "pairs.jsonl"),
+        output=output,
+        recipe=Recipe(model="tiny-random"),
+        cluster=Cluster(runner="local"),
+        failure_budget=1.0,
+    )
+
+    def dub(pairs, job, **_):
+        for pair in pairs:
+            record = ClipRecord.of(pair, status="ok", output="o")
+            commit_pending(output, record)
+            yield record
+        signed(output)  # between two beats another run begins, and takes over what lies there
+        Records(output)
+
+    monkeypatch.setattr(driver, "_runner", lambda job: dub)
+    monkeypatch.setattr(driver, "check_inputs", lambda *_, **__: None)
+    with pytest.raises(ConfigError, match="this run stops: another took"):
+        driver.run(job)
+    held = read_all(metadata_files(output), columns=["clip_id"])[0].values()
+    assert sorted(clip_id for file in held for clip_id in file["clip_id"].to_pylist()) == ["a", "b"]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+import torch
 from eight_pairs import decoded, portrait
 from make_clips import speech_like, write_clip, write_speech
 
-from latentsync_ray import Cluster, ConfigError, Job, LipSync, Pair, Recipe, assets, lipsync, storage
+from latentsync_ray import Cluster, ConfigError, Job, LipSync, Pair, Recipe, assets, lipsync, read_records, run, storage
 from latentsync_ray.local import dub
+from latentsync_ray.model.denoise import denoise
+from latentsync_ray.types import ClipRecord
 
 RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
 
@@ -24,8 +29,9 @@ def frames() -> np.ndarray:
 
 def test_one_picture_and_a_second_of_speech(frames: np.ndarray, tmp_path: Path) -> None:
     video, audio = write_clip(tmp_path / "one.mp4", frames[:1]), write_speech(tmp_path / "s.wav", speech_like(1))
-    record = lipsync(video, audio, tmp_path / "out.mp4", recipe=RECIPE)
+    record = lipsync(video, audio, tmp_path / "take..1.mp4", recipe=RECIPE)
     assert (record.status, record.frames, record.error) == ("ok", 25, None)
+    assert record.clip_id == "take_1", "an id may not hold what the name of a file may"
 
 
 @pytest.mark.parametrize("samples", [1, 160, 640])
@@ -82,15 +88,48 @@ def test_bad_inputs_are_records(video: str, audio: str, code: str, frames: np.nd
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_a_bug_is_raised_with_the_clips_id(tmp_path: Path) -> None:
+def test_a_bug_is_raised_to_who_dubs_one_clip_and_recorded_by_a_job(tmp_path: Path) -> None:
     write_clip(tmp_path / "blue.mp4", np.full((20, 96, 96, 3), (20, 20, 230), np.uint8))
     write_speech(tmp_path / "s.wav", speech_like(0.8))
     recipe = RECIPE.model_copy(update={"detector": "faulty:Faulty"})
     job = Job(manifest="none", output=str(tmp_path / "out"), recipe=recipe, cluster=Cluster(runner="local"))
     pair = Pair(clip_id="blue", video=str(tmp_path / "blue.mp4"), audio=str(tmp_path / "s.wav"))
-    with pytest.raises(ZeroDivisionError) as caught:
-        list(dub([pair], job))
-    assert caught.value.__notes__ == ["while working on clip 'blue'"]
+    with pytest.raises(ZeroDivisionError):
+        LipSync(tmp_path / "one", recipe=recipe)(pair)
+    (record,) = dub([pair], job)
+    assert isinstance(record, ClipRecord)
+    assert record.error_code == "internal_error"
+    assert str(record.error).startswith("ZeroDivisionError: a bug in a detector (a bug; please report it)\n")
+    assert "faulty.py" in str(record.error)
+
+
+def test_a_window_that_fails_costs_its_clip_and_not_the_job(
+    frames: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path / "v.mp4", frames[:20])
+    write_speech(tmp_path / "s.wav", speech_like(0.7))
+    (tmp_path / "pairs.csv").write_text("clip_id,video,audio,guidance_scale\na,v.mp4,s.wav,\nb,v.mp4,s.wav,2\nc,v.mp4,s.wav,\n")
+    job = Job(
+        manifest=tmp_path / "pairs.csv",
+        output=tmp_path / "out",
+        recipe=RECIPE,
+        cluster=Cluster(runner="local"),
+        failure_budget=0.5,
+    )
+
+    def guidance_overflows(*args: Any, guidance_scale: float, **options: Any) -> Iterator[torch.Tensor]:
+        for latents in denoise(*args, guidance_scale=guidance_scale, **options):
+            yield latents * (torch.nan if guidance_scale > 1 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("latentsync_ray.model.latentsync.denoise", guidance_overflows)
+        summary = run(job)
+    assert (summary.ok, summary.failed, summary.exit_code) == (2, 1, 0)
+    codes = {row["clip_id"]: row["error_code"] for row in read_records(tmp_path / "out").to_pylist()}
+    assert codes == {"a": None, "b": "not_finite", "c": None}
+    cured = job.model_copy(update={"recipe": RECIPE.model_copy(update={"dtype": "float32"}), "mixed_recipes": True})
+    summary = run(cured)
+    assert (summary.done_before, summary.ok, summary.failed) == (2, 1, 0)
 
 
 def test_an_input_is_never_written_over(frames: np.ndarray, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import yaml
 
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Recipe, driver, lipsync, preflight, storage
 from latentsync_ray.config import build_job, load_job
-from latentsync_ray.pipeline import _sees
+from latentsync_ray.pipeline.cluster import _sees
 from latentsync_ray.records import Records
-from latentsync_ray.stages.join import failed_record
-from latentsync_ray.types import ClipRecord, Pair
+from latentsync_ray.stages.failures import failed_record
+from latentsync_ray.types import ClipRecord
 
 RECIPE = Recipe(model="tiny-random", steps=1)
 
@@ -44,7 +44,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def dub(pairs: Any, job: Job, **_: Any) -> Any:
         counts.append(len(pairs))
         for pair in pairs:
-            yield failed_record(Pair.of_failed(pair, storage.InputNotFound("gone")), job.recipe)
+            yield failed_record(pair, job.recipe, storage.InputNotFound("gone"))
 
     monkeypatch.setattr(driver, "_runner", lambda job: dub)
     return counts
@@ -174,7 +174,7 @@ def test_a_relative_output_and_a_cluster_are_refused(output: str, tmp_path: Path
 
 def test_a_node_says_which_paths_it_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("latentsync_ray.pipeline.time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr("latentsync_ray.pipeline.cluster.time", SimpleNamespace(sleep=waited.append))
     assert _sees({"output": str(tmp_path), "recipe.model": str(tmp_path / "nowhere")}) == ["recipe.model"]
     assert sum(waited) == 5, "seconds: network filesystems are slow to show what is new"
 

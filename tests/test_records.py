@@ -4,7 +4,6 @@ import itertools
 import shutil
 import threading
 import tracemalloc
-from collections import Counter
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +18,8 @@ from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError, NoFace, StorageUnavailable
 from latentsync_ray.records import RECORD_SCHEMA, Records, commit_pending, ledger, read_records
 from latentsync_ray.records import files as record_files
-from latentsync_ray.stages.join import failed_record
+from latentsync_ray.records.schema import to_table
+from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.types import ClipRecord, Pair
 
 
@@ -37,12 +37,10 @@ def ids(*names: str) -> pa.ChunkedArray:
 
 def codes(output: str) -> dict[str, str]:
     """clip_id -> error code, empty when it is dubbed, and no clip twice."""
-    if not files(output):
-        return {}
-    table = read_records(output, columns=["clip_id", "error_code"])
-    counted = Counter(table["clip_id"].to_pylist())
-    assert not [clip_id for clip_id, count in counted.items() if count > 1]
-    return {row["clip_id"]: row["error_code"] or "" for row in table.to_pylist()}
+    held = record_files.read_all(record_files.metadata_files(output), columns=["clip_id", "error_code"])[0].values()
+    rows = [row for file in held for row in file.to_pylist()]
+    assert len({row["clip_id"] for row in rows}) == len(rows)
+    return {row["clip_id"]: row["error_code"] or "" for row in rows}
 
 
 def done(table: Records) -> dict[str, str]:
@@ -300,6 +298,43 @@ def test_a_reader_during_compaction_sees_no_clip_twice(output, monkeypatch):
     assert seen == [({"a": "", "b": "", "c": ""}, 4)]
 
 
+def test_rows_that_two_runs_left_of_one_clip_become_one(output):
+    at = partial(datetime, 2026, 1, 2, tzinfo=UTC)
+    tables = [Records(output), Records(output)]  # neither knows of the other
+    for hour, table in enumerate(tables):
+        table.add(ok("twice", bytes=hour, finished_at=at(hour)))
+        table.add([ok("luck", finished_at=at(3)), failed("luck", finished_at=at(4))][hour])
+        table.add(failed("late", finished_at=at(9 - hour)))
+        table.flush()
+    table = read_records(output, columns=["bytes", "clip_id", "error_code"])
+    assert table.column_names == ["bytes", "clip_id", "error_code"]
+    rows = {row["clip_id"]: row for row in table.to_pylist()}
+    assert len(table) == len(rows) == 3
+    assert rows["twice"]["bytes"] == 1, "what was finished last is what lies under its name"
+    assert rows["luck"]["error_code"] is None
+    assert done(Records(output)) == codes(output) == {"twice": "", "luck": "", "late": "no_face"}
+    assert len(files(output)) == 1
+
+
+def test_a_file_that_holds_a_clip_twice_is_repaired(output):
+    rows = to_table([ok("a"), ok("a"), failed("b")])
+    storage.write_bytes(f"{output}/metadata/merged-old-00000.parquet", record_files.encoded(rows))
+    assert len(read_records(output)) == 2
+    Records(output)
+    assert codes(output) == {"a": "", "b": "no_face"}
+
+
+def test_nothing_is_written_without_leave(output):
+    def refuse() -> None:
+        raise ConfigError("another took over")
+
+    with pytest.raises(ConfigError, match="another took over"), Records(output, confirm=refuse) as table:
+        table.add(ok("a"))
+    with pytest.raises(ConfigError, match="another took over"):
+        Records(output, confirm=refuse).compact()
+    assert files(output) == []
+
+
 # Crashes
 
 
@@ -492,7 +527,7 @@ def test_columns_of_an_old_output_that_are_ours_now_keep_their_values(old):
 
 def test_nothing_is_null(output):
     with Records(output) as table:
-        table.add(failed_record(Pair.of_failed(Pair(clip_id="a", video="v", audio="a", seed=3), NoFace("nobody")), Recipe()))
+        table.add(failed_record(Pair(clip_id="a", video="v", audio="a", seed=3), Recipe(), NoFace("nobody")))
     (row,) = read_records(output).to_pylist()
     filled = {name for name, value in row.items() if value is not None}
     asked = {"clip_id", "video", "audio", "seed", "steps", "model", "recipe"}

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from latentsync_ray import storage
+from latentsync_ray import retry, storage
 from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
 
 
@@ -22,7 +22,7 @@ from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
 def cache_folder(tmp_path_factory, monkeypatch) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("LATENTSYNC_RAY_CACHE", str(folder))
-    monkeypatch.setattr(storage._RETRYING, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retry._RETRYING, "sleep", lambda seconds: None)
     return folder
 
 
@@ -471,7 +471,7 @@ def test_passing_errors_are_retried(memory, monkeypatch, error):
 
 def test_retries_go_on_for_two_minutes(memory, monkeypatch):
     waits: list[float] = []
-    monkeypatch.setattr(storage._RETRYING, "sleep", waits.append)
+    monkeypatch.setattr(retry._RETRYING, "sleep", waits.append)
     fail_times(monkeypatch, memory, "cat_file", 999, ConnectionResetError())
     with pytest.raises(StorageUnavailable):
         storage.read_bytes("memory://a")
@@ -481,7 +481,7 @@ def test_retries_go_on_for_two_minutes(memory, monkeypatch):
 
 def test_a_dead_web_site_is_not_waited_for(monkeypatch):
     waits: list[float] = []
-    monkeypatch.setattr(storage._RETRYING, "sleep", waits.append)
+    monkeypatch.setattr(retry._RETRYING, "sleep", waits.append)
     with pytest.raises(StorageUnavailable, match="failed 5 times"):
         storage.fetch("http://127.0.0.1:9/a.mp4")
     assert len(waits) == 4
@@ -489,7 +489,7 @@ def test_a_dead_web_site_is_not_waited_for(monkeypatch):
 
 
 def test_attempts_that_take_long_are_made_five_times(memory, monkeypatch):
-    monkeypatch.setattr(storage, "_PATIENCE", 0.0)
+    monkeypatch.setattr(retry, "_PATIENCE", 0.0)
     calls = fail_times(monkeypatch, memory, "cat_file", 999, ConnectionResetError())
     with pytest.raises(StorageUnavailable, match="failed 5 times"):
         storage.read_bytes("memory://a")
@@ -528,7 +528,7 @@ def test_errors_of_cloud_libraries():
     missing.__cause__ = busy.__cause__ = answer()  # as s3fs raises them
     denied, unavailable = gcs(), gcs()
     denied.code, unavailable.code = 401, 503  # pyright: ignore[reportAttributeAccessIssue]
-    told = {error: storage._tell(error) for error in (unreachable(), missing, busy, denied, unavailable)}
+    told = {error: retry.told_as(error) for error in (unreachable(), missing, busy, denied, unavailable)}
     assert list(told.values()) == [StorageUnavailable, InputNotFound, StorageUnavailable, InputNotFound, StorageUnavailable]
 
 

@@ -116,7 +116,7 @@ def run(
 
     Interrupted and run again, it goes on where it was.
 
-    Exits with 1 when more clips failed than the job's failure_budget allows.
+    Exits with 1 when more clips failed than the job's failure_budget allows, or when one met a bug.
     """
     job = load_job(config, *(overrides or ()))
 
@@ -140,7 +140,9 @@ def print_summary(summary: Summary) -> None:
         f", [red]{summary.failed_before} failed before[/] (retry_failed=true tries them again)" if summary.failed_before else ""
     )
     OUT.print(f"[bold]{summary.done_before + summary.ok} of {summary.total} clips done[/]{before}{failed}{earlier}")
-    if summary.exit_code:
+    if summary.bugs:
+        OUT.print(f"exit code 1: {summary.bugs} clips met a bug; their rows hold its traceback")
+    elif summary.exit_code:
         OUT.print("exit code 1: more clips failed than the job's failure_budget allows")
     if summary.frames:
         rate = summary.frames / max(summary.seconds, 1e-9)

@@ -39,8 +39,9 @@ def triple_of_landmarks(landmarks: np.ndarray) -> np.ndarray:
 class InsightFaceDetector:
     """Finds faces with ``buffalo_l`` at 512 x 512, as the official code does, in every frame.
 
-    The model licence is non-commercial. Runs on the GPU if onnxruntime can. Raises ConfigError when InsightFace is not
-    installed, WeightsNotFound when its models are not there and cannot be downloaded.
+    The model licence is non-commercial. Runs on the CPU, since a GPU that nobody reserved would be shared by every task of its
+    node. Raises ConfigError when InsightFace is not installed, WeightsNotFound when its models are not there and cannot be
+    downloaded.
     """
 
     interval = 1
@@ -84,12 +85,12 @@ def _face_analysis() -> Any:
         app = kind(
             allowed_modules=["detection", "landmark_2d_106"],
             name="buffalo_l",
-            providers=["CUDAExecutionProvider", "CPUExecutionProvider"],
+            providers=["CPUExecutionProvider"],
         )
     except OSError as error:  # those of requests are
         raise WeightsNotFound(
             f"InsightFace's models buffalo_l cannot be downloaded ({type(error).__name__}): unpack buffalo_l.zip of its "
             "releases on GitHub into ~/.insightface/models/buffalo_l on this machine"
         ) from error
-    app.prepare(ctx_id=0, det_size=(512, 512))
+    app.prepare(ctx_id=-1, det_size=(512, 512))
     return app

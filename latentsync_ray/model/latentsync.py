@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from latentsync_ray.errors import CheckpointMismatch, DeviceLost, ModelError
+from latentsync_ray.errors import CheckpointMismatch, DeviceLost, ModelError, NotFinite, OutOfMemory
+from latentsync_ray.model.audio import STEPS_PER_FRAME
 from latentsync_ray.model.checkpoint import fill, load_unet
 from latentsync_ray.model.denoise import denoise, starting_noise
 from latentsync_ray.model.mel import STEPS_PER_WINDOW
@@ -61,6 +62,8 @@ class LatentSync:
         self.whisper = whisper
         self.device = unet.device
         self.dtype = unet.dtype
+        self.arithmetic = f"{_kind_of(self.device)} {str(self.dtype).removeprefix('torch.')}"
+        """What its bits depend on, besides its weights: e.g. ``NVIDIA H100 80GB HBM3 bfloat16``, ``cpu avx2 float32``."""
 
     @torch.inference_mode()
     def features(self, mel: NDArray[np.float32]) -> Tensor:
@@ -78,6 +81,13 @@ class LatentSync:
             raise ValueError(f"steps {indices.min()} to {indices.max()} are not in {len(features)} from window {first_window}")
         return features[torch.from_numpy(steps).long().to(features.device)].flatten(1, 2)
 
+    def silence(self, windows: int, frames: int) -> Tensor:
+        """What ``generate`` takes for no speech at all, (windows, frames, 10 * layers, D) zeros."""
+        listener = self.whisper.config
+        return torch.zeros(
+            windows, frames, STEPS_PER_FRAME * (listener.encoder_layers + 1), listener.d_model, device=self.device
+        )
+
     @torch.inference_mode()
     def generate(
         self,
@@ -92,8 +102,8 @@ class LatentSync:
         """New faces (B, F, R, R, 3), RGB about [-1, 1] but not clamped, of B independent windows of F frames.
 
         ``faces`` (B, F, R, R, 3) are aligned RGB pictures, ``audio`` (B, F, S, D) the speech of each frame and ``keep`` (R, R)
-        what stays: 1 keeps the picture, 0 generates. Raises ModelError when the device's memory does not suffice or numbers
-        overflow, DeviceLost when the device is gone.
+        what stays: 1 keeps the picture, 0 generates. Raises OutOfMemory when the device's memory does not suffice, NotFinite
+        when numbers overflow, DeviceLost when the device is gone.
         """
         side = self.resolution
         if faces.shape != (*audio.shape[:2], side, side, 3) or keep.shape != (side, side):
@@ -111,7 +121,8 @@ class LatentSync:
             blended = decoded * (1.0 - mask) + pictures * mask
             result = blended.permute(0, 2, 3, 1).reshape(faces.shape).cpu().numpy()
         if not np.isfinite(result).all():
-            raise ModelError(f"{self.spec.name} gave numbers that are not finite in {self.dtype}: set recipe.dtype to float32")
+            precision = str(self.dtype).removeprefix("torch.")
+            raise NotFinite(f"{self.spec.name} gave numbers that are not finite in {precision}; set recipe.dtype=float32")
         return result
 
     @torch.inference_mode()
@@ -136,9 +147,10 @@ class LatentSync:
         except RuntimeError as error:
             text = str(error)
             if isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in _NO_MEMORY):
-                raise ModelError(
+                raise OutOfMemory(
                     f"{self.spec.name} at {self.resolution} px with {windows} windows at once does not fit {self.device}'s "
-                    "memory: lower recipe.micro_batch, or take a model of lower resolution or a device with more memory"
+                    "memory; lower recipe.micro_batch or guidance_scale (above 1 it takes twice the memory), or take a device "
+                    "with more memory"
                 ) from error
             if type(error).__name__ == "AcceleratorError" or any(sign in text for sign in _LOST):
                 raise DeviceLost(f"{self.device} failed: {text.partition(chr(10))[0]}") from error
@@ -186,6 +198,13 @@ def _device_named(device: Device) -> torch.device:
     elif (device == "cuda" and not torch.cuda.is_available()) or (device == "mps" and not torch.backends.mps.is_available()):
         raise ModelError(f"there is no {device} device on this machine; as the device, choose auto or cpu")
     return torch.device(device)
+
+
+def _kind_of(device: torch.device) -> str:
+    """Which device it is, as far as results depend on that."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu {torch.backends.cpu.get_cpu_capability().lower()}" if device.type == "cpu" else device.type
 
 
 def _dtype_named(dtype: DType, device: torch.device) -> torch.dtype:

@@ -43,7 +43,7 @@ class Tally:
         self.codes[code] += 1
         if self.codes.total() <= _LISTED or self.codes[code] == 1:
             self.listed += 1
-            yield record.clip_id, f"{code}: {record.error}"
+            yield record.clip_id, f"{code}: {(record.error or '').partition(chr(10))[0]}"
         elif self.codes.total() == self.listed + 1:
             yield "", f"{_LISTED} failures were listed; of others only the first with a new error code will be"
 

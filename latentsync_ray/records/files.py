@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from latentsync_ray.arguments import path_text
 from latentsync_ray.errors import ConfigError
-from latentsync_ray.records.schema import RECORD_SCHEMA, is_outdated, upgraded
+from latentsync_ray.records.schema import RECORD_SCHEMA, is_outdated, one_row_a_clip, upgraded
 from latentsync_ray.storage import fetch, join, list_files, read_bytes, write_bytes
-from latentsync_ray.types import ClipRecord, path_text
+from latentsync_ray.types import ClipRecord
 
 __all__ = [
     "SUPERSEDES",
@@ -32,6 +33,8 @@ _T = TypeVar("_T")
 
 SUPERSEDES = b"latentsync_ray.supersedes"
 """Key in a file's Parquet metadata: names of the files whose rows it took over, which do not count even if still there."""
+_WEIGHED = ("clip_id", "status", "finished_at")
+"""Columns that tell which of a clip's rows counts."""
 _READERS = 16
 """Small files read at once: an object store takes tens of milliseconds for each."""
 
@@ -45,9 +48,10 @@ def read_records(output: Any, *, columns: list[str] | None = None) -> pa.Table:
     files = metadata_files(output)
     if not files:
         raise ConfigError(f"{output} has no records: it is not the output of a job, or none of its clips is finished yet")
-    tables = list(read_all(files, columns=columns)[0].values())
-    empty = pa.schema([field for field in RECORD_SCHEMA if columns is None or field.name in columns]).empty_table()
-    table = pa.concat_tables([empty, *tables], promote_options="permissive").replace_schema_metadata(None)
+    needed = None if columns is None else [*columns, *(name for name in _WEIGHED if name not in columns)]
+    tables = list(read_all(files, columns=needed)[0].values())
+    empty = pa.schema([field for field in RECORD_SCHEMA if needed is None or field.name in needed]).empty_table()
+    table = one_row_a_clip(pa.concat_tables([empty, *tables], promote_options="permissive").replace_schema_metadata(None))
     return table if columns is None else table.select([name for name in columns if name in table.column_names])
 
 

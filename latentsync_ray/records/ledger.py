@@ -30,7 +30,7 @@ from latentsync_ray.records.files import (
     read_file,
 )
 from latentsync_ray.records.finished import Finished
-from latentsync_ray.records.schema import RECORD_SCHEMA, carried_name, to_table
+from latentsync_ray.records.schema import RECORD_SCHEMA, carried_name, one_row_a_clip, to_table
 from latentsync_ray.storage import delete, join, write_bytes
 from latentsync_ray.types import ClipRecord
 
@@ -51,7 +51,8 @@ class Records:
 
     ``extra`` has a ``clip_id`` and columns to carry along. Rows are written ``every_rows`` or ``every_seconds``, on ``flush``
     and on leaving a ``with`` block; of these only the last two raise when storage is unavailable, else rows are kept for the
-    next time. ``note`` is told when there is much to read first. Raises ConfigError when the output has clips made with another
+    next time. ``confirm`` is asked before anything is written, and raises when this run may not any more. ``note`` is told when
+    there is much to read first. Raises ConfigError when the output has clips made with another
     ``recipe`` (a fingerprint) than this one, unless ``mixed_recipes``, or when its columns do not go together with ``extra``.
     """
 
@@ -64,6 +65,7 @@ class Records:
         mixed_recipes: bool = False,
         every_rows: int = 500,
         every_seconds: float = 120,
+        confirm: Callable[[], None] = lambda: None,
         note: Callable[[str], None] | None = None,
     ) -> None:
         self.output = output
@@ -72,7 +74,7 @@ class Records:
         """Clips that failed under another recipe: this one may do better."""
         self._extra = _named(extra) if extra is not None and extra.num_columns > 1 else None
         self._recipe, self._mixed_recipes = recipe, mixed_recipes
-        self._every_rows, self._every_seconds = every_rows, every_seconds
+        self._every_rows, self._every_seconds, self._confirm = every_rows, every_seconds, confirm
         self._new: dict[str, ClipRecord] = {}
         self._kept = 0
         """Rows of ``_new`` that storage did not take the last time."""
@@ -135,6 +137,8 @@ class Records:
     def flush(self) -> None:
         """Write what was added since the last time as one more file."""
         self._flushed_at = time.monotonic()
+        if self._new or self._settled:
+            self._confirm()
         if self._new:
             rows = to_table(self._new.values())
             known = self._finished.codes(rows["clip_id"])
@@ -150,6 +154,7 @@ class Records:
     def compact(self) -> None:
         """Merge small files into large ones. A merged file names those it replaces, so their rows never count twice."""
         self.flush()
+        self._confirm()
         group: dict[str, pa.Table] = {}
         for uri in metadata_files(self.output):
             table = read_file(uri)
@@ -162,9 +167,12 @@ class Records:
         self._merge(group)
 
     def _merge(self, group: dict[str, pa.Table]) -> None:
-        if len(group) < 2:
+        if not group:
             return
-        merged = pa.concat_tables(list(group.values()), promote_options="permissive")
+        whole = pa.concat_tables(list(group.values()), promote_options="permissive")
+        merged = one_row_a_clip(whole)
+        if len(group) == 1 and len(merged) == len(whole):
+            return
         names = [uri.rsplit("/", 1)[-1] for uri in group]
         self._write(merged.replace_schema_metadata({SUPERSEDES: json.dumps(names)}), kind="merged")
         delete(group)
@@ -176,6 +184,10 @@ class Records:
             note(f"reading the records of earlier runs, {len(uris)} files")
         files, superseded = read_all(uris, columns=["clip_id", "error_code", "recipe"], each=_Rows)
         delete(superseded)
+        if doubled := _with_common_clips(files):
+            self._merge({uri: read_file(uri) for uri in doubled})
+            self._load(note)
+            return
         for rows in files.values():
             schemas.append(rows.schema)
             self._check_recipe(rows.recipes)
@@ -251,6 +263,18 @@ class _Rows:
             if recipe
         }
         """Recipe -> ids of the clips that failed with it."""
+
+
+def _with_common_clips(files: dict[str, _Rows]) -> list[str]:
+    """The files that hold a clip which has another row, in the same or another of them."""
+    if not files:
+        return []
+    ids = pa.chunked_array([chunk for rows in files.values() for chunk in rows.clip_ids.chunks], pa.string())
+    if _pc.count_distinct(ids).as_py() == len(ids):
+        return []
+    counts = ids.value_counts()
+    common = counts.filter(_pc.greater(_pc.struct_field(counts, "counts"), 1)).field("values")
+    return [uri for uri, rows in files.items() if _pc.any(_pc.is_in(rows.clip_ids, common)).as_py()]
 
 
 def _named(extra: pa.Table) -> pa.Table:

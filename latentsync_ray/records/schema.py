@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
 from latentsync_ray.types import ClipRecord
 
-__all__ = ["MANIFEST_PREFIX", "RECORD_SCHEMA", "carried_name", "is_outdated", "to_table", "upgraded"]
+__all__ = ["MANIFEST_PREFIX", "RECORD_SCHEMA", "carried_name", "is_outdated", "one_row_a_clip", "to_table", "upgraded"]
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
@@ -47,6 +48,25 @@ def carried_name(name: str) -> str:
 def to_table(records: Iterable[ClipRecord]) -> pa.Table:
     """One row for each record, in the table's schema."""
     return pa.Table.from_pylist([record.to_row() for record in records], RECORD_SCHEMA)
+
+
+def one_row_a_clip(table: pa.Table) -> pa.Table:
+    """The table without the rows that another of the same clip outweighs: a dubbed one, or else the one finished last.
+
+    Needs the columns ``clip_id``, ``status`` and ``finished_at``. Two runs that worked in one output may leave such rows.
+    """
+    if _pc.count_distinct(table["clip_id"]).as_py() == len(table):
+        return table
+    order = pa.table(
+        {
+            "clip_id": table["clip_id"],
+            "ok": _pc.equal(table["status"], "ok"),
+            "finished_at": _pc.fill_null(table["finished_at"].cast(pa.int64()), 0),
+            "row": np.arange(len(table)),
+        }
+    ).sort_by([("ok", "ascending"), ("finished_at", "ascending"), ("row", "ascending")])
+    kept = order.group_by("clip_id", use_threads=False).aggregate([("row", "last")])["row_last"]
+    return table.take(np.sort(kept.to_numpy()))
 
 
 def is_outdated(schema: pa.Schema) -> bool:

@@ -222,16 +222,16 @@ class Queue:
         """End a running request that was cancelled."""
         return self.finish(request_id, _CANCELLED, attempt=attempt)
 
-    def release(self, request_id: str, attempt: int, *, attempts: int, reason: str) -> None:
-        """Put back a request whose worker went away, or complete it when that was the last of ``attempts``."""
+    def release(self, request_id: str, attempt: int, *, attempts: int, reason: str) -> bool:
+        """Put back a request whose worker went away, or complete it when that was the last of ``attempts``: true then."""
         row = self.get(request_id)
         if row is None or row.status != IN_PROGRESS or row.attempts != attempt:
-            return
+            return False
         if row.cancelled:
             self.give_up(request_id, attempt)
         elif attempt >= attempts:
             detail = f"its worker went away {attempt} times ({reason}); the input may need more memory than there is"
-            self.finish(request_id, Outcome.failure(503, "runner_disconnected", detail), attempt=attempt)
+            return self.finish(request_id, Outcome.failure(503, "runner_disconnected", detail), attempt=attempt)
         else:
             again = (
                 update(RequestRow)
@@ -240,6 +240,7 @@ class Queue:
             )
             if self._changed(again):
                 self.log(request_id, f"the worker went away ({reason}); queued again", level="WARN")
+        return False
 
     def reclaim(self, *, attempts: int) -> None:
         """Release everything that is being worked on: for a server that starts and is alone with its database."""

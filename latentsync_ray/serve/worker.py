@@ -28,7 +28,7 @@ from latentsync_ray.serve.queue import Outcome, Queue
 from latentsync_ray.serve.settings import Limits, Settings
 from latentsync_ray.serve.tables import RequestRow
 from latentsync_ray.serve.urls import TOKEN_SCHEME, media_url
-from latentsync_ray.stages.join import failed_record
+from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import drop_clip
 from latentsync_ray.types import ClipRecord, Pair, Part, Span
 
@@ -143,7 +143,7 @@ class Worker:
                         drop_clip(self._settings.folder, pair.clip_id)
                     return result
         except TooLarge as error:
-            return failed_record(Pair.of_failed(pair, error), self._settings.recipe)
+            return failed_record(pair, self._settings.recipe, error)
         raise AssertionError("a stream ends with a record")
 
     def _settle(self, job: _Job, record: ClipRecord, sink: Results) -> ClipRecord:

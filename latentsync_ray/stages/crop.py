@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import cv2
 import numpy as np
 
-from latentsync_ray import redact, storage
+from latentsync_ray import redact
 from latentsync_ray.config import Recipe
 from latentsync_ray.disk import scratch
 from latentsync_ray.errors import NoFace
@@ -24,7 +25,7 @@ from latentsync_ray.media.speech import decode_speech, read_speech
 from latentsync_ray.model.audio import touched_windows
 from latentsync_ray.model.mel import mel_window
 from latentsync_ray.registry import DETECTORS, lookup
-from latentsync_ray.stages.inputs import open_video
+from latentsync_ray.stages.inputs import open_video, planned_input
 from latentsync_ray.types import Crops, Segment, Span
 
 __all__ = ["Crop"]
@@ -33,8 +34,8 @@ __all__ = ["Crop"]
 class Crop:
     """``Crop(recipe, resolution)(span)`` yields one ``Crops`` per segment; ``resolution`` is the model's crop side in px.
 
-    Segments whose parts are finished come out empty, so that whoever counts sees all of them; those without any face come last.
-    Raises NoFace when no frame of the clip shows a face.
+    In the clip's order, whatever is finished, since a Ray task that is run again must give the same rows in the same places.
+    Segments whose parts are finished come out empty. Raises NoFace, before any row, when no frame of the clip shows a face.
     """
 
     def __init__(self, recipe: Recipe, resolution: int) -> None:
@@ -43,41 +44,42 @@ class Crop:
         self.follower = Follower(lookup(DETECTORS, recipe.detector, "detector")())
 
     def __call__(self, span: Span) -> Iterator[Crops]:
-        todo = []
+        if len(span.finished) == span.segment_count:
+            yield from (Crops.of(segment) for segment, _ in _segments(span))
+            return
+        began = time.perf_counter()
+        samples, aligned = self._speech(span), _Aligned(self, span)
+        held: list[Crops] = []  # of a beginning without a face
+        seen = len(span.finished) > 0  # a part is made only once a face was seen
         for segment, rows in _segments(span):
             if segment.index in span.finished:
                 yield Crops.of(segment)
-            else:
-                todo.append((segment, rows))
-        if todo:
-            yield from self._made(span, todo)
-
-    def _made(self, span: Span, todo: list[tuple[Segment, np.ndarray]]) -> Iterator[Crops]:
-        began, fps = time.perf_counter(), Fraction(span.fps_num, span.fps_den)
-        faceless: list[Crops] = []
-        samples = self._speech(span)
-        aligned = _Aligned(self, span)
-        for segment, rows in todo:
-            crops = aligned.crops(segment, rows)
-            if not crops.found.any():
-                faceless.append(crops)
                 continue
-            windows = touched_windows(segment.start, segment.stop, fps, segment.audio_steps)
-            mel = np.stack([mel_window(samples, window, span.mel_peak) for window in windows])
-            yield Crops.of(crops, mel=mel, first_window=windows.start, crop_seconds=time.perf_counter() - began)
+            crops = aligned.crops(segment, rows)
+            if crops.found.any():
+                crops, seen = self._with_speech(crops, samples), True
+            held.append(replace(crops, crop_seconds=time.perf_counter() - began))
             began = time.perf_counter()
-        if len(faceless) == span.segment_count:
+            if seen:
+                yield from held
+                held = []
+                began = time.perf_counter()
+        if not seen:
             raise NoFace(
                 f"no frame of {redact.shown(span.video)} shows a face that the {self.recipe.detector!r} detector finds; the "
                 "embedded one needs a mostly frontal, upright face of at least a twelfth of the picture's shorter side"
             )
-        yield from faceless
+
+    def _with_speech(self, crops: Crops, samples: np.ndarray) -> Crops:
+        windows = touched_windows(crops.start, crops.stop, Fraction(crops.fps_num, crops.fps_den), crops.audio_steps)
+        mel = np.stack([mel_window(samples, window, crops.mel_peak) for window in windows])
+        return replace(crops, mel=mel, first_window=windows.start)
 
     def _speech(self, span: Span) -> np.ndarray:
         with scratch() as folder:
             path = folder / "speech.raw"
-            audio, limit = storage.fetch(span.audio), self.recipe.max_seconds
-            decode_speech(audio, path, max_seconds=limit, channel=span.audio_channel)
+            audio = planned_input(span, "audio").path
+            decode_speech(audio, path, max_seconds=self.recipe.max_seconds, channel=span.audio_channel)
             return read_speech(path)  # mapped: it stays readable when the folder goes, and leaves nothing behind
 
 
@@ -93,12 +95,12 @@ class _Aligned:
     """The aligned faces of a video, followed once in display order."""
 
     def __init__(self, crop: Crop, span: Span) -> None:
-        self.resolution, self.follower, self.uri, self.recipe = crop.resolution, crop.follower, span.video, crop.recipe
+        self.resolution, self.follower, self.span, self.recipe = crop.resolution, crop.follower, span, crop.recipe
         self.bias = OfficialBias() if crop.recipe.parity else None
         self.affines: dict[int, np.ndarray | None] = {}
         """Of pictures with square pixels, as are all that are looked at here."""
         self.corrupt: set[int] = set()
-        _, index = open_video(self.uri, self.recipe)
+        _, index = open_video(self.span, self.recipe)
         self.pixel_aspect, self.size = float(index.pixel_aspect), (index.width, index.height)
         self.row = -1
         self.face: np.ndarray | None = None
@@ -150,7 +152,7 @@ class _Aligned:
             yield row, None if known is None else crop_face(picture, known, self.resolution)
 
     def _follow(self, first: int, last: int) -> Iterator[tuple[int, np.ndarray | None]]:
-        _, index = open_video(self.uri, self.recipe)
+        _, index = open_video(self.span, self.recipe)
         for followed in self.follower(self._pictures(np.arange(first, min(last, len(index)), dtype=np.int32))):
             if followed.triple is None:
                 self.affines[followed.row] = None
@@ -161,7 +163,7 @@ class _Aligned:
             yield followed.row, crop_face(followed.region, known, self.resolution, origin=followed.origin)
 
     def _pictures(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        path, index = open_video(self.uri, self.recipe)  # each time: a cache may have dropped it in the meantime
+        path, index = open_video(self.span, self.recipe)  # each time: a cache may have dropped it in the meantime
         for row, picture in read_frames(path, index, rows):
             if picture.corrupt:
                 self.corrupt.add(row)

@@ -1,28 +1,80 @@
-"""The inputs of a clip on this machine. Three stages open the same video, one of them once per segment."""
+"""The inputs of a clip on this machine, and whether they are still those that were planned.
+
+A clip's stages run at different times and on different nodes, and each opens the inputs anew: one that was replaced meanwhile
+must not end up in a clip that began as another.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
-from latentsync_ray import storage
+from latentsync_ray import cache, redact, storage
 from latentsync_ray.config import Recipe
+from latentsync_ray.errors import InputChanged
 from latentsync_ray.media.source import VideoIndex, probe_video
+from latentsync_ray.types import Clip
 
-__all__ = ["open_video"]
+__all__ = ["Input", "fetch_input", "open_video", "planned_input", "probe"]
 
 
-def open_video(uri: str, recipe: Recipe) -> tuple[Path, VideoIndex]:
-    """The video as a local file, and its packet table.
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A video or audio as a local file."""
 
-    Raises InputNotFound, StorageUnavailable, UnreadableVideo or TooLarge.
-    """
+    path: Path
+    version: str
+    """Changes with the content: its SHA-256 for local files, for others the name in the cache, made of what storage says."""
+
+    def digest(self) -> str:
+        """SHA-256 of the content, hex."""
+        return _digest(self.path, self.version) if self.version == self.path.name else self.version
+
+
+def fetch_input(uri: str) -> Input:
+    """An input as it is now. Raises InputNotFound or StorageUnavailable."""
     path = storage.fetch(uri)
+    if storage.is_remote(uri):
+        return Input(path, path.name)
     facts = path.stat()
-    return path, _probed(path, facts.st_size, facts.st_mtime_ns, recipe.max_pixels, recipe.max_seconds)
+    return Input(path, _digest(path, (facts.st_size, facts.st_mtime_ns)))
+
+
+def planned_input(clip: Clip, name: Literal["video", "audio"]) -> Input:
+    """The input that the clip was planned with. Storage is not asked for what was downloaded before.
+
+    Raises InputChanged when there is another one now, and as ``fetch_input``.
+    """
+    uri, version = getattr(clip, name), getattr(clip, f"{name}_version")
+    if storage.is_remote(uri) and (path := cache.held(version)):
+        return Input(path, version)
+    found = fetch_input(uri)
+    if found.version != version:
+        raise InputChanged(f"the {name} {redact.shown(uri)} was replaced while the clip was in work; run the job again")
+    return found
+
+
+def open_video(clip: Clip, recipe: Recipe) -> tuple[Path, VideoIndex]:
+    """The clip's video as it was planned, and its packet table. Raises as ``planned_input`` and ``probe``."""
+    video = planned_input(clip, "video")
+    return video.path, probe(video, recipe)
+
+
+def probe(video: Input, recipe: Recipe) -> VideoIndex:
+    """The packet table of a video. Raises UnreadableVideo or TooLarge."""
+    return _probed(video.path, video.version, recipe.max_pixels, recipe.max_seconds)
 
 
 @lru_cache(maxsize=8)
-def _probed(path: Path, size: int, modified: int, max_pixels: int, max_seconds: float) -> VideoIndex:
+def _probed(path: Path, version: str, max_pixels: int, max_seconds: float) -> VideoIndex:
     # Probing reads every packet's header: seconds for hours of video, and there are many segments in an hour.
     return probe_video(path, max_pixels=max_pixels, max_seconds=max_seconds)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, version: object) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses as dc
 import json
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from latentsync_ray import __version__, redact, storage
+from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InputNotFound, MixedParts
@@ -20,12 +19,15 @@ from latentsync_ray.measure import sync_score
 from latentsync_ray.media.join import Extras, join_parts, verify
 from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
+from latentsync_ray.stages.failures import provenance, sources
+from latentsync_ray.stages.inputs import planned_input
 from latentsync_ray.stages.parts import drop_parts
-from latentsync_ray.types import Clip, ClipRecord, Pair, Part, Row
+from latentsync_ray.types import Clip, ClipRecord, Part
 
-__all__ = ["Join", "failed_record"]
+__all__ = ["Join"]
 
-_ASKED = {field.name for field in dc.fields(Pair)}
+_DOWNLOADS = 8
+"""Parts fetched at once."""
 
 
 class Join:
@@ -51,7 +53,9 @@ class Join:
             finished = folder / f"{clip.clip_id}.mp4"
             try:
                 self._check(parts)
-                joined = join_parts(_fetched(parts), storage.fetch(clip.audio), finished, fps=fps, extras=_extras(clip))
+                joined = join_parts(
+                    _fetched(parts, folder), planned_input(clip, "audio").path, finished, fps=fps, extras=_extras(clip)
+                )
             except MixedParts:
                 drop_parts(parts)  # they will not become a clip; another run has to make others
                 raise
@@ -60,7 +64,7 @@ class Join:
         record = ClipRecord.of(
             clip,
             status="ok",
-            **_sources(clip),
+            **sources(clip),
             output=redact.shown(published.uri),
             output_path=storage.relative(published.uri, self.output),
             sha256=published.sha256,
@@ -77,7 +81,7 @@ class Join:
             sync_seconds=sum(part.sync_seconds for part in parts),
             paste_seconds=sum(part.paste_seconds for part in parts),
             join_seconds=time.perf_counter() - began,
-            **_provenance(self.recipe),
+            **provenance(self.recipe),
         )
         if self.commit:
             commit_pending(self.output, record)
@@ -85,6 +89,8 @@ class Join:
         return record
 
     def _check(self, parts: Sequence[Part]) -> None:
+        if len({part.key for part in parts}) > 1:
+            raise MixedParts("the parts were made of different inputs, which were replaced meanwhile; run the job again")
         made_by = {f"{part.checkpoint[:12]} on {part.arithmetic}" for part in parts if part.missing < part.stop - part.start}
         if len(made_by) > 1:
             raise MixedParts(
@@ -97,34 +103,16 @@ def _extras(clip: Clip) -> Extras:
     return Extras(
         language=clip.language,
         texts=json.loads(clip.tags),
-        subtitled=storage.fetch(clip.video) if clip.subtitle_seconds else None,
+        subtitled=planned_input(clip, "video").path if clip.subtitle_seconds else None,
         subtitle_seconds=Fraction(clip.subtitle_seconds),
     )
 
 
-def _fetched(parts: Sequence[Part]) -> list[Path]:
+def _fetched(parts: Sequence[Part], folder: Path) -> list[Path]:
+    """The parts as local files, in ``folder`` where they have to be downloaded: nobody else wants them."""
+    with ThreadPoolExecutor(_DOWNLOADS) as pool:
+        files = pool.map(lambda part: storage.download(part.uri, folder / f"{part.index}.mp4"), parts)
     try:
-        return [storage.fetch(part.uri) for part in parts]
+        return list(files)
     except InputNotFound as error:
         raise MixedParts(f"a finished part went away ({error}); run the job again to have it made again") from error
-
-
-def failed_record(row: Row, recipe: Recipe) -> ClipRecord:
-    """The record of a clip that failed, from whatever row carries its error: what was asked, and nothing of what was begun."""
-    asked = {name: value for name, value in row.to_row().items() if name in _ASKED}
-    return ClipRecord.from_row({**asked, **_sources(row), "status": "failed", **_provenance(recipe)})
-
-
-def _sources(row: Row) -> dict[str, str]:
-    """The addresses of the inputs, as a record may keep them: whoever reads the table must not get at what they open."""
-    return {name: redact.shown(getattr(row, name)) for name in ("video", "audio")}
-
-
-def _provenance(recipe: Recipe) -> dict[str, object]:
-    return {
-        "steps": recipe.steps,
-        "model": redact.shown(recipe.model),
-        "recipe": recipe.fingerprint(),
-        "version": __version__,
-        "finished_at": datetime.now(UTC),
-    }

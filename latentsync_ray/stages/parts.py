@@ -18,8 +18,8 @@ from latentsync_ray.types import Clip, Part, Segment
 
 __all__ = ["drop_clip", "drop_parts", "finished_parts", "load_part", "part_uri", "save_part", "sweep"]
 
-_FROM_THE_PAIR = ("video", "audio")
-"""Addresses, which may hold secrets, and may have been signed again since the part was made."""
+_ADDRESSES = ("video", "audio", "video_version", "audio_version")
+"""What may hold secrets, and be signed again after the part was made; and names made of it."""
 
 
 def part_uri(output: str, segment: Segment) -> str:
@@ -30,7 +30,7 @@ def part_uri(output: str, segment: Segment) -> str:
 def save_part(part: Part, data: bytes) -> None:
     """Write the MP4, then the JSON that declares it finished."""
     storage.write_bytes(part.uri, data)
-    row = {name: value for name, value in part.to_row().items() if name not in _FROM_THE_PAIR}
+    row = {name: value for name, value in part.to_row().items() if name not in _ADDRESSES}
     storage.write_bytes(_sidecar(part.uri), json.dumps(row, default=np.ndarray.tolist).encode())
 
 
@@ -48,7 +48,7 @@ def load_part(output: str, segment: Segment) -> Part:
         if field.metadata
     }
     # Outputs may have moved since, and the pair may say another language, which is no part of the key.
-    pair = {name: getattr(segment, name) for name in (*_FROM_THE_PAIR, "language")}
+    pair = {name: getattr(segment, name) for name in (*_ADDRESSES, "language")}
     return Part.from_row({**row, **arrays, **pair, "uri": uri})
 
 

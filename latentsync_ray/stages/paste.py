@@ -36,7 +36,7 @@ class Paste:
         if len(faces.source_frames) == 0:
             return load_part(self.output, faces)
         began, recipe = time.perf_counter(), self.recipe
-        video, index = open_video(faces.video, recipe)
+        video, index = open_video(faces, recipe)
         matrix, offset = colour_matrix(index.colour)
 
         def frames() -> Iterator[Planes]:

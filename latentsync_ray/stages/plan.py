@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from latentsync_ray import __version__, storage
+from latentsync_ray import __version__
 from latentsync_ray.config import WINDOW, Recipe
 from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InvalidPair
@@ -26,7 +26,7 @@ from latentsync_ray.media.source import probe_audio
 from latentsync_ray.media.speech import SAMPLE_RATE, hear_speech, read_speech
 from latentsync_ray.media.tags import read_tags
 from latentsync_ray.model.mel import audio_step_count, log_mel_peak
-from latentsync_ray.stages.inputs import open_video
+from latentsync_ray.stages.inputs import fetch_input, probe
 from latentsync_ray.stages.parts import finished_parts
 from latentsync_ray.types import UNUSABLE_ID, Clip, Pair, Span
 
@@ -44,22 +44,23 @@ class Plan:
     def __call__(self, pair: Pair) -> Span:
         began, recipe = time.perf_counter(), self.recipe
         pair = settle(pair, recipe)
-        video, index = open_video(pair.video, recipe)
-        audio = storage.fetch(pair.audio)
+        video, audio = fetch_input(pair.video), fetch_input(pair.audio)
+        index = probe(video, recipe)
         rate = recipe.frame_rate(index.rate)
         with scratch() as folder:
             samples_path = folder / "speech.raw"
-            sample_count, channel = hear_speech(audio, samples_path, max_seconds=recipe.max_seconds)
+            sample_count, channel = hear_speech(audio.path, samples_path, max_seconds=recipe.max_seconds)
             mel_peak = log_mel_peak(read_speech(samples_path))
         frame_count = max(1, round(Fraction(sample_count, SAMPLE_RATE) * rate))
         assert pair.loop_mode is not None
         first_pass = frame_grid(index, rate, recipe.fps_rule)
-        grid, tags = repeat(first_pass, frame_count, pair.loop_mode), read_tags(video)
+        grid, tags = repeat(first_pass, frame_count, pair.loop_mode), read_tags(video.path)
         stops = segment_stops(frame_count, recipe.segment_frames)
-        key = part_key(pair, recipe, video, audio)
         clip = Clip.of(
             pair,
-            key=key,
+            key=part_key(pair, recipe, video.digest(), audio.digest()),
+            video_version=video.version,
+            audio_version=audio.version,
             frame_count=frame_count,
             segment_count=len(stops),
             fps_num=rate.numerator,
@@ -68,10 +69,10 @@ class Plan:
             height=index.height + index.height % 2,
             audio_steps=audio_step_count(sample_count),
             mel_peak=mel_peak,
-            language=pair.language or probe_audio(audio).language,
+            language=pair.language or probe_audio(audio.path).language,
             audio_channel=channel,
             deinterlaced=index.fields is not None,
-            content_credentials=_credentials(video=video, audio=audio),
+            content_credentials=_credentials(video=video.path, audio=audio.path),
             tags=json.dumps(tags.texts, ensure_ascii=False),
             subtitle_seconds=float(min(len(first_pass), frame_count) / rate) if tags.subtitled else 0.0,
         )
@@ -117,12 +118,10 @@ def segment_stops(frame_count: int, segment_frames: int) -> np.ndarray:
     return stops
 
 
-def part_key(pair: Pair, recipe: Recipe, video: Path, audio: Path) -> str:
-    """Names the parts of a clip by everything that makes them: a retry finds them again, any change does not."""
-    digest = hashlib.sha256(
-        json.dumps([__version__, recipe.fingerprint(), pair.guidance_scale, pair.seed, pair.loop_mode]).encode()
-    )
-    for path in (video, audio):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+def part_key(pair: Pair, recipe: Recipe, *contents: str) -> str:
+    """Names the parts of a clip by everything that makes them: a retry finds them again, any change does not.
+
+    ``contents`` are digests of the inputs.
+    """
+    made_of = [__version__, recipe.fingerprint(), pair.guidance_scale, pair.seed, pair.loop_mode, *contents]
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """A stage as a dataset engine wants it: a dict in, dicts out, and every error a row. Knows nothing of the engine.
 
-An error in a clip's data becomes that clip's row. A wrong setting that only a worker could find, and a bug, travel as rows
-too, because an exception in a worker is dropped or ends everything: the driver raises them.
+An error about a clip becomes that clip's row. A wrong setting that only a worker could find travels as a row too, because an
+exception in a worker is dropped or ends everything: the driver raises it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from dataclasses import fields, replace
 from functools import lru_cache, partial
 from typing import Any
 
-from latentsync_ray import errors, redact
-from latentsync_ray.errors import ClipError, ConfigError, DeviceLost, LatentSyncError, ModelError
+from latentsync_ray import errors
+from latentsync_ray.errors import ConfigError, LatentSyncError, ModelError
+from latentsync_ray.stages.failures import Failing
 from latentsync_ray.types import Row
 
-__all__ = ["BUG", "Naming", "apply", "attempt", "foreign", "raise_settings", "task"]
-
-BUG = "bug"
-"""Error code of rows that met one; never recorded."""
+__all__ = ["apply", "attempt", "foreign", "raise_settings", "task"]
 
 
 @lru_cache(maxsize=4)
@@ -52,45 +50,14 @@ def attempt(stage: Callable[[Any], Any], taken: Row, gives: type[Row]) -> Iterat
     if taken.error_code:
         yield gives.of_failed(taken)
         return
-    bug = _Bug()
-    with bug:
+    with Failing() as met:
         try:
             results = stage(taken)
             yield from [results] if isinstance(results, Row) else results
-        except ClipError as error:
-            yield gives.of_failed(taken, error)
         except (ConfigError, ModelError) as error:
             yield replace(gives.of_failed(taken), error_code=type(error).__name__, error=str(error))
-    if bug.traceback:
-        text = f"while working on clip {taken.clip_id!r}:\n{bug.traceback}"
-        yield replace(gives.of_failed(taken), error_code=BUG, error=text)
-
-
-class Naming:
-    """Says, in the traceback of whatever is raised inside, which clip it was about."""
-
-    def __init__(self, clip_id: str) -> None:
-        self.clip_id = clip_id
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is not None:
-            error.add_note(f"while working on clip {self.clip_id!r}")
-
-
-class _Bug:
-    """Holds the traceback of an exception that is nobody's clip's fault, so that it can travel to the driver and be raised."""
-
-    traceback = ""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if error is None or not isinstance(error, Exception) or isinstance(error, DeviceLost):
-            return False
-        self.traceback = redact.traceback_of(error)
-        return True
+    if met.failure:
+        yield gives.of_failed(taken, met.failure)
 
 
 def raise_settings(row: Row) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentsync_ray.config import WINDOW, Recipe
+from latentsync_ray.errors import ClipError, ModelError, NotFinite, OutOfMemory
 from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.measure import mouth_motion, speech_change
 from latentsync_ray.model.audio import step_indices
@@ -49,9 +50,20 @@ class Sync:
         self._features: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
     def __call__(self, crops: Crops, *, on_frames: Callable[[int], None] | None = None) -> Faces:
-        """``on_frames(count)`` hears of new faces after each micro-batch; what it raises ends the work."""
+        """``on_frames(count)`` hears of new faces after each micro-batch; what it raises ends the work.
+
+        Raises NotFinite or OutOfMemory for what this clip alone cannot have, ModelError when no clip can.
+        """
         began = time.perf_counter()
-        faces = self._dub(crops, on_frames) if crops.found.any() else crops.faces
+        try:
+            faces = self._dub(crops, on_frames) if crops.found.any() else crops.faces
+        except (NotFinite, OutOfMemory) as error:
+            failure = type(error)(str(error))  # a new one: the frames of the first hold on to the device's memory
+        else:
+            failure = None
+        if failure:
+            self._check_model(type(failure))
+            raise failure
         model = self.model
         return Faces.of(
             crops,
@@ -59,7 +71,7 @@ class Sync:
             mouth_motion=mouth_motion(faces, crops.found),
             speech_change=_speech_change(crops),
             checkpoint=model.checkpoint,
-            arithmetic=f"{model.device.type} {str(model.dtype).removeprefix('torch.')}",
+            arithmetic=model.arithmetic,
             sync_seconds=time.perf_counter() - began,
         )
 
@@ -87,6 +99,21 @@ class Sync:
             if on_frames:
                 on_frames(min(WINDOW * len(batch), len(result)))
         return result
+
+    def _check_model(self, failure: type[ClipError]) -> None:
+        """Raise ModelError when a grey picture that says nothing fails in the same way, by the recipe's own settings."""
+        recipe, side = self.recipe, self.model.resolution
+        try:
+            self.model.generate(
+                np.full((recipe.micro_batch, WINDOW, side, side, 3), 127, np.uint8),
+                self.model.silence(recipe.micro_batch, WINDOW),
+                self.keep,
+                steps=recipe.steps,
+                guidance_scale=recipe.guidance_scale,
+                seed=recipe.seed,
+            )
+        except failure as error:
+            raise ModelError(f"no clip can be dubbed: {error}") from error
 
     def _listen(self, mel: np.ndarray) -> torch.Tensor:
         import torch

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentsync_ray.errors import CheckpointMismatch, DeviceLost, ModelError
+from latentsync_ray.errors import CheckpointMismatch, DeviceLost, ModelError, NotFinite, OutOfMemory
 from latentsync_ray.model.latentsync import LatentSync, load_model
 
 SIDE = 64
@@ -127,10 +127,10 @@ def test_wrong_sizes_are_named(tiny: LatentSync, keep: np.ndarray) -> None:
     [
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
-            ModelError,
+            OutOfMemory,
             "64 px with 1 windows.*micro_batch",
         ),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), ModelError, "micro_batch"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OutOfMemory, "micro_batch"),
         (RuntimeError("CUDA error: an illegal memory access was encountered\nmore"), DeviceLost, "illegal memory access"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), DeviceLost, "CUDNN_STATUS"),
         (RuntimeError("shapes do not match"), RuntimeError, "shapes do not match"),
@@ -161,7 +161,7 @@ def test_numbers_that_are_not_finite_are_no_picture(
     tiny: LatentSync, keep: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiny.codec, "decode", lambda latents: torch.full((len(latents), 3, SIDE, SIDE), torch.inf))
-    with pytest.raises(ModelError, match=r"not finite in torch\.float32: set recipe\.dtype"):
+    with pytest.raises(NotFinite, match=r"not finite in float32; set recipe\.dtype"):
         call(tiny, keep)
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 from latentsync_ray.config import WINDOW, Recipe
+from latentsync_ray.errors import ModelError, NotFinite, OutOfMemory
+from latentsync_ray.model.denoise import denoise as model_denoise
 from latentsync_ray.stages.plan import segment_stops
 from latentsync_ray.stages.sync import Sync, fill_gaps, to_uint8, window_frames
 from latentsync_ray.types import Crops, Faces
@@ -91,3 +98,40 @@ def test_micro_batch_padding_reaches_every_window() -> None:
     )
     assert (np.abs(one.astype(int) - three) <= 2).mean() > 0.99
     assert all(not np.array_equal(three[i], clip[i]) for i in range(80))
+
+
+def overflowing(sync: Sync, monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> None:
+    """From now on what is guided gives NaN, or meets a failure of the device; the rest goes well."""
+
+    def denoise(*args: Any, guidance_scale: float, **options: Any) -> Iterator[torch.Tensor]:
+        if guidance_scale > 1 and failure:
+            raise failure
+        for latents in model_denoise(*args, guidance_scale=guidance_scale, **options):
+            yield latents * torch.nan if guidance_scale > 1 else latents
+
+    monkeypatch.setattr("latentsync_ray.model.latentsync.denoise", denoise)
+
+
+NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+
+@pytest.mark.parametrize(("failure", "error"), [(None, NotFinite), (NO_MEMORY, OutOfMemory)])
+def test_what_one_clip_cannot_have_is_its_own_failure(
+    sync: Sync, monkeypatch: pytest.MonkeyPatch, failure: Exception | None, error: type[Exception]
+) -> None:
+    clip, mel = np.zeros((16, 64, 64, 3), np.uint8), np.zeros((1, 80, 3000), np.float32)
+    segment = crops(0, 16, clip, np.ones(16, np.bool_), mel)
+    overflowing(sync, monkeypatch, failure)
+    with pytest.raises(error):
+        sync(replace(segment, guidance_scale=1.5))
+    assert sync(segment).faces.any(), "the worker goes on with others"
+
+
+@pytest.mark.parametrize("failure", [None, NO_MEMORY])
+def test_what_no_clip_can_have_stops_the_job(sync: Sync, monkeypatch: pytest.MonkeyPatch, failure: Exception | None) -> None:
+    clip, mel = np.zeros((16, 64, 64, 3), np.uint8), np.zeros((1, 80, 3000), np.float32)
+    segment = crops(0, 16, clip, np.ones(16, np.bool_), mel)
+    overflowing(sync, monkeypatch, failure)
+    monkeypatch.setattr(sync, "recipe", sync.recipe.model_copy(update={"guidance_scale": 1.5}))
+    with pytest.raises(ModelError, match=r"no clip can be dubbed: tiny-random (gave numbers|at 64 px)"):
+        sync(replace(segment, guidance_scale=1.5))

@@ -1,0 +1,120 @@
+"""The five stages on Ray Data, top to bottom.
+
+    pairs -plan, crop-> crops -sync-> faces -paste-> parts -join-> records
+
+Parts stream back to the driver, which counts them per clip and starts a clip's join the moment its last part is there: no
+barrier, and a slow clip holds nobody up. Whatever goes wrong travels as a row: an error about a clip becomes its record, a
+wrong setting stops the job at once. A worker that dies costs the clips it was working on one more pass, in which finished parts
+are found in storage and not made again.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+import ray
+from ray.data.exceptions import ExecutionTimeoutError
+from ray.exceptions import RayError
+
+from latentsync_ray import errors, redact
+from latentsync_ray.config import Job, Recipe
+from latentsync_ray.errors import ConfigError, WorkerDied
+from latentsync_ray.pipeline.blocks import parts_dataset
+from latentsync_ray.pipeline.cluster import check_nodes, connect, logs_folder, never_began, without_worker_messages
+from latentsync_ray.pipeline.joins import Arrivals, Joins, join_parts
+from latentsync_ray.registry import SINKS, lookup
+from latentsync_ray.stages.failures import failed_record
+from latentsync_ray.stages.join import Join
+from latentsync_ray.stages.rows import raise_settings
+from latentsync_ray.types import ClipRecord, Pair, Part
+
+__all__ = ["check_nodes", "connect", "dub", "join_parts", "parts_dataset", "told"]
+
+log = logging.getLogger(__name__)
+
+
+def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
+    """Dub pairs on Ray: every part as it is encoded, and each clip's record when it is finished, in no particular order.
+
+    Raises ConfigError or ModelError when a worker meets one, and ConfigError when the first pass never got going. ``on_phase``
+    is told what is under way.
+    """
+    left = {pair.clip_id: pair for pair in pairs}
+    connect(job.cluster)
+    if job.cluster.address:
+        check_nodes(job)
+    for number in range(job.cluster.passes):
+        if not left:
+            return
+        if on_phase:
+            on_phase(f"pass {number + 1}: waiting for frames" if number else "waiting for the first frames")
+        if number:
+            log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
+        with without_worker_messages():
+            for result in _one_pass(list(left.values()), job, first=number == 0):
+                if isinstance(result, ClipRecord):
+                    left.pop(result.clip_id, None)
+                yield result
+    for pair in left.values():
+        died = WorkerDied(
+            f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "
+            f"or nothing moved for {job.cluster.no_progress_seconds:.0f} s; Ray's logs{logs_folder()} say which"
+        )
+        yield failed_record(pair, job.recipe, died)
+
+
+def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | ClipRecord]:
+    """One run of the dataset over ``pairs``. A pass that breaks off just ends: what it did not yield is left for the next.
+
+    Raises ConfigError when the first one waited in vain: clips that nobody touched are not to blame.
+    """
+    joins = Joins(Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output)))
+    arrived = Arrivals()
+    settled: set[str] = set()
+    rows = [pair.to_row() for pair in pairs]
+    todo = ray.data.from_items(rows, override_num_blocks=min(len(rows), 200))
+    todo.context.max_errored_blocks = -1  # a block whose worker died drops out; the next pass makes it again
+    dataset = parts_dataset(todo, job.output, job.recipe, job.cluster)
+    try:
+        for row in dataset.iter_rows():
+            part = Part.from_row(row)
+            if part.clip_id in settled:
+                continue
+            if part.error_code:
+                settled.add(part.clip_id)
+                arrived.forget(part.clip_id)
+                yield told(part, job.recipe)
+                continue
+            if arrived.is_new(part):
+                yield part
+            if parts := arrived.complete_with(part):
+                settled.add(part.clip_id)
+                yield from (told(result, job.recipe) for result in joins.start(parts))
+            yield from (told(result, job.recipe) for result in joins.finished())
+    except (RayError, ExecutionTimeoutError) as error:
+        if getattr(error, "actor_init_failed", False):
+            raise _own_error(error) from error
+        if first and isinstance(error, ExecutionTimeoutError) and not settled and not arrived:
+            raise ConfigError(never_began(len(pairs), job.cluster)) from error
+        log.warning("the pass broke off: %s", redact.text(str(error).strip().splitlines()[-1]))
+    finally:
+        del dataset, todo
+        gc.collect()  # a broken dataset holds on to its actors, and with them the GPUs, until it is collected
+    yield from (told(result, job.recipe) for result in joins.drain())
+
+
+def told(result: Part | ClipRecord, recipe: Recipe) -> ClipRecord:
+    """A clip's record, failed or not. Raises what makes the whole job impossible."""
+    if isinstance(result, ClipRecord):
+        return result
+    raise_settings(result)
+    return failed_record(result, recipe)
+
+
+def _own_error(error: Exception) -> Exception:
+    """Our error behind a model worker that could not start (weights missing, wrong checkpoint): Ray hands it over as text."""
+    name, _, text = str(error).rpartition("latentsync_ray.errors.")[2].partition(": ")
+    kind = getattr(errors, name, None)
+    return kind(text) if isinstance(kind, type) and issubclass(kind, errors.LatentSyncError) else error

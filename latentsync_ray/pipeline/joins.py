@@ -1,0 +1,125 @@
+"""The last stage on Ray: joins as they become due, spread over the nodes.
+
+A join downloads the parts of a clip, writes it and uploads it. It takes a node's disk and network rather than its CPUs, so Ray
+is asked for none, and only a few run on a node at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from latentsync_ray.stages.join import Join
+from latentsync_ray.stages.rows import attempt
+from latentsync_ray.types import ClipRecord, Part
+
+__all__ = ["Arrivals", "Joins", "freest", "join_parts"]
+
+log = logging.getLogger(__name__)
+
+_FEWEST = 4
+"""Joins that any node runs at a time; one with more CPUs runs one for each."""
+_NODES_SECONDS = 10.0
+"""How long the list of nodes holds."""
+
+
+class Arrivals:
+    """The parts of clips that are not complete yet.
+
+    Parts go together only when they were made of the same content: after a retry, those of one clip may not be.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[str, dict[str, dict[int, Part]]] = {}
+        """Clip -> key -> index -> part."""
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def is_new(self, part: Part) -> bool:
+        """Whether no such part was there before: a task that is run again gives its rows once more."""
+        return part.index not in self._parts.get(part.clip_id, {}).get(part.key, {})
+
+    def complete_with(self, part: Part) -> list[Part] | None:
+        """Note a part. When it was the last one that its clip lacked: all of them, which are forgotten then."""
+        parts = self._parts.setdefault(part.clip_id, {}).setdefault(part.key, {})
+        parts[part.index] = part
+        if len(parts) < part.segment_count:
+            return None
+        self.forget(part.clip_id)
+        return list(parts.values())
+
+    def forget(self, clip_id: str) -> None:
+        """Drop what there is of a clip."""
+        self._parts.pop(clip_id, None)
+
+
+class Joins:
+    """Joins in flight. One that dies with its worker is dropped: the clip is made up for in the next pass."""
+
+    def __init__(self, stage: Join) -> None:
+        # Not retried: a join removes the parts it has joined.
+        self._join, self._stage = ray.remote(num_cpus=0, max_retries=0)(join_parts), stage
+        self._running: dict[Any, tuple[str, str]] = {}
+        """Reference -> node and clip."""
+        self._nodes: dict[str, int] = {}
+        self._asked = -_NODES_SECONDS
+
+    def start(self, parts: Sequence[Part]) -> Iterator[Part | ClipRecord]:
+        """Join these parts, after waiting for room; gives what was finished meanwhile."""
+        while (node := freest(self._room(), self._load())) is None:
+            yield from self._finished(timeout=None)
+        there = NodeAffinitySchedulingStrategy(node, soft=True)
+        reference = self._join.options(scheduling_strategy=there).remote(self._stage, list(parts))
+        self._running[reference] = (node, parts[0].clip_id)
+
+    def finished(self) -> Iterator[Part | ClipRecord]:
+        """What is finished by now."""
+        while self._running and (done := list(self._finished(timeout=0))):
+            yield from done
+
+    def drain(self) -> Iterator[Part | ClipRecord]:
+        """All that are left, as they finish."""
+        while self._running:
+            yield from self._finished(timeout=None)
+
+    def _finished(self, *, timeout: float | None) -> Iterator[Part | ClipRecord]:
+        done, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        for reference in done:
+            _, clip_id = self._running.pop(reference)
+            try:
+                yield cast("Part | ClipRecord", ray.get(reference))
+            except RayError as error:
+                name = type(error).__name__
+                log.warning("the join of clip %s died (%s); it is made up for in the next pass", clip_id, name)
+
+    def _load(self) -> Counter[str]:
+        return Counter(node for node, _ in self._running.values())
+
+    def _room(self) -> dict[str, int]:
+        if time.monotonic() - self._asked >= _NODES_SECONDS:
+            alive = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]}
+            working = {node: cpus for node, cpus in alive.items() if cpus}  # a head without CPUs does no work
+            self._nodes = {node: max(_FEWEST, cpus) for node, cpus in (working or alive).items()}
+            self._asked = time.monotonic()
+        return self._nodes
+
+
+def freest(room: Mapping[str, int], load: Mapping[str, int]) -> str | None:
+    """The node that is least full, None when all are: ``room`` is how many may run on each, ``load`` how many do."""
+    fullness = {node: load.get(node, 0) / most for node, most in room.items()}
+    node = min(fullness, key=fullness.__getitem__, default=None)
+    return node if node is not None and fullness[node] < 1 else None
+
+
+def join_parts(join: Join, parts: list[Part]) -> Part | ClipRecord:
+    """The clip's record, or a part with the error that it met in an earlier stage or here."""
+    first = next((part for part in parts if part.error_code), parts[0])
+    return cast("Part | ClipRecord", next(attempt(lambda _: join(parts), first, Part)))

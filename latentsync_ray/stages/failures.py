@@ -1,0 +1,83 @@
+"""From an error to a clip's record: the one place that says what an exception means for a clip."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import tempfile
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from latentsync_ray import __version__, redact
+from latentsync_ray.config import Recipe
+from latentsync_ray.disk import full, is_full
+from latentsync_ray.errors import ClipError, InternalError, LatentSyncError, OutOfMemory
+from latentsync_ray.types import ClipRecord, Pair, Row
+
+__all__ = ["Failing", "failed_record", "failure_of", "provenance", "sources"]
+
+_ASKED = {field.name for field in dc.fields(Pair)}
+_TRACEBACK = 2000
+"""Characters of a traceback's end that a record keeps."""
+
+
+def failure_of(error: Exception) -> ClipError:
+    """What an error met in a stage means for the clip that was worked on.
+
+    Raises the error again when it is not about that clip alone: a ConfigError, a ModelError or a DeviceLost.
+    """
+    if isinstance(error, ClipError):
+        return error
+    if isinstance(error, LatentSyncError):
+        raise error
+    if isinstance(error, MemoryError):
+        return OutOfMemory(f"this machine's memory did not suffice ({error or 'no details'}); give fewer clips at once to it")
+    if is_full(error):
+        return full(getattr(error, "filename", None) or tempfile.gettempdir(), error)
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return InternalError(f"{reason} (a bug; please report it)\n{_end(redact.traceback_of(error).rstrip())}")
+
+
+class Failing:
+    """``with Failing() as met``: an error in there that is about the clip is ``met.failure`` afterwards; others pass."""
+
+    failure: ClipError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        try:
+            self.failure = failure_of(error)
+        except LatentSyncError:
+            return False
+        return True
+
+
+def _end(trace: str) -> str:
+    """The last whole lines of a traceback."""
+    return trace if len(trace) <= _TRACEBACK else "..." + trace[trace.index("\n", len(trace) - _TRACEBACK) :]
+
+
+def failed_record(row: Row, recipe: Recipe, error: ClipError | None = None) -> ClipRecord:
+    """The record of a clip that failed with ``error``, or with the one that its row carries: what was asked, and why not."""
+    failed = Pair.of_failed(row, error)
+    asked = {name: value for name, value in failed.to_row().items() if name in _ASKED}
+    return ClipRecord.from_row({**asked, **sources(row), "status": "failed", **provenance(recipe)})
+
+
+def sources(row: Row) -> dict[str, str]:
+    """The addresses of the inputs, as a record may keep them: whoever reads the table must not get at what they open."""
+    return {name: redact.shown(getattr(row, name)) for name in ("video", "audio")}
+
+
+def provenance(recipe: Recipe) -> dict[str, Any]:
+    """What every record says of how its clip was made, or tried."""
+    return {
+        "steps": recipe.steps,
+        "model": redact.shown(recipe.model),
+        "recipe": recipe.fingerprint(),
+        "version": __version__,
+        "finished_at": datetime.now(UTC),
+    }
