@@ -21,6 +21,7 @@ from typing import Self
 
 from latentsync_ray import redact, storage
 from latentsync_ray.errors import ConfigError, InputNotFound, LatentSyncError
+from latentsync_ray.layout import run_uri
 
 __all__ = ["Lease"]
 
@@ -63,7 +64,7 @@ class Lease:
     """
 
     def __init__(self, output: str, *, note: Callable[[str], None] = log.info) -> None:
-        self._output, self._uri, self._note = output, storage.join(output, "_work", "run.json"), note
+        self._output, self._uri, self._note = output, run_uri(output), note
         here = {"host": socket.gethostname(), "pid": os.getpid(), "processes": _processes()}
         self._run = _Run(**here, started=_now(), beat="", token=uuid.uuid4().hex)
         self._taken_by: _Run | None = None

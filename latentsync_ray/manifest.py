@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from latentsync_ray import redact
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError, InputNotFound, InvalidPair
-from latentsync_ray.storage import exists, fetch, is_remote, join, list_files
+from latentsync_ray.layout import join
+from latentsync_ray.storage import exists, fetch, is_remote, list_files
 from latentsync_ray.types import UNUSABLE_ID, Pair
 
 __all__ = ["OWN_COLUMNS", "extra_columns", "made_id", "pair_of", "read_manifest", "to_pair"]

@@ -27,6 +27,7 @@ from latentsync_ray import redact
 from latentsync_ray.cache import cached
 from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
 from latentsync_ray.extras import install_command
+from latentsync_ray.layout import WORK, join
 from latentsync_ray.retry import attempt, attempt_once, told_as
 
 __all__ = [
@@ -37,11 +38,9 @@ __all__ = [
     "fetch",
     "find_files",
     "is_remote",
-    "join",
     "list_files",
     "publish",
     "read_bytes",
-    "relative",
     "seen",
     "write_bytes",
 ]
@@ -61,17 +60,6 @@ _PRUNED = 20
 def is_remote(uri: str) -> bool:
     """Whether reading ``uri`` needs a download; false for local paths and ``file://``."""
     return split_protocol(uri)[0] not in (None, "file", "local")
-
-
-def join(root: str, *names: str) -> str:
-    """``root/name/name``, for local paths and URIs alike."""
-    return (root if root.endswith("://") else root.rstrip("/") + "/") + "/".join(names)
-
-
-def relative(uri: str, root: str) -> str | None:
-    """The path of ``uri`` below ``root``; None when it is not below."""
-    below = uri.removeprefix(join(root, ""))
-    return below if below != uri else None
 
 
 def fetch(uri: str) -> Path:
@@ -248,7 +236,7 @@ def _unpruned(write: Callable[[], None]) -> None:
 def _prune(folder: Path) -> None:
     """What an object store does by having no folders."""
     try:
-        while "_work" in folder.parts[:-1]:
+        while WORK in folder.parts[:-1]:
             folder.rmdir()
             folder = folder.parent
     except OSError:

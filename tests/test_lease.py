@@ -11,6 +11,7 @@ import pytest
 
 from latentsync_ray import Cluster, Job, Recipe, driver, lease, storage
 from latentsync_ray.errors import ConfigError, StorageUnavailable
+from latentsync_ray.layout import join, run_uri
 from latentsync_ray.lease import Lease
 from latentsync_ray.records import Records, commit_pending
 from latentsync_ray.records.files import metadata_files, read_all
@@ -21,7 +22,7 @@ HERE = socket.gethostname()
 
 
 def sign(output: str) -> str:
-    return storage.join(output, "_work", "run.json")
+    return run_uri(output)
 
 
 def signed(output: str, *, host: str = "elsewhere", pid: int = 17, ago: float = 5, here: bool = True) -> dict[str, object]:
@@ -164,7 +165,7 @@ def test_a_job_holds_a_lease(output, tmp_path, monkeypatch):
     signed(output, host=HERE, pid=dead())
     assert driver.run(job).failed == 1
     assert seen == [os.getpid()]
-    assert storage.find_files(storage.join(output, "_work")) == []
+    assert storage.find_files(join(output, "_work")) == []
 
 
 def test_a_run_that_was_taken_over_writes_no_more_rows(output, tmp_path, monkeypatch):

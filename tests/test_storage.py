@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from latentsync_ray import retry, storage
 from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
+from latentsync_ray.layout import join
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +112,7 @@ def fail_times(monkeypatch, fs, method: str, times: int, error: BaseException) -
     ],
 )
 def test_join(root, joined):
-    assert storage.join(root, "x", "y") == joined
+    assert join(root, "x", "y") == joined
 
 
 @pytest.mark.parametrize(
@@ -126,26 +127,26 @@ def test_is_remote(uri, remote):
 
 
 def test_write_read_list_delete(root):
-    uri = storage.join(root, "folder", "a.txt")
-    assert storage.list_files(storage.join(root, "folder")) == []
+    uri = join(root, "folder", "a.txt")
+    assert storage.list_files(join(root, "folder")) == []
     assert not storage.exists(uri)
     storage.write_bytes(uri, b"one")
     storage.write_bytes(uri, b"two")
-    storage.write_bytes(storage.join(root, "folder", "deeper", "b.txt"), b"")
+    storage.write_bytes(join(root, "folder", "deeper", "b.txt"), b"")
     assert storage.read_bytes(uri) == b"two"
     assert storage.exists(uri)
-    assert storage.list_files(storage.join(root, "folder")) == [uri]
+    assert storage.list_files(join(root, "folder")) == [uri]
     assert storage.list_files(uri) == []
-    storage.delete([uri, uri, storage.join(root, "never")])
-    assert storage.list_files(storage.join(root, "folder")) == []
+    storage.delete([uri, uri, join(root, "never")])
+    assert storage.list_files(join(root, "folder")) == []
     with pytest.raises(InputNotFound, match=r"a\.txt"):
         storage.read_bytes(uri)
 
 
 @pytest.mark.parametrize("name", ["a*b?.txt", "[x].txt", "a::b.txt", "ü 漢.txt", "a#b%20c.txt"])
 def test_odd_names(tmp_path, name):
-    other = storage.join(str(tmp_path), "aXbY.txt")
-    uri = storage.join(str(tmp_path), name)
+    other = join(str(tmp_path), "aXbY.txt")
+    uri = join(str(tmp_path), name)
     storage.write_bytes(other, b"other")
     storage.write_bytes(uri, b"this")
     assert storage.list_files(str(tmp_path)) == sorted([other, uri])
@@ -166,13 +167,13 @@ def test_magic_characters_in_keys_touch_nothing_else(memory, tmp_path):
 
 def test_publish_replaces_and_leaves_nothing_else(root, tmp_path_factory):
     local = tmp_path_factory.mktemp("source") / "x.mp4"
-    uri = storage.join(root, "clips", "x.mp4")
+    uri = join(root, "clips", "x.mp4")
     for content in (b"first", b"second one"):
         local.write_bytes(content)
         storage.publish(local, uri)
         assert storage.read_bytes(uri) == content
-    assert storage.list_files(storage.join(root, "clips")) == [uri]
-    assert storage.list_files(storage.join(root, "clips", "_work")) == []
+    assert storage.list_files(join(root, "clips")) == [uri]
+    assert storage.list_files(join(root, "clips", "_work")) == []
     assert local.exists()
 
 
@@ -260,12 +261,12 @@ def filesystem(root: str):
 def test_a_full_disk_is_told_at_once_and_nothing_stays(root, nowhere, error, tmp_path_factory):
     local = tmp_path_factory.mktemp("source") / "x.mp4"
     local.write_bytes(b"content")
-    uri = storage.join(root, "clips", "x.mp4")
+    uri = join(root, "clips", "x.mp4")
     calls = nowhere(filesystem(root), error)
     with pytest.raises(
         StorageUnavailable, match=rf"the disk of .*x\.mp4 is full \({error.strerror}\); free some space"
     ) as caught:
-        storage.publish(local, uri, drafts=storage.join(root, "_work", "drafts"))
+        storage.publish(local, uri, drafts=join(root, "_work", "drafts"))
     assert caught.value.__cause__ is error
     assert len(calls) == 1
     assert names(root) == []
@@ -291,10 +292,10 @@ def test_no_draft_stays_whatever_happens(root, nowhere, error, raised, tmp_path_
     local.write_bytes(b"content")
     nowhere(filesystem(root), error)
     with pytest.raises(raised):
-        storage.publish(local, storage.join(root, "clips", "x.mp4"), drafts=storage.join(root, "_work", "drafts"))
+        storage.publish(local, join(root, "clips", "x.mp4"), drafts=join(root, "_work", "drafts"))
     if "://" not in root:
         with pytest.raises(raised):
-            storage.write_bytes(storage.join(root, "x.json"), b"content")
+            storage.write_bytes(join(root, "x.json"), b"content")
     assert names(root) == []
 
 

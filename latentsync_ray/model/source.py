@@ -18,6 +18,7 @@ from pathlib import Path
 
 from latentsync_ray import redact, storage
 from latentsync_ray.errors import CheckpointMismatch, ClipError, ConfigError, ModelError, WeightsNotFound
+from latentsync_ray.layout import join
 from latentsync_ray.model.hub import HUB, cached_snapshot, download, hub_errors, page, published_names, size
 from latentsync_ray.model.options import UNetConfig
 from latentsync_ray.model.remedies import incomplete_folder, nothing_found, published_bytes
@@ -216,7 +217,7 @@ def _look(place: str, *layouts: _Roles, reasons: list[str]) -> _Found:
         names = _names(roles)
         try:
             root = str(cached_snapshot(place, [*names, *_names(_OWN_VAE)]) or "") if place.startswith(HUB) else place
-            there = {name: uri for name in names if root and storage.exists(uri := storage.join(root, name))}
+            there = {name: uri for name in names if root and storage.exists(uri := join(root, name))}
         except (OSError, ValueError, ClipError) as error:
             reason = f"{redact.shown(place)}: {str(error).strip().partition(chr(10))[0]}"
             reasons += [reason] if reason not in reasons else []
@@ -303,7 +304,7 @@ def _description(place: str) -> Path | None:
     """The model's own account of itself, as a file on this machine."""
     try:
         if not place.startswith(HUB):
-            uri = storage.join(place, _DESCRIPTION)
+            uri = join(place, _DESCRIPTION)
             return storage.fetch(uri) if storage.exists(uri) else None
         root = cached_snapshot(place, [_DESCRIPTION])
         if root is None or not (root / _DESCRIPTION).exists():

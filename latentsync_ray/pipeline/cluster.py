@@ -18,10 +18,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from latentsync_ray.config import Cluster, Job
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.layout import mark_uri
 from latentsync_ray.model.source import find_spec
 from latentsync_ray.model.specs import MODELS
 from latentsync_ray.pipeline.shares import shares
-from latentsync_ray.storage import delete, is_remote, join, write_bytes
+from latentsync_ray.storage import delete, is_remote, write_bytes
 
 __all__ = ["check_nodes", "connect", "logs_folder", "never_began", "nodes", "without_worker_messages"]
 
@@ -84,7 +85,7 @@ def check_nodes(job: Job) -> None:
     """
     paths = {}
     if not is_remote(job.output):
-        paths["output"] = join(job.output, "_work", f"seen-{uuid.uuid4().hex}")
+        paths["output"] = mark_uri(job.output, uuid.uuid4().hex)
         write_bytes(paths["output"], b"")
     if Path(find_spec(job.recipe.model).source).is_dir() and job.recipe.model not in MODELS:
         paths["recipe.model"] = job.recipe.model

@@ -1,4 +1,4 @@
-"""The files of the table: Parquet in ``{output}/metadata``, and JSON in ``{output}/_work/records`` until it is in there."""
+"""The files of the table: Parquet, and JSON until it is in there."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ import pyarrow.parquet as pq
 
 from latentsync_ray.arguments import path_text
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.layout import metadata_folder, record_uri, records_folder
 from latentsync_ray.records.schema import RECORD_SCHEMA, is_outdated, one_row_a_clip, upgraded
-from latentsync_ray.storage import fetch, join, list_files, read_bytes, write_bytes
+from latentsync_ray.storage import fetch, list_files, read_bytes, write_bytes
 from latentsync_ray.types import ClipRecord
 
 __all__ = [
     "SUPERSEDES",
     "commit_pending",
     "encoded",
-    "folder_of",
     "metadata_files",
     "pending_records",
-    "pending_uri",
     "read_all",
     "read_file",
     "read_records",
@@ -57,12 +56,12 @@ def read_records(output: Any, *, columns: list[str] | None = None) -> pa.Table:
 
 def commit_pending(output: str, record: ClipRecord) -> None:
     """Make a published clip's record safe, before the driver gets to it."""
-    write_bytes(pending_uri(output, record.clip_id), json.dumps(record.to_json()).encode())
+    write_bytes(record_uri(output, record.clip_id), json.dumps(record.to_json()).encode())
 
 
 def pending_records(output: str) -> tuple[list[str], list[ClipRecord]]:
     """URIs of the records that workers committed, and the records."""
-    uris = [uri for uri in list_files(join(output, "_work", "records")) if uri.endswith(".json")]
+    uris = [uri for uri in list_files(records_folder(output)) if uri.endswith(".json")]
     with ThreadPoolExecutor(_READERS) as pool:
         rows = [json.loads(content) for content in pool.map(read_bytes, uris)]
     return uris, [record for row in rows for record in _records_of(row)]
@@ -77,19 +76,9 @@ def _records_of(row: dict[str, Any]) -> Iterator[ClipRecord]:
     yield from map(ClipRecord.from_row, table.to_pylist())
 
 
-def folder_of(output: str) -> str:
-    """Where the table of an output lies."""
-    return join(output, "metadata")
-
-
 def metadata_files(output: str) -> list[str]:
     """URIs of the table's files."""
-    return [uri for uri in list_files(folder_of(output)) if uri.endswith(".parquet")]
-
-
-def pending_uri(output: str, clip_id: str) -> str:
-    """Where a worker commits the record of a clip."""
-    return join(output, "_work", "records", f"{clip_id}.json")
+    return [uri for uri in list_files(metadata_folder(output)) if uri.endswith(".parquet")]
 
 
 def encoded(table: pa.Table) -> bytes:

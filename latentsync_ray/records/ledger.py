@@ -19,19 +19,18 @@ import pyarrow as pa
 import pyarrow.compute
 
 from latentsync_ray.errors import CLIP_ERRORS, ConfigError, StorageUnavailable
+from latentsync_ray.layout import join, metadata_folder, record_uri
 from latentsync_ray.records.files import (
     SUPERSEDES,
     encoded,
-    folder_of,
     metadata_files,
     pending_records,
-    pending_uri,
     read_all,
     read_file,
 )
 from latentsync_ray.records.finished import Finished
 from latentsync_ray.records.schema import RECORD_SCHEMA, carried_name, one_row_a_clip, to_table
-from latentsync_ray.storage import delete, join, write_bytes
+from latentsync_ray.storage import delete, write_bytes
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["Records"]
@@ -145,7 +144,7 @@ class Records:
             self._take_out(rows["clip_id"].filter(known.is_valid()))
             self._write(self._with_extra(rows))
             self._finished.add(rows["clip_id"], rows["error_code"])
-            self._settled += [pending_uri(self.output, record.clip_id) for record in self._new.values() if record.ok]
+            self._settled += [record_uri(self.output, record.clip_id) for record in self._new.values() if record.ok]
             self._new, self._kept = {}, 0
         if self._settled:
             delete(self._settled)
@@ -197,7 +196,7 @@ class Records:
             pa.unify_schemas(schemas, promote_options="permissive")
         except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
             raise ConfigError(
-                f"the manifest's extra columns do not go together with those in {folder_of(self.output)}: {error}; "
+                f"the manifest's extra columns do not go together with those in {metadata_folder(self.output)}: {error}; "
                 "rename the column or choose another output folder"
             ) from error
 
@@ -245,7 +244,7 @@ class Records:
         return table
 
     def _write(self, table: pa.Table, *, kind: str = "part") -> None:
-        write_bytes(join(folder_of(self.output), f"{kind}-{self._run}-{self._file_count:05d}.parquet"), encoded(table))
+        write_bytes(join(metadata_folder(self.output), f"{kind}-{self._run}-{self._file_count:05d}.parquet"), encoded(table))
         self._file_count += 1  # not of one that failed: it may be there all the same, and has to be written over
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from latentsync_ray import redact
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ClipError, ConfigError, InputNotFound
+from latentsync_ray.layout import join
 from latentsync_ray.media.decode import read_frames
 from latentsync_ray.media.grid import frame_grid, repeat
 from latentsync_ray.media.index import VideoIndex
@@ -23,7 +24,7 @@ from latentsync_ray.records import read_records
 from latentsync_ray.report.choice import RULE, choose
 from latentsync_ray.report.lettering import draw_text, shorten, text_width, wrap
 from latentsync_ray.report.picture import check_name, save
-from latentsync_ray.storage import fetch, join
+from latentsync_ray.storage import fetch
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["contact_sheet", "draw_sheet"]

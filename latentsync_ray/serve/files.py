@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from latentsync_ray import assets, storage
 from latentsync_ray.errors import TooLarge
+from latentsync_ray.layout import file_uri, join, upload_folder
 from latentsync_ray.serve.tables import FileRow
 from latentsync_ray.sinks import Published, publish_file
 
@@ -111,7 +112,7 @@ class Files:
     def assemble(self, row: FileRow, numbers: Iterable[int], *, max_bytes: int) -> int:
         """Make the file of its parts and forget them: its size. Raises MissingParts, TooLarge, and what ``store`` raises."""
         numbers = sorted(set(numbers))
-        there = set(storage.list_files(storage.join(self._folder, "_work", "uploads", row.token)))
+        there = set(storage.list_files(upload_folder(self._folder, row.token)))
         missing = [number for number in numbers if self._part_uri(row.token, number) not in there]
         if missing or not numbers:
             raise MissingParts(f"parts {missing[:5]} have not arrived" if missing else "an upload needs at least one part")
@@ -141,7 +142,7 @@ class Files:
         with Session(self._engine) as session:
             tokens: Sequence[str] = session.scalars(select(FileRow.token).where(FileRow.created < older_than).limit(1000)).all()
         for token in tokens:
-            storage.delete([self._uri(token), *storage.list_files(storage.join(self._folder, "_work", "uploads", token))])
+            storage.delete([self._uri(token), *storage.list_files(upload_folder(self._folder, token))])
         with Session(self._engine) as session, session.begin():
             session.execute(delete(FileRow).where(FileRow.token.in_(tokens)))
         return len(tokens)
@@ -158,10 +159,10 @@ class Files:
             session.execute(update(FileRow).where(FileRow.token == token).values(size=size, result=result))
 
     def _uri(self, token: str) -> str:
-        return storage.join(self._folder, "files", token)
+        return file_uri(self._folder, token)
 
     def _part_uri(self, token: str, number: int) -> str:
-        return storage.join(self._folder, "_work", "uploads", token, f"{number:05d}")
+        return join(upload_folder(self._folder, token), f"{number:05d}")
 
 
 class Results:

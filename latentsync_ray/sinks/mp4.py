@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from latentsync_ray import storage
+from latentsync_ray.layout import clip_uri, drafts_folder
 from latentsync_ray.sinks import Published, publish_file
 
 __all__ = ["Mp4Sink"]
 
 
 class Mp4Sink:
-    """``{output}/clips/{clip_id}.mp4``."""
+    """Each clip under its id, among the clips of the output."""
 
     content_type = "video/mp4"
 
@@ -19,8 +19,8 @@ class Mp4Sink:
         self.output = output
 
     def uri(self, clip_id: str) -> str:
-        return storage.join(self.output, "clips", f"{clip_id}.mp4")
+        return clip_uri(self.output, clip_id)
 
     def publish(self, local_mp4: Path, clip_id: str) -> Published:
-        drafts = storage.join(self.output, "_work", "drafts")  # nothing half-written under clips/, not even hidden
+        drafts = drafts_folder(self.output)
         return publish_file(local_mp4, self.uri(clip_id), content_type=self.content_type, drafts=drafts)

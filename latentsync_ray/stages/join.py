@@ -15,6 +15,7 @@ from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InputNotFound, MixedParts
+from latentsync_ray.layout import relative
 from latentsync_ray.measure import sync_score
 from latentsync_ray.media.join import Extras, join_parts, verify
 from latentsync_ray.records import commit_pending
@@ -66,7 +67,7 @@ class Join:
             status="ok",
             **sources(clip),
             output=redact.shown(published.uri),
-            output_path=storage.relative(published.uri, self.output),
+            output_path=relative(published.uri, self.output),
             sha256=published.sha256,
             bytes=published.bytes,
             content_type=published.content_type,

@@ -1,4 +1,4 @@
-"""Where the parts of a clip lie while it is being made: ``{output}/_work/parts/{clip_id}/{key}/00007.mp4`` and ``.json``.
+"""The parts of a clip in storage, while it is being made.
 
 The JSON is written last and is what makes a part finished; a part's name is made from content, so a retried task writes the
 same one.
@@ -14,31 +14,27 @@ import numpy as np
 
 from latentsync_ray import storage
 from latentsync_ray.errors import InputNotFound, MixedParts
+from latentsync_ray.layout import declaration, drafts_folder, part_uri, parts_folder
 from latentsync_ray.types import Clip, Part, Segment
 
-__all__ = ["drop_clip", "drop_parts", "finished_parts", "load_part", "part_uri", "save_part", "sweep"]
+__all__ = ["drop_clip", "drop_parts", "finished_parts", "load_part", "save_part", "sweep"]
 
 _ADDRESSES = ("video", "audio", "video_version", "audio_version")
 """What may hold secrets, and be signed again after the part was made; and names made of it."""
-
-
-def part_uri(output: str, segment: Segment) -> str:
-    """The URI of a segment's MP4."""
-    return storage.join(_folder(output, segment), f"{segment.index:05d}.mp4")
 
 
 def save_part(part: Part, data: bytes) -> None:
     """Write the MP4, then the JSON that declares it finished."""
     storage.write_bytes(part.uri, data)
     row = {name: value for name, value in part.to_row().items() if name not in _ADDRESSES}
-    storage.write_bytes(_sidecar(part.uri), json.dumps(row, default=np.ndarray.tolist).encode())
+    storage.write_bytes(declaration(part.uri), json.dumps(row, default=np.ndarray.tolist).encode())
 
 
 def load_part(output: str, segment: Segment) -> Part:
     """A part that an earlier run finished. Raises MixedParts when it went away meanwhile."""
-    uri = part_uri(output, segment)
+    uri = part_uri(output, segment.clip_id, segment.key, segment.index)
     try:
-        row = json.loads(storage.read_bytes(_sidecar(uri)))
+        row = json.loads(storage.read_bytes(declaration(uri)))
     except InputNotFound as error:
         raise MixedParts(f"the finished part {uri} went away; run the job again to have it made again") from error
     unknown = [np.nan] * (segment.stop - segment.start)  # of parts that were made before there was such a column
@@ -54,33 +50,25 @@ def load_part(output: str, segment: Segment) -> Part:
 
 def finished_parts(output: str, clip: Clip) -> np.ndarray:
     """Indices int32 (D,) of the segments whose parts lie in storage, by one listing."""
-    names = [uri.rsplit("/", 1)[-1] for uri in storage.list_files(_folder(output, clip))]
+    names = [uri.rsplit("/", 1)[-1] for uri in storage.list_files(parts_folder(output, clip.clip_id, clip.key))]
     return np.array(sorted(int(name.removesuffix(".json")) for name in names if name.endswith(".json")), np.int32)
 
 
 def drop_parts(parts: Sequence[Part]) -> None:
     """Remove the parts of a clip, declarations first."""
-    storage.delete([_sidecar(part.uri) for part in parts])
+    storage.delete([declaration(part.uri) for part in parts])
     storage.delete([part.uri for part in parts])
 
 
 def drop_clip(output: str, clip_id: str) -> None:
     """Remove whatever parts there are of a clip, declarations first."""
-    left = storage.find_files(storage.join(output, "_work", "parts", clip_id))
+    left = storage.find_files(parts_folder(output, clip_id))
     storage.delete([uri for uri in left if uri.endswith(".json")])
     storage.delete([uri for uri in left if not uri.endswith(".json")])
 
 
 def sweep(output: str, keep: Container[str]) -> None:
     """Remove what is left of parts and drafts when nobody works any more, except parts of the clips in ``keep``."""
-    root = storage.join(output, "_work", "parts")
+    root = parts_folder(output)
     left = [uri for uri in storage.find_files(root) if uri.removeprefix(root).split("/")[1] not in keep]
-    storage.delete(left + storage.find_files(storage.join(output, "_work", "drafts")))
-
-
-def _folder(output: str, clip: Clip) -> str:
-    return storage.join(output, "_work", "parts", clip.clip_id, clip.key)
-
-
-def _sidecar(uri: str) -> str:
-    return uri.removesuffix(".mp4") + ".json"
+    storage.delete(left + storage.find_files(drafts_folder(output)))

@@ -14,12 +14,13 @@ import cv2
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.faces.blend import blend_planes
+from latentsync_ray.layout import part_uri
 from latentsync_ray.media.colour import colour_matrix
 from latentsync_ray.media.decode import Planes
 from latentsync_ray.media.encode import encode_part
 from latentsync_ray.media.playback import play
 from latentsync_ray.stages.inputs import open_video
-from latentsync_ray.stages.parts import load_part, part_uri, save_part
+from latentsync_ray.stages.parts import load_part, save_part
 from latentsync_ray.types import Faces, Part
 
 __all__ = ["Paste"]
@@ -66,7 +67,7 @@ class Paste:
         )
         part = Part.of(
             faces,
-            uri=part_uri(self.output, faces),
+            uri=part_uri(self.output, faces.clip_id, faces.key, faces.index),
             bytes=len(data),
             missing=int((~faces.found).sum()),
             paste_seconds=time.perf_counter() - began,

@@ -1,0 +1,107 @@
+"""Where everything lies below the output of a job, and the folder of a server. Nobody else puts such an address together.
+
+    clips/{clip_id}.mp4                     finished clips
+    metadata/*.parquet                      the table: one row per clip
+    _work/run.json                          whose run it is
+    _work/records/{clip_id}.json            records that are not in the table yet
+    _work/parts/{clip_id}/{key}/00007.mp4   finished segments of unfinished clips; 00007.json says that one is whole
+    _work/drafts/                           what is being written
+    files/{token}                           what clients of a server uploaded, and its results
+    _work/uploads/{token}/00001             pieces of an upload
+
+A part is finished when its JSON is there, a clip when its record is: both are written last.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "WORK",
+    "clip_uri",
+    "declaration",
+    "drafts_folder",
+    "file_uri",
+    "join",
+    "mark_uri",
+    "metadata_folder",
+    "part_uri",
+    "parts_folder",
+    "record_uri",
+    "records_folder",
+    "relative",
+    "run_uri",
+    "upload_folder",
+]
+
+WORK = "_work"
+"""The folder of what is only needed meanwhile; what is empty in there goes."""
+
+
+def join(root: str, *names: str) -> str:
+    """``root/name/name``, for local paths and URIs alike."""
+    return (root if root.endswith("://") else root.rstrip("/") + "/") + "/".join(names)
+
+
+def relative(uri: str, root: str) -> str | None:
+    """The path of ``uri`` below ``root``; None when it is not below."""
+    below = uri.removeprefix(join(root, ""))
+    return below if below != uri else None
+
+
+def clip_uri(output: str, clip_id: str) -> str:
+    """A finished clip."""
+    return join(output, "clips", f"{clip_id}.mp4")
+
+
+def metadata_folder(output: str) -> str:
+    """The table."""
+    return join(output, "metadata")
+
+
+def run_uri(output: str) -> str:
+    """The sign of the run that works there."""
+    return join(output, WORK, "run.json")
+
+
+def mark_uri(output: str, name: str) -> str:
+    """A file that nodes look for, to see whether they see the output."""
+    return join(output, WORK, f"seen-{name}")
+
+
+def records_folder(output: str) -> str:
+    """Records that are not in the table yet."""
+    return join(output, WORK, "records")
+
+
+def record_uri(output: str, clip_id: str) -> str:
+    """A clip's record until it is in the table."""
+    return join(records_folder(output), f"{clip_id}.json")
+
+
+def parts_folder(output: str, *names: str) -> str:
+    """All parts; those of a clip, given its id; those of one content of it, given its key too."""
+    return join(output, WORK, "parts", *names)
+
+
+def part_uri(output: str, clip_id: str, key: str, index: int) -> str:
+    """The MP4 of a segment."""
+    return join(parts_folder(output, clip_id, key), f"{index:05d}.mp4")
+
+
+def declaration(part: str) -> str:
+    """The JSON that declares a part (its URI) finished."""
+    return part.removesuffix(".mp4") + ".json"
+
+
+def drafts_folder(output: str) -> str:
+    """What is being written: nothing half-written lies among the clips, not even hidden."""
+    return join(output, WORK, "drafts")
+
+
+def file_uri(folder: str, token: str) -> str:
+    """A file that a client of a server uploaded, or a result."""
+    return join(folder, "files", token)
+
+
+def upload_folder(folder: str, token: str) -> str:
+    """The pieces of an upload."""
+    return join(folder, WORK, "uploads", token)
