@@ -139,17 +139,17 @@ def stages(seconds: int = SHORT) -> None:
         video, audio = make_clip(Path(name), seconds)
         runner = LipSync(name, recipe=Recipe(model="nano", steps=4))
         clock = Clock()
-        clock.watch_model(runner.sync.model)
+        clock.watch_model(runner.generate.model)
         record = runner(Pair(clip_id="bench", video=str(video), audio=str(audio)))
     own = {
         "plan (probe, speech level)": record.plan_seconds,
         "decode + detect + crop": record.crop_seconds,
         **clock.seconds,
-        "rest of sync": (record.sync_seconds or 0) - sum(clock.seconds.values()),
+        "rest of generate": (record.generate_seconds or 0) - sum(clock.seconds.values()),
         "paste + encode": record.paste_seconds,
         "join": record.join_seconds,
     }
-    size = f"{runner.sync.model.resolution} px, 4 steps, guidance 1, {record.width}x{record.height} video"
+    size = f"{runner.generate.model.resolution} px, 4 steps, guidance 1, {record.width}x{record.height} video"
     title = f"nano, {size}, {record.frames} frames"
     _print_seconds(title, own, record.frames or 0)
 

@@ -92,16 +92,16 @@ class Cluster(_Strict):
     """Ray cluster to join, e.g. "auto" or "ray://head:10001"; by default a new one on this machine."""
     device: Device = "auto"
     """Where the model runs."""
-    sync_gpus: Annotated[float, Field(ge=0)] | None = None
+    generate_gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs per model worker; by default 1 when the cluster has GPUs, else 0."""
     accelerator: str | None = None
     """Kind of GPU that models run on, by Ray's name for it, e.g. A100; by default the one that the cluster has most of.
 
     Two kinds differ in last bits, and the segments of a clip must not.
     """
-    sync_workers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    generate_workers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Fewest and most model workers; by default up to one per GPU that the cluster has when the job starts, or one in all."""
-    sync_cpus: Annotated[float, Field(ge=0)] = 0.5
+    generate_cpus: Annotated[float, Field(ge=0)] = 0.5
     """CPUs reserved per model worker."""
     crop_cpus: Annotated[float, Field(gt=0)] | None = None
     """CPUs reserved per decoding task; by default the one that it keeps busy, or half of it on nodes of fewer than four."""

@@ -57,7 +57,7 @@ def lipsync_dataset(
     """
     kind_of(pairs, Dataset, "pairs", "a ray.data.Dataset, e.g. ray.data.from_items([...])")
     recipe = kind_of(Recipe() if recipe is None else recipe, Recipe, "recipe", "a Recipe, e.g. Recipe(steps=10)")
-    cluster = kind_of(Cluster() if cluster is None else cluster, Cluster, "cluster", "a Cluster, e.g. Cluster(sync_gpus=1)")
+    cluster = kind_of(Cluster() if cluster is None else cluster, Cluster, "cluster", "a Cluster, e.g. Cluster(generate_gpus=1)")
     tree = {"manifest": "pairs", "output": path_text(output, "output"), "sink": sink, "recipe": recipe, "cluster": cluster}
     job = build_job(tree, source="lipsync_dataset")
     output = job.output

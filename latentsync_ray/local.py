@@ -18,11 +18,11 @@ from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.failures import Failing, failed_record, failure_of
+from latentsync_ray.stages.generate import Generate
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.stages.sync import Sync
-from latentsync_ray.types import UNUSABLE_ID, ClipRecord, Device, Pair, Part, Span
+from latentsync_ray.types import UNUSABLE_ID, ClipPlan, ClipRecord, Device, Pair, Part
 
 __all__ = ["LipSync", "check_output", "dub", "lipsync"]
 
@@ -53,14 +53,14 @@ class LipSync:
         self.recipe = recipe = _recipe(recipe)
         one_of(device, Device, "device")
         self.plan = Plan(recipe, output)
-        self.sync = Sync(recipe, device)
-        self.crop = Crop(recipe, self.sync.model.resolution)
+        self.generate = Generate(recipe, device)
+        self.crop = Crop(recipe, self.generate.model.resolution)
         self.paste = Paste(recipe, output)
         self.join = Join(recipe, output, sink or lookup(SINKS, "mp4", "sink")(output), commit=commit)
 
     def stream(
         self, pair: Pair, *, sink: Sink | None = None, on_frames: Callable[[int], None] | None = None
-    ) -> Iterator[Span | Part | ClipRecord]:
+    ) -> Iterator[ClipPlan | Part | ClipRecord]:
         """What is planned, every part as it is encoded, and at the end the clip's record.
 
         ``sink`` takes this clip in place of the usual one. ``on_frames(count)`` hears of new faces window by window; what it
@@ -69,10 +69,10 @@ class LipSync:
         kind_of(pair, Pair, "pair", 'a Pair, e.g. Pair(clip_id="anna", video="anna.mp4", audio="anna.wav")')
         parts = []
         try:
-            span = self.plan(pair)
-            yield span
-            for crops in self.crop(span):
-                part = self.paste(self.sync(crops, on_frames=on_frames))
+            plan = self.plan(pair)
+            yield plan
+            for crops in self.crop(plan):
+                part = self.paste(self.generate(crops, on_frames=on_frames))
                 parts.append(part)
                 yield part
             yield self.join(parts, sink=sink)
@@ -101,7 +101,7 @@ class LipSync:
         for result in self.stream(pair, on_frames=window):
             if isinstance(result, ClipRecord):
                 return result
-            if isinstance(result, Span):
+            if isinstance(result, ClipPlan):
                 phase(f"dubbing {len(result.source_frames)} frames")
                 continue
             window(result.stop - told)  # windows overlap, and those without a face are not told
@@ -184,6 +184,6 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
     phase("dubbing")
     for pair in pairs:
         with Failing() as met:
-            yield from (result for result in model.stream(pair) if not isinstance(result, Span))
+            yield from (result for result in model.stream(pair) if not isinstance(result, ClipPlan))
         if met.failure:
             yield failed_record(pair, job.recipe, met.failure)

@@ -1,6 +1,6 @@
 """The nouns of the house: what flows from stage to stage. Each is the one before it plus what a stage learned.
 
-    Pair --plan--> Span --crop--> Crops --sync--> Faces --paste--> Part --join--> ClipRecord
+    Pair --plan--> ClipPlan --crop--> FaceCrops --generate--> GeneratedFaces --paste--> Part --join--> ClipRecord
 
 (``Clip`` is what plan learns of the clip itself, ``Segment`` what the three middle nouns share.)
 
@@ -27,16 +27,16 @@ from latentsync_ray.errors import ClipError
 __all__ = [
     "UNUSABLE_ID",
     "Clip",
+    "ClipPlan",
     "ClipRecord",
-    "Crops",
     "Device",
-    "Faces",
+    "FaceCrops",
+    "GeneratedFaces",
     "LoopMode",
     "Pair",
     "Part",
     "Row",
     "Segment",
-    "Span",
     "array",
 ]
 
@@ -182,7 +182,7 @@ class Clip(Pair):
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Span(Clip):
+class ClipPlan(Clip):
     """What one worker decodes in one pass: the whole clip, so that one face is followed from its beginning to its end."""
 
     source_frames: np.ndarray = array("T", np.int32)
@@ -205,7 +205,7 @@ class Segment(Clip):
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Crops(Segment):
+class FaceCrops(Segment):
     """Aligned faces of one segment, with the speech around it."""
 
     source_frames: np.ndarray = array("F", np.int32)
@@ -220,7 +220,7 @@ class Crops(Segment):
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Faces(Segment):
+class GeneratedFaces(Segment):
     """The same segment with new mouths."""
 
     source_frames: np.ndarray = array("F", np.int32)
@@ -229,13 +229,13 @@ class Faces(Segment):
     found: np.ndarray = array("F", np.bool_)
     checkpoint: str = ""
     """Hash of the weights that made the faces."""
-    arithmetic: str = ""
+    precision: str = ""
     """Device and number format that made them, e.g. ``NVIDIA H100 80GB HBM3 bfloat16``: other ones give other last bits."""
     mouth_motion: np.ndarray = array("M", np.float32)
     """How much each new mouth differs from the one before; with ``speech_change`` see ``measure``. NaN where unknown.
     M is F, or 0 when nothing was measured."""
     speech_change: np.ndarray = array("M", np.float32)
-    sync_seconds: float = 0.0
+    generate_seconds: float = 0.0
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -247,10 +247,10 @@ class Part(Segment):
     missing: int = 0
     """Frames without a usable face, passed through untouched."""
     checkpoint: str = ""
-    arithmetic: str = ""
+    precision: str = ""
     mouth_motion: np.ndarray = array("M", np.float32)
     speech_change: np.ndarray = array("M", np.float32)
-    sync_seconds: float = 0.0
+    generate_seconds: float = 0.0
     paste_seconds: float = 0.0
 
 
@@ -292,7 +292,7 @@ class ClipRecord(Row):
     loop_mode: LoopMode | None = None
     model: str | None = None
     checkpoint: str | None = None
-    arithmetic: str | None = None
+    precision: str | None = None
     recipe: str | None = None
     """Fingerprint of the recipe."""
     version: str | None = None
@@ -303,7 +303,7 @@ class ClipRecord(Row):
     """Dollars by the server's tariff; None for clips that no server made."""
     plan_seconds: float | None = None
     crop_seconds: float | None = None
-    sync_seconds: float | None = None
+    generate_seconds: float | None = None
     paste_seconds: float | None = None
     join_seconds: float | None = None
 

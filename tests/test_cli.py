@@ -67,6 +67,7 @@ def summary(**changes: Any) -> Summary:
         "failed_before": 0,
         "ok": 8,
         "failed": 1,
+        "bugs": 0,
         "frames": 3600,
         "seconds": 312.0,
         "exit_code": 0,
@@ -353,7 +354,7 @@ REPORT = Report(
     frames_without_face=4,
     output_seconds=144,
     bytes=12_300_000,
-    stage_seconds={"plan": 0, "sync": 360},
+    stage_seconds={"plan": 0, "generate": 360},
     slowest=[SlowClip(clip_id="[2]", seconds=61, frames=300)],
     cost=0.61,
 )
@@ -373,7 +374,7 @@ def test_report_shows_the_numbers_and_draws_the_sheet(monkeypatch, tmp_path, cap
         "4 frames without a usable face",
         r"no_face +2 +no +\[1\]: nobody",
         r"plan +0.0 +-",
-        r"sync +360.0 +10.0",
+        r"generate +360.0 +10.0",
         r"\[2\] +0:01:01 +300",
     ):
         assert re.search(expected, shown), expected

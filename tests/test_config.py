@@ -25,10 +25,10 @@ def test_defaults(tmp_path):
 
 
 def test_values_and_overrides(tmp_path):
-    text = MINIMAL + "recipe:\n  steps: 30\n  fps: source\ncluster: {sync_workers: [1, 4]}\n"
-    read = job(tmp_path, text, "recipe.steps=10", "recipe.loop_mode=loop", "cluster.sync_gpus=0.5", "output=gs://b/out")
+    text = MINIMAL + "recipe:\n  steps: 30\n  fps: source\ncluster: {generate_workers: [1, 4]}\n"
+    read = job(tmp_path, text, "recipe.steps=10", "recipe.loop_mode=loop", "cluster.generate_gpus=0.5", "output=gs://b/out")
     assert (read.recipe.steps, read.recipe.fps, read.recipe.loop_mode) == (10, "source", "loop")
-    assert (read.cluster.sync_workers, read.cluster.sync_gpus, read.output) == ((1, 4), 0.5, "gs://b/out")
+    assert (read.cluster.generate_workers, read.cluster.generate_gpus, read.output) == ((1, 4), 0.5, "gs://b/out")
 
 
 @pytest.mark.parametrize(

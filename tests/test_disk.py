@@ -71,9 +71,9 @@ def test_stages_tell_of_a_full_disk_of_temporary_files(
 ) -> None:
     recipe, pair = Recipe(), Pair(clip_id="a", video=assets.demo_video(), audio=assets.demo_audio())
     plan, crop = Plan(recipe, str(tmp_path / "out")), Crop(recipe, 128)
-    span = plan(pair)
+    planned = plan(pair)
     monkeypatch.setattr(tempfile, "tempdir", str(tiny_disk))
-    for work in (lambda: plan(pair), lambda: next(crop(span))):
+    for work in (lambda: plan(pair), lambda: next(crop(planned))):
         with pytest.raises(StorageUnavailable, match=rf"the disk of {tiny_disk} is full \(No space left on device\)"):
             work()
         assert list(tiny_disk.iterdir()) == []

@@ -146,7 +146,7 @@ def test_ray_gives_the_same_files_and_so_does_another_order(
     expected = hashes(local[0])
     shuffled = manifest.with_name("shuffled.jsonl")
     shuffled.write_text("".join(lines))
-    run(job(shuffled, tmp_path / "a", sync_workers=(2, 2), sync_cpus=0.25))
+    run(job(shuffled, tmp_path / "a", generate_workers=(2, 2), generate_cpus=0.25))
     assert hashes(tmp_path / "a") == expected
     assert all(row["note"] == f"row of {clip_id}" for clip_id, row in rows(tmp_path / "a").items())
 
@@ -158,7 +158,7 @@ def test_another_cluster_gives_the_same_files(
 ) -> None:
     expected, half = hashes(local[0]), manifest.with_name("half.jsonl")
     half.write_text("".join(lines[::2]))
-    run(job(half, tmp_path / "b", sync_workers=(1, 1), shard_clips=3))
+    run(job(half, tmp_path / "b", generate_workers=(1, 1), shard_clips=3))
     some = hashes(tmp_path / "b")
     assert len(some) == len(lines[::2])
     assert some == {clip_id: expected[clip_id] for clip_id in some}

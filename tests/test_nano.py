@@ -19,7 +19,7 @@ from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech
 from latentsync_ray.model.source import find_spec, locate
 from latentsync_ray.model.specs import MODELS
 from latentsync_ray.portrait import Light, read_aperture
-from latentsync_ray.types import ClipRecord, Crops
+from latentsync_ray.types import ClipRecord, FaceCrops
 
 RECIPE = Recipe(model="nano", steps=6)
 SECONDS = 3.2
@@ -64,17 +64,17 @@ def dubbed(dub: Dub, take: Take) -> ClipRecord:
     return dub(take, "dubbed")
 
 
-def crops_of(record: ClipRecord, folder: Path) -> list[Crops]:
+def crops_of(record: ClipRecord, folder: Path) -> list[FaceCrops]:
     return aligned(Path(record.video), Path(record.audio), folder, recipe=RECIPE, resolution=128)
 
 
 @pytest.fixture(scope="module")
-def crops(dubbed: ClipRecord, tmp_path_factory: pytest.TempPathFactory) -> list[Crops]:
+def crops(dubbed: ClipRecord, tmp_path_factory: pytest.TempPathFactory) -> list[FaceCrops]:
     return crops_of(dubbed, tmp_path_factory.mktemp("crops"))
 
 
 @pytest.fixture(scope="module")
-def score(dubbed: ClipRecord, take: Take, crops: list[Crops]) -> Score:
+def score(dubbed: ClipRecord, take: Take, crops: list[FaceCrops]) -> Score:
     return score_take(take, Path(str(dubbed.output)), crops)
 
 
@@ -94,11 +94,16 @@ def test_the_record_says_that_they_do(dubbed: ClipRecord) -> None:
 
 @pytest.fixture(scope="module")
 def lost(
-    nano: LipSync, dubbed: ClipRecord, take: Take, crops: list[Crops], score: Score, tmp_path_factory: pytest.TempPathFactory
+    nano: LipSync,
+    dubbed: ClipRecord,
+    take: Take,
+    crops: list[FaceCrops],
+    score: Score,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> float:
     """dB by which the dubbed mouth is worse than what the autoencoder makes of the truth."""
     best = tmp_path_factory.mktemp("ceiling") / "best.mp4"
-    write_ceiling(take, Path(dubbed.audio), crops, best, model=nano.sync.model, recipe=RECIPE)
+    write_ceiling(take, Path(dubbed.audio), crops, best, model=nano.generate.model, recipe=RECIPE)
     return score_take(take, best, crops).mouth_psnr - score.mouth_psnr
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import threading
 import tracemalloc
@@ -16,6 +17,7 @@ import pytest
 from latentsync_ray import storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError, NoFace, StorageUnavailable
+from latentsync_ray.layout import record_uri
 from latentsync_ray.records import RECORD_SCHEMA, Records, commit_pending, ledger, read_records
 from latentsync_ray.records import files as record_files
 from latentsync_ray.records.schema import to_table
@@ -523,6 +525,22 @@ def test_columns_of_an_old_output_that_are_ours_now_keep_their_values(old):
 
 
 # The same word for nothing everywhere
+
+
+def test_former_names_of_columns_are_read_as_todays(output):
+    row = ok("a", precision="cpu float32", generate_seconds=2.0, output="o", output_path="clips/a.mp4")
+    table = to_table([row]).append_column("speaker", [["Anna"]])
+    former = {"precision": "arithmetic", "generate_seconds": "sync_seconds"}
+    table = table.rename_columns([former.get(name, name) for name in table.column_names])
+    storage.write_bytes(f"{output}/metadata/part-old-00000.parquet", record_files.encoded(table))
+    pending_row = {former.get(name, name): value for name, value in ok("b", precision="mps float16").to_json().items()}
+    storage.write_bytes(record_uri(output, "b"), json.dumps(pending_row).encode())
+    Records(output).compact()
+    rows = {row["clip_id"]: row for row in read_records(output).to_pylist()}
+    assert (rows["a"]["precision"], rows["a"]["generate_seconds"], rows["a"]["speaker"]) == ("cpu float32", 2.0, "Anna")
+    assert rows["b"]["precision"] == "mps float16"
+    assert not {"arithmetic", "sync_seconds"} & set(rows["a"])
+    assert read_records(output, columns=["precision"]).column_names == ["precision"]
 
 
 def test_nothing_is_null(output):

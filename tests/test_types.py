@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from latentsync_ray.errors import NoFace, StorageUnavailable
-from latentsync_ray.types import Clip, ClipRecord, Crops, Faces, Pair, Part, Segment, Span
+from latentsync_ray.types import Clip, ClipPlan, ClipRecord, FaceCrops, GeneratedFaces, Pair, Part, Segment
 
-NOUNS = [Pair, Clip, Span, Segment, Crops, Faces, Part, ClipRecord]
+NOUNS = [Pair, Clip, ClipPlan, Segment, FaceCrops, GeneratedFaces, Part, ClipRecord]
 PAIR = Pair(clip_id="anna", video="v.mp4", audio="a.wav", seed=7)
 
 
-def crops(frames: int = 3, side: int = 8, **changed) -> Crops:
-    return Crops.of(
+def crops(frames: int = 3, side: int = 8, **changed) -> FaceCrops:
+    return FaceCrops.of(
         PAIR,
         **{
             "index": 2,
@@ -69,7 +69,7 @@ def test_numpy_scalars_become_plain():
 
 
 def test_each_noun_keeps_what_it_shares_with_the_one_before():
-    part = Part.of(Faces.of(crops(), checkpoint="abc"), uri="x", bytes=5)
+    part = Part.of(GeneratedFaces.of(crops(), checkpoint="abc"), uri="x", bytes=5)
     assert (part.clip_id, part.seed, part.index, part.checkpoint, part.uri) == ("anna", 7, 2, "abc", "x")
     record = ClipRecord.of(part, status="ok")
     assert (record.video, record.checkpoint, record.bytes, record.status) == ("v.mp4", "abc", 5, "ok")
@@ -87,5 +87,5 @@ def test_failed_rows_have_the_columns_of_good_ones(noun):
 
 
 def test_the_first_error_stays():
-    row = Faces.of_failed(Crops.of_failed(PAIR, NoFace("first")), StorageUnavailable("second"))
+    row = GeneratedFaces.of_failed(FaceCrops.of_failed(PAIR, NoFace("first")), StorageUnavailable("second"))
     assert (row.error_code, row.error) == ("no_face", "first")

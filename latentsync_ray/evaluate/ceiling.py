@@ -14,14 +14,16 @@ from latentsync_ray.evaluate.take import Take
 from latentsync_ray.faces.align import crop_face
 from latentsync_ray.media.join import join_parts
 from latentsync_ray.model.latentsync import LatentSync
+from latentsync_ray.stages.generate import to_uint8
 from latentsync_ray.stages.paste import Paste
-from latentsync_ray.stages.sync import to_uint8
-from latentsync_ray.types import Crops, Faces
+from latentsync_ray.types import FaceCrops, GeneratedFaces
 
 __all__ = ["write_ceiling"]
 
 
-def write_ceiling(take: Take, audio: Path, crops: Sequence[Crops], output: Path, *, model: LatentSync, recipe: Recipe) -> Path:
+def write_ceiling(
+    take: Take, audio: Path, crops: Sequence[FaceCrops], output: Path, *, model: LatentSync, recipe: Recipe
+) -> Path:
     """Write the clip that ``model`` would make of ``take`` if it knew the truth and only had to draw it.
 
     ``crops`` are the segments of the filmed clip at the model's resolution (see ``score.aligned``).
@@ -33,7 +35,7 @@ def write_ceiling(take: Take, audio: Path, crops: Sequence[Crops], output: Path,
         wanted = np.stack(
             [crop_face(picture, affine, model.resolution) for picture, affine in zip(pictures, segment.affines, strict=True)]
         )
-        part = paste(Faces.of(segment, faces=to_uint8(model.reconstruct(wanted))))
+        part = paste(GeneratedFaces.of(segment, faces=to_uint8(model.reconstruct(wanted))))
         parts.append(Path(part.uri))
     join_parts(parts, audio, output, fps=Fraction(crops[0].fps_num, crops[0].fps_den))
     return output

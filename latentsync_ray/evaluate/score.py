@@ -19,7 +19,7 @@ from latentsync_ray.media.source import probe_video
 from latentsync_ray.portrait import mouth_points, read_aperture
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.types import Crops, Pair
+from latentsync_ray.types import FaceCrops, Pair
 
 __all__ = ["Score", "aligned", "read_clip", "score_take"]
 
@@ -55,7 +55,7 @@ class Score:
     """
 
 
-def score_take(take: Take, dubbed: Path, crops: Sequence[Crops]) -> Score:
+def score_take(take: Take, dubbed: Path, crops: Sequence[FaceCrops]) -> Score:
     """Compare a dubbed clip of ``take``; ``crops`` say where the pipeline saw the face (see ``aligned``)."""
     pictures, truth = list(read_clip(dubbed)), list(take.truth())
     if len(pictures) != len(truth):
@@ -81,10 +81,10 @@ def read_clip(path: Path) -> Iterator[np.ndarray]:
     return (picture.rgb() for _, picture in read_frames(path, index, np.arange(len(index), dtype=np.int32)))
 
 
-def aligned(video: Path, audio: Path, work: Path, *, recipe: Recipe, resolution: int) -> list[Crops]:
+def aligned(video: Path, audio: Path, work: Path, *, recipe: Recipe, resolution: int) -> list[FaceCrops]:
     """What the pipeline cuts out of a clip: its segments, with faces of side ``resolution``."""
-    span = Plan(recipe, str(work))(Pair(clip_id="aligned", video=str(video), audio=str(audio)))
-    return sorted(Crop(recipe, resolution)(span), key=lambda segment: segment.index)
+    plan = Plan(recipe, str(work))(Pair(clip_id="aligned", video=str(video), audio=str(audio)))
+    return sorted(Crop(recipe, resolution)(plan), key=lambda segment: segment.index)
 
 
 def _correlation(curve: np.ndarray, read: np.ndarray) -> float:
@@ -100,7 +100,7 @@ def _mouth_error(picture: np.ndarray, truth: np.ndarray, pose: np.ndarray) -> fl
     return float(np.mean((picture[box].astype(np.float32) - truth[box]) ** 2))
 
 
-def _seam(pictures: Iterable[np.ndarray], source: Iterable[np.ndarray], crops: Sequence[Crops]) -> float:
+def _seam(pictures: Iterable[np.ndarray], source: Iterable[np.ndarray], crops: Sequence[FaceCrops]) -> float:
     affines = [affine for segment in crops for affine in segment.affines]
     resolution = next(segment.faces.shape[1] for segment in crops if len(segment.faces))
     contours = _contours()

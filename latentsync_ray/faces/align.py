@@ -72,18 +72,18 @@ def _scale(resolution: int) -> float:
     return resolution / 256 * 2.8
 
 
-def affine(triple: np.ndarray, resolution: int) -> np.ndarray:
+def affine(landmarks: np.ndarray, resolution: int) -> np.ndarray:
     """The similarity that takes a face's (3, 2) points in the frame to the template: float32 (2, 3), frame px -> crop px.
 
     Scale is the ratio of standard deviations (over all six numbers), not the least-squares one, as in the official code.
     Raises ValueError when the three points coincide or are not finite.
     """
-    return _fit(triple, resolution)[0].astype(np.float32)
+    return _fit(landmarks, resolution)[0].astype(np.float32)
 
 
-def _fit(triple: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+def _fit(landmarks: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
     """The affine in float64, and how far the nose stays off the template's, in standard deviations."""
-    source, target = np.asarray(triple, np.float64), template(resolution)
+    source, target = np.asarray(landmarks, np.float64), template(resolution)
     source_mean, target_mean = source.mean(0), target.mean(0)
     source_std, target_std = (source - source_mean).std(ddof=1), (target - target_mean).std(ddof=1)
     if not (np.isfinite(source_std) and source_std > 0):
@@ -106,9 +106,9 @@ class OfficialBias:
     def __init__(self) -> None:
         self.bias: np.ndarray | None = None
 
-    def __call__(self, triple: np.ndarray, resolution: int) -> np.ndarray:
+    def __call__(self, landmarks: np.ndarray, resolution: int) -> np.ndarray:
         """float32 (2, 3), frame px -> crop px."""
-        matrix, offset = _fit(np.round(triple), resolution)
+        matrix, offset = _fit(np.round(landmarks), resolution)
         self.bias = offset if self.bias is None else 0.2 * self.bias + 0.8 * offset
         matrix[:, 2] += self.bias
         return matrix.astype(np.float32)

@@ -30,18 +30,18 @@ def move(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def movement(before: np.ndarray, after: np.ndarray, triple: np.ndarray) -> np.ndarray | None:
-    """The similarity (float64 (3, 3), px) that takes the face at ``triple`` in ``before`` to where it is in ``after``.
+def movement(before: np.ndarray, after: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
+    """The similarity (float64 (3, 3), px) that takes the face at ``landmarks`` in ``before`` to where it is in ``after``.
 
     Both are uint8 (H, W, 3) RGB. None when the face cannot be followed: covered, gone, cut away, or moved too far.
     """
     if before.shape != after.shape:
         return None
-    window, to_window = _window(triple, before.shape)
+    window, to_window = _window(landmarks, before.shape)
     grey = [_grey(picture[window], to_window[0, 0]) for picture in (before, after)]
     if min(grey[0].shape) < 16:
         return None
-    corners = _corners(grey[0], move(to_window, triple))
+    corners = _corners(grey[0], move(to_window, landmarks))
     if len(corners) < _LEAST:
         return None
     options = {"winSize": (15, 15), "maxLevel": 2, "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 0.02)}
@@ -53,28 +53,28 @@ def movement(before: np.ndarray, after: np.ndarray, triple: np.ndarray) -> np.nd
     fit, residual = _similarity(corners[agreeing, 0], there[agreeing, 0])
     if residual > _RESIDUAL or not 0.8 < np.sqrt(np.linalg.det(fit[:2, :2])) < 1.25:
         return None
-    if _correlation(grey[0], grey[1], fit, move(to_window, triple)) < _ALIKE:
+    if _correlation(grey[0], grey[1], fit, move(to_window, landmarks)) < _ALIKE:
         return None
     step = np.linalg.inv(to_window) @ fit @ to_window
-    middle = move(step, triple).mean(0)
+    middle = move(step, landmarks).mean(0)
     return step if (middle > 0).all() and (middle < after.shape[1::-1]).all() else None
 
 
-def alike(before: np.ndarray, after: np.ndarray, triple: np.ndarray) -> bool:
-    """Whether the face at ``triple`` in ``before`` is plainly there in ``after`` too, at the same place and in the same shot.
+def alike(before: np.ndarray, after: np.ndarray, landmarks: np.ndarray) -> bool:
+    """Whether the face at ``landmarks`` in ``before`` is plainly in ``after`` too, at the same place and in the same shot.
 
     For pictures between which ``movement`` fails: one is darker, blurred or repeated with noise. Both uint8 (H, W, 3) RGB.
     """
     if changed_abruptly(before, after):
         return False
-    window, to_window = _window(triple, before.shape)
+    window, to_window = _window(landmarks, before.shape)
     grey = [_grey(picture[window], to_window[0, 0]) for picture in (before, after)]
-    return _correlation(grey[0], grey[1], np.eye(3), move(to_window, triple)) >= _SAME_PLACE
+    return _correlation(grey[0], grey[1], np.eye(3), move(to_window, landmarks)) >= _SAME_PLACE
 
 
-def between(triple: np.ndarray, other: np.ndarray) -> np.ndarray:
+def between(landmarks: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The similarity, float64 (3, 3), that takes one face's points best to another's: both (3, 2), px."""
-    return _similarity(triple, other)[0]
+    return _similarity(landmarks, other)[0]
 
 
 def changed_abruptly(before: np.ndarray, after: np.ndarray) -> bool:
@@ -85,11 +85,11 @@ def changed_abruptly(before: np.ndarray, after: np.ndarray) -> bool:
     return float(cv2.absdiff(*cells).mean()) > _CUT
 
 
-def _window(triple: np.ndarray, frame_size: tuple[int, ...]) -> tuple[tuple[slice, slice], np.ndarray]:
+def _window(landmarks: np.ndarray, frame_size: tuple[int, ...]) -> tuple[tuple[slice, slice], np.ndarray]:
     """The part of the frame around the face (rows, columns), and the transform from frame px to that part at working scale."""
-    brows = float(np.linalg.norm(triple[1] - triple[0]))
-    x0, y0 = np.maximum(triple.mean(0) - 1.4 * brows - 16, 0).astype(int)
-    x1, y1 = np.minimum(triple.mean(0) + 1.4 * brows + 16, frame_size[1::-1]).astype(int)
+    brows = float(np.linalg.norm(landmarks[1] - landmarks[0]))
+    x0, y0 = np.maximum(landmarks.mean(0) - 1.4 * brows - 16, 0).astype(int)
+    x1, y1 = np.minimum(landmarks.mean(0) + 1.4 * brows + 16, frame_size[1::-1]).astype(int)
     scale = min(1.0, _BROWS / brows)
     shift = (scale - 1) / 2  # pixel centres are whole numbers
     to_window = np.array([[scale, 0, shift - scale * x0], [0, scale, shift - scale * y0], [0, 0, 1]])
@@ -101,9 +101,9 @@ def _grey(picture: np.ndarray, scale: float) -> np.ndarray:
     return grey if scale == 1 else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def _corners(grey: np.ndarray, triple: np.ndarray) -> np.ndarray:
+def _corners(grey: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Up to 60 corners in the upper face: float32 (N, 1, 2)."""
-    left, right, _ = triple
+    left, right, _ = landmarks
     across = right - left
     down, middle = np.array([-across[1], across[0]]), (left + right) / 2
     outline = [middle + x * across + y * down for x, y in ((-0.85, -0.35), (0.85, -0.35), (0.55, 0.75), (-0.55, 0.75))]
@@ -131,9 +131,9 @@ def _similarity(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, floa
     return fit, float(np.median(np.abs(turn * p + shift - q)))
 
 
-def _correlation(before: np.ndarray, after: np.ndarray, fit: np.ndarray, triple: np.ndarray) -> float:
+def _correlation(before: np.ndarray, after: np.ndarray, fit: np.ndarray, landmarks: np.ndarray) -> float:
     """How alike the upper face looks in both pictures once the movement is undone: -1..1."""
-    upright = cv2.getAffineTransform(triple.astype(np.float32), np.array([[8, 6], [24, 6], [16, 14]], np.float32))
+    upright = cv2.getAffineTransform(landmarks.astype(np.float32), np.array([[8, 6], [24, 6], [16, 14]], np.float32))
     upright = np.vstack([upright, [0, 0, 1]])
     undone = upright @ np.linalg.inv(fit)
     patches = [cv2.warpAffine(p, m[:2], (32, 16)).ravel().astype(np.float64) for p, m in ((before, upright), (after, undone))]

@@ -59,20 +59,20 @@ class Follower:
                 ours.forget()
                 yield from (missing(each) for each, _ in gap)
                 gap, before = [], None
-            triple = ours.among(self.detector(frame, None if ours.triple is None else _crop(ours.triple)), row)
-            if triple is None:
+            landmarks = ours.among(self.detector(frame, None if ours.landmarks is None else _crop(ours.landmarks)), row)
+            if landmarks is None:
                 gap.append((row, frame))
                 if len(gap) > BRIDGED:
                     yield missing(gap.pop(0)[0])
                     before = None
             else:
-                ours.remember(row, triple)
-                track = Track(row, frame, triple, interval=1)
+                ours.remember(row, landmarks)
+                track = Track(row, frame, landmarks, interval=1)
                 if before is None or not track.bridge(gap, before):
                     unseen = track.extend_back([*gap, (row, frame)])
                     yield from (missing(each) for each, _ in gap[:unseen])
                 yield from track.unsmoothed()
-                gap, before = [], triple
+                gap, before = [], landmarks
             last = frame
         yield from (missing(row) for row, _ in gap)
 
@@ -88,9 +88,9 @@ class Follower:
                 track, search = None, True
             if track:
                 if _due(row, last_row, self.detector.interval):
-                    track.look(row, self.detector(frame, _crop(track.triple)))
+                    track.look(row, self.detector(frame, _crop(track.landmarks)))
                 if track.confirmed:
-                    ours.remember(row, track.triple)
+                    ours.remember(row, track.landmarks)
                 yield from track.rest() if track.given_up else track.settled()
                 track = None if track.given_up else track
             else:
@@ -110,13 +110,13 @@ class Follower:
     def _found(self, waiting: list[tuple[int, np.ndarray]], ours: _Ours, before: Followed | None) -> tuple[Track | None, int]:
         """Look for our face in the last waiting frame: a track back to where it appeared, and how many are before."""
         row, frame = waiting[-1]
-        triple = ours.among(self.detector(frame), row)
-        if triple is None:
+        landmarks = ours.among(self.detector(frame), row)
+        if landmarks is None:
             return None, len(waiting)
-        track = Track(row, frame, triple, interval=self.detector.interval)
+        track = Track(row, frame, landmarks, interval=self.detector.interval)
         faceless = track.extend_back(waiting)
-        if faceless and before is not None and before.triple is not None and before.row == waiting[0][0] - 1:
-            faceless = 0 if track.bridge(waiting[:faceless], before.triple) else faceless
+        if faceless and before is not None and before.landmarks is not None and before.row == waiting[0][0] - 1:
+            faceless = 0 if track.bridge(waiting[:faceless], before.landmarks) else faceless
         return track, faceless
 
 
@@ -124,23 +124,23 @@ class _Ours:
     """Which of several faces is the one to follow."""
 
     def __init__(self) -> None:
-        self.row, self.triple = 0, None
+        self.row, self.landmarks = 0, None
 
-    def remember(self, row: int, triple: np.ndarray) -> None:
-        self.row, self.triple = row, triple
+    def remember(self, row: int, landmarks: np.ndarray) -> None:
+        self.row, self.landmarks = row, landmarks
 
     def forget(self) -> None:
-        self.triple = None
+        self.landmarks = None
 
     def among(self, faces: np.ndarray, row: int) -> np.ndarray | None:
         """The face that may be the remembered one; the largest when none is remembered or its absence has been too long."""
-        if self.triple is not None and row - self.row <= _ABSENCE:
-            return nearest(faces, self.triple, distance=4, ratio=2)
+        if self.landmarks is not None and row - self.row <= _ABSENCE:
+            return nearest(faces, self.landmarks, distance=4, ratio=2)
         return faces[0].astype(np.float64) if len(faces) else None
 
 
-def _crop(triple: np.ndarray) -> tuple[int, int, int, int]:
-    return crop_box(affine(triple, 256), 256)
+def _crop(landmarks: np.ndarray) -> tuple[int, int, int, int]:
+    return crop_box(affine(landmarks, 256), 256)
 
 
 def _due(row: int, last_row: int, every: int) -> bool:

@@ -15,7 +15,7 @@ from latentsync_ray.errors import ConfigError, WeightsNotFound
 from latentsync_ray.extras import install_command
 from latentsync_ray.faces import Box
 
-__all__ = ["InsightFaceDetector", "triple_of_landmarks"]
+__all__ = ["InsightFaceDetector", "landmarks_of_106"]
 
 _GROUPS = ([43, 48, 49, 50, 51], [101, 102, 103, 104, 105], [74, 77, 83, 86])
 """Image-left brow, image-right brow and nose in the 2d106 layout."""
@@ -28,7 +28,7 @@ _SHAPES = (0.2, 1.5)
 """So are boxes with another ratio of width to height."""
 
 
-def triple_of_landmarks(landmarks: np.ndarray) -> np.ndarray:
+def landmarks_of_106(landmarks: np.ndarray) -> np.ndarray:
     """Brow, brow and nose, float64 (3, 2), from InsightFace's (106, 2) landmarks.
 
     The landmarks are rounded to whole pixels, as in the official code, and their means are not: ``OfficialBias`` does that.
@@ -63,9 +63,9 @@ class InsightFaceDetector:
             if width < _LEAST_WIDTH or height < _LEAST_HEIGHT or face.det_score < _LEAST_SCORE:
                 continue
             if _SHAPES[0] <= width / height <= _SHAPES[1]:
-                usable.append((width * height, triple_of_landmarks(face.landmark_2d_106)))
+                usable.append((width * height, landmarks_of_106(face.landmark_2d_106)))
         usable.sort(key=lambda sized: -sized[0])
-        return np.array([triple for _, triple in usable], np.float32).reshape(-1, 3, 2)
+        return np.array([landmarks for _, landmarks in usable], np.float32).reshape(-1, 3, 2)
 
 
 def _import() -> Any:

@@ -42,7 +42,7 @@ class Followed:
     """
 
     row: int
-    triple: np.ndarray | None
+    landmarks: np.ndarray | None
     region: np.ndarray
     origin: tuple[int, int]
 
@@ -52,32 +52,32 @@ def missing(row: int) -> Followed:
     return Followed(row, None, np.zeros((0, 0, 3), np.uint8), (0, 0))
 
 
-def crop_region(row: int, frame: np.ndarray, triple: np.ndarray) -> Followed:
+def crop_region(row: int, frame: np.ndarray, landmarks: np.ndarray) -> Followed:
     """A frame with a face: its region is copied, so that the frame can be let go."""
-    wide = crop_box(affine(triple, 256), 256, part=(-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN))
+    wide = crop_box(affine(landmarks, 256), 256, part=(-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN))
     x0, y0, x1, y1 = _within(wide, frame.shape)
-    return Followed(row, np.asarray(triple, np.float64), frame[y0:y1, x0:x1].copy(), (x0, y0))
+    return Followed(row, np.asarray(landmarks, np.float64), frame[y0:y1, x0:x1].copy(), (x0, y0))
 
 
-def nearest(faces: np.ndarray, triple: np.ndarray, *, distance: float, ratio: float) -> np.ndarray | None:
-    """The one of ``faces`` (N, 3, 2) closest to ``triple``: at most ``distance`` sizes off and ``ratio`` larger or smaller.
+def nearest(faces: np.ndarray, landmarks: np.ndarray, *, distance: float, ratio: float) -> np.ndarray | None:
+    """The one of ``faces`` (N, 3, 2) closest to ``landmarks``: at most ``distance`` sizes off and ``ratio`` larger or smaller.
 
     The size of a face is the root of the summed squared distances of its three points from their mean: 0.85 times that of the
     brows from each other.
     """
-    size = _size(triple)
-    apart = [(float(np.linalg.norm(face.mean(0) - triple.mean(0))), face) for face in faces]
+    size = _size(landmarks)
+    apart = [(float(np.linalg.norm(face.mean(0) - landmarks.mean(0))), face) for face in faces]
     alike = [pair for pair in apart if pair[0] <= distance * size and 1 / ratio <= _size(pair[1]) / size <= ratio]
     return min(alike, key=lambda pair: pair[0])[1].astype(np.float64) if alike else None
 
 
-def interpolated(triple: np.ndarray, other: np.ndarray, count: int) -> list[np.ndarray]:
+def interpolated(landmarks: np.ndarray, other: np.ndarray, count: int) -> list[np.ndarray]:
     """The points of ``count`` frames between two sightings."""
-    return [triple + (other - triple) * number / (count + 1) for number in range(1, count + 1)]
+    return [landmarks + (other - landmarks) * number / (count + 1) for number in range(1, count + 1)]
 
 
-def _size(triple: np.ndarray) -> float:
-    return float(np.linalg.norm(triple - triple.mean(0)))
+def _size(landmarks: np.ndarray) -> float:
+    return float(np.linalg.norm(landmarks - landmarks.mean(0)))
 
 
 def _within(box: tuple[int, int, int, int], frame_size: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -97,18 +97,18 @@ class _Kept:
 class Track:
     """Begins with a look at ``row``; grows by ``extend`` and ``look``; ``settled`` and ``rest`` let its frames go, in order."""
 
-    def __init__(self, row: int, frame: np.ndarray, triple: np.ndarray, *, interval: int) -> None:
+    def __init__(self, row: int, frame: np.ndarray, landmarks: np.ndarray, *, interval: int) -> None:
         self._calm = _NEIGHBOURS * interval
         self._reach = REACH * interval
         self.misses = 0
         """Looks in a row that have not found the face."""
         self.confirmed = False
         """Whether it was found more than once."""
-        self.triple = triple
+        self.landmarks = landmarks
         """Where the face is in the newest frame: the latest look, moved along. Not smoothed."""
         self._pose = np.eye(3)
-        self._looks = {row: triple}  # points in px of the first frame
-        self._kept = deque([_Kept(self._pose, crop_region(row, frame, triple), frame.shape)])
+        self._looks = {row: landmarks}  # points in px of the first frame
+        self._kept = deque([_Kept(self._pose, crop_region(row, frame, landmarks), frame.shape)])
 
     def extend_back(self, frames: list[tuple[int, np.ndarray]]) -> int:
         """Follow the face back through earlier frames, given in display order and ending with the first of the track.
@@ -116,49 +116,51 @@ class Track:
         Where it cannot be followed but looks the same in its place, up to ``BRIDGED`` frames are taken in all the same.
         Returns how many of them, at the beginning, do not show it.
         """
-        pose, triple, bridged = self._pose, self.triple, 0
+        pose, landmarks, bridged = self._pose, self.landmarks, 0
         for index in range(len(frames) - 2, -1, -1):
             row, frame = frames[index]
-            step = movement(frames[index + 1][1], frame, triple)
+            step = movement(frames[index + 1][1], frame, landmarks)
             if step is None:
                 bridged += 1
-                if bridged > BRIDGED or not alike(frames[index + 1][1], frame, triple):
+                if bridged > BRIDGED or not alike(frames[index + 1][1], frame, landmarks):
                     return index + 1
                 step = np.eye(3)
-            pose, triple = step @ pose, move(step, triple)
-            self._kept.appendleft(_Kept(pose, crop_region(row, frame, triple), frame.shape))
+            pose, landmarks = step @ pose, move(step, landmarks)
+            self._kept.appendleft(_Kept(pose, crop_region(row, frame, landmarks), frame.shape))
         return 0
 
-    def bridge(self, gap: list[tuple[int, np.ndarray]], triple: np.ndarray) -> bool:
-        """Take in the frames of a gap between a sighting at ``triple`` and this track's first frame, points interpolated.
+    def bridge(self, gap: list[tuple[int, np.ndarray]], landmarks: np.ndarray) -> bool:
+        """Take in the frames of a gap between a sighting at ``landmarks`` and this track's first frame, points interpolated.
 
         False when the gap is too long or the face not the same.
         """
         first = self._kept[0]
-        assert first.rough.triple is not None
-        if len(gap) > BRIDGED or nearest(first.rough.triple[None], triple, distance=1.0, ratio=1.4) is None:
+        assert first.rough.landmarks is not None
+        if len(gap) > BRIDGED or nearest(first.rough.landmarks[None], landmarks, distance=1.0, ratio=1.4) is None:
             return False
-        for (row, frame), points in reversed(list(zip(gap, interpolated(triple, first.rough.triple, len(gap)), strict=True))):
-            pose = between(first.rough.triple, points) @ first.pose
+        for (row, frame), points in reversed(
+            list(zip(gap, interpolated(landmarks, first.rough.landmarks, len(gap)), strict=True))
+        ):
+            pose = between(first.rough.landmarks, points) @ first.pose
             self._kept.appendleft(_Kept(pose, crop_region(row, frame, points), frame.shape))
         return True
 
     def extend(self, before: np.ndarray, row: int, frame: np.ndarray) -> bool:
         """Follow the face from the newest frame into the next; False when it cannot be."""
-        step = movement(before, frame, self.triple)
+        step = movement(before, frame, self.landmarks)
         if step is None:
             return False
-        self._pose, self.triple = step @ self._pose, move(step, self.triple)
-        self._kept.append(_Kept(self._pose, crop_region(row, frame, self.triple), frame.shape))
+        self._pose, self.landmarks = step @ self._pose, move(step, self.landmarks)
+        self._kept.append(_Kept(self._pose, crop_region(row, frame, self.landmarks), frame.shape))
         return True
 
     def look(self, row: int, faces: np.ndarray) -> None:
         """Take in what a detector sees in the newest frame."""
-        face = nearest(faces, self.triple, distance=1.0, ratio=1.4)
+        face = nearest(faces, self.landmarks, distance=1.0, ratio=1.4)
         if face is None:
             self.misses += 1
             return
-        self.misses, self.confirmed, self.triple = 0, True, face
+        self.misses, self.confirmed, self.landmarks = 0, True, face
         self._looks[row] = move(np.linalg.inv(self._pose), face)
 
     @property
@@ -195,9 +197,9 @@ class Track:
         before = max(after - 1, 0)
         after = min(after, len(rows) - 1)
         share = (row - rows[before]) / (rows[after] - rows[before]) if before != after else 0.0
-        triple = (1 - share) * calm[before] + share * calm[after]
-        x0, y0, x1, y1 = _within(crop_box(affine(triple, 256), 256), kept.frame_size)
+        landmarks = (1 - share) * calm[before] + share * calm[after]
+        x0, y0, x1, y1 = _within(crop_box(affine(landmarks, 256), 256), kept.frame_size)
         (left, top), (height, width) = rough.origin, rough.region.shape[:2]
         if x0 < left or y0 < top or x1 > left + width or y1 > top + height:
             return rough  # what would have to be cut is gone; looks that agree as closely as ``look`` asks do not come here
-        return Followed(row, triple, rough.region, rough.origin)
+        return Followed(row, landmarks, rough.region, rough.origin)

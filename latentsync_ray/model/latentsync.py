@@ -62,7 +62,7 @@ class LatentSync:
         self.whisper = whisper
         self.device = unet.device
         self.dtype = unet.dtype
-        self.arithmetic = f"{_kind_of(self.device)} {str(self.dtype).removeprefix('torch.')}"
+        self.precision = f"{_kind_of(self.device)} {str(self.dtype).removeprefix('torch.')}"
         """What its bits depend on, besides its weights: e.g. ``NVIDIA H100 80GB HBM3 bfloat16``, ``cpu avx2 float32``."""
 
     @torch.inference_mode()
@@ -164,16 +164,16 @@ def load_model(name: str, *, device: Device = "auto", dtype: DType = "auto") -> 
     is not there.
     """
     spec, where = find_spec(name), _device_named(device)
-    arithmetic = _dtype_named(dtype, where)
+    precision = _dtype_named(dtype, where)
     if not spec.source:
-        return _drawn(spec, where, arithmetic)
+        return _drawn(spec, where, precision)
     files = locate(spec)
     return LatentSync(
         spec,
-        unet=load_unet(files.unet, spec.unet, device=where, dtype=arithmetic),
+        unet=load_unet(files.unet, spec.unet, device=where, dtype=precision),
         whisper=load_encoder(files.whisper, files.whisper_config, device=where),
         # In the model's own format, float16 too: the official code runs this VAE so, and it stays in range.
-        vae=load_vae(files.vae, files.vae_config, device=where, dtype=arithmetic),
+        vae=load_vae(files.vae, files.vae_config, device=where, dtype=precision),
         checkpoint=files.digest(),
     )
 

@@ -1,6 +1,6 @@
 """The five stages on Ray Data, top to bottom.
 
-    pairs -plan, crop-> crops -sync-> faces -paste-> parts -join-> records
+    pairs -plan, crop-> crops -generate-> faces -paste-> parts -join-> records
 
 Parts stream back to the driver, which counts them per clip and starts a clip's join the moment its last part is there: no
 barrier, and a slow clip holds nobody up. Whatever goes wrong travels as a row: an error about a clip becomes its record, a

@@ -17,11 +17,11 @@ from latentsync_ray.model.source import find_spec
 from latentsync_ray.pipeline.cluster import nodes
 from latentsync_ray.pipeline.shares import shares
 from latentsync_ray.stages.crop import Crop
+from latentsync_ray.stages.generate import Generate
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import apply, task
-from latentsync_ray.stages.sync import Sync
-from latentsync_ray.types import Crops, Device, Faces, Pair, Part
+from latentsync_ray.types import Device, FaceCrops, GeneratedFaces, Pair, Part
 
 __all__ = ["parts_dataset"]
 
@@ -44,15 +44,15 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*deprecated")
         return (
             pairs.repartition(target_num_rows_per_block=1)  # one clip a task: a block is what is retried, and what spreads out
-            .flat_map(task(cut, Pair, Crops), **ask.crop, **retried)
+            .flat_map(task(cut, Pair, FaceCrops), **ask.crop, **retried)
             .map(
-                cast("Callable[[dict[str, Any]], dict[str, Any]]", _SyncWorker),
+                cast("Callable[[dict[str, Any]], dict[str, Any]]", _GenerateWorker),
                 fn_constructor_kwargs={"recipe": recipe, "device": cluster.device},
                 compute=ActorPoolStrategy(min_size=ask.workers[0], max_size=ask.workers[1]),
                 max_task_retries=3,
-                **ask.sync,
+                **ask.generate,
             )
-            .flat_map(task(partial(Paste, recipe, output), Faces, Part), **ask.paste, **retried)
+            .flat_map(task(partial(Paste, recipe, output), GeneratedFaces, Part), **ask.paste, **retried)
         )
 
 
@@ -62,19 +62,19 @@ class _Cut:
     def __init__(self, recipe: Recipe, output: str, resolution: int) -> None:
         self.plan, self.crop = Plan(recipe, output), Crop(recipe, resolution)
 
-    def __call__(self, pair: Pair) -> Iterator[Crops]:
+    def __call__(self, pair: Pair) -> Iterator[FaceCrops]:
         return self.crop(self.plan(pair))
 
 
-class _SyncWorker:
+class _GenerateWorker:
     """The GPU stage in its actor: the model is loaded once; a lost device ends the process, so that Ray starts a fresh one."""
 
     def __init__(self, recipe: Recipe, device: Device) -> None:
-        self.sync = Sync(recipe, device)
+        self.generate = Generate(recipe, device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
-            return next(apply(self.sync, row, Crops, Faces))
+            return next(apply(self.generate, row, FaceCrops, GeneratedFaces))
         except DeviceLost:
             log.critical("device lost at clip %s, segment %d: ending this worker", row["clip_id"], row["index"], exc_info=True)
             os._exit(1)

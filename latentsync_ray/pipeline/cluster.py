@@ -141,11 +141,11 @@ def never_began(clips: int, cluster: Cluster) -> str:
     has = " and ".join(f"{present.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("GPU", "CPU"))
     return (
         f"of {clips} clips nothing came in {cluster.no_progress_seconds:.0f} s. Asked for: at least {asked.workers[0]} model "
-        f"workers of {asked.sync['num_gpus']:g} GPU and {asked.sync['num_cpus']:g} CPU, {asked.crop['num_cpus']:g} CPU to "
-        f"decode a clip, {asked.paste['num_cpus']:g} to encode one; the cluster has {has}. If that is too little, let it grow "
-        "or lower cluster.sync_gpus, cluster.sync_workers or cluster.sync_cpus; if the model or the first clip takes longer, "
-        f"raise cluster.no_progress_seconds; `ray status` and Ray's logs{logs_folder()} say more. Run the job again then: no "
-        "clip was recorded as failed for it"
+        f"workers of {asked.generate['num_gpus']:g} GPU and {asked.generate['num_cpus']:g} CPU, {asked.crop['num_cpus']:g} CPU "
+        f"to decode a clip, {asked.paste['num_cpus']:g} to encode one; the cluster has {has}. If that is too little, let it "
+        "grow or lower cluster.generate_gpus, cluster.generate_workers or cluster.generate_cpus; if the model or the first "
+        f"clip takes longer, raise cluster.no_progress_seconds; `ray status` and Ray's logs{logs_folder()} say more. Run the "
+        "job again then: no clip was recorded as failed for it"
     )
 
 

@@ -20,7 +20,7 @@ __all__ = ["Shares", "shares"]
 log = logging.getLogger(__name__)
 
 _GIB = 2**30
-_CROP, _PASTE, _SYNC = 1 * _GIB, _GIB // 2, 4 * _GIB
+_CROP, _PASTE, _GENERATE = 1 * _GIB, _GIB // 2, 4 * _GIB
 """Bytes of a task that decodes, of one that encodes, and of a model worker beside its GPU."""
 _ROOMY_CPUS, _ROOMY_BYTES = 4, 8 * _GIB
 """Smaller nodes could not run all stages at once, and would wait for themselves, if each asked for what it uses."""
@@ -33,7 +33,7 @@ class Shares:
     """Arguments of Ray for the tasks that decode, the model workers and the tasks that encode; fewest and most workers."""
 
     crop: dict[str, Any]
-    sync: dict[str, Any]
+    generate: dict[str, Any]
     paste: dict[str, Any]
     workers: tuple[int, int]
 
@@ -44,24 +44,24 @@ def shares(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> Shares:
     present = 0.0
     if cluster.device in ("auto", "cuda"):
         present = sum(node.get("GPU", 0.0) for node in nodes if kind is None or _KIND + kind in node)
-    if cluster.address and cluster.device == "auto" and not present and cluster.sync_gpus is None:
+    if cluster.address and cluster.device == "auto" and not present and cluster.generate_gpus is None:
         raise ConfigError(
-            f"the cluster at {cluster.address} has no GPU yet: set cluster.sync_gpus=1 and cluster.sync_workers to wait for "
-            "some, or cluster.device=cpu to do without"
+            f"the cluster at {cluster.address} has no GPU yet: set cluster.generate_gpus=1 and cluster.generate_workers to "
+            "wait for some, or cluster.device=cpu to do without"
         )
-    gpus = float(present > 0) if cluster.sync_gpus is None else cluster.sync_gpus
+    gpus = float(present > 0) if cluster.generate_gpus is None else cluster.generate_gpus
     one = 1.0 if min((node["CPU"] for node in nodes if node.get("CPU")), default=0.0) >= _ROOMY_CPUS else 0.5
     roomy = min((node.get("memory", 0.0) for node in nodes if node.get("CPU")), default=0.0) >= _ROOMY_BYTES
-    sync: dict[str, Any] = {"num_gpus": gpus, "num_cpus": cluster.sync_cpus}
+    generate: dict[str, Any] = {"num_gpus": gpus, "num_cpus": cluster.generate_cpus}
     if gpus and kind:
-        sync["accelerator_type"] = kind
+        generate["accelerator_type"] = kind
     if gpus and roomy:
-        sync["memory"] = _SYNC
+        generate["memory"] = _GENERATE
     return Shares(
         crop={"num_cpus": cluster.crop_cpus or one, **({"memory": _CROP} if roomy else {})},
-        sync=sync,
+        generate=generate,
         paste={"num_cpus": cluster.paste_cpus or one, **({"memory": _PASTE} if roomy else {})},
-        workers=cluster.sync_workers or (1, max(1, int(present / gpus) if gpus else 1)),
+        workers=cluster.generate_workers or (1, max(1, int(present / gpus) if gpus else 1)),
     )
 
 

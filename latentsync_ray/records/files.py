@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from latentsync_ray.arguments import path_text
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.layout import metadata_folder, record_uri, records_folder
-from latentsync_ray.records.schema import RECORD_SCHEMA, is_outdated, one_row_a_clip, upgraded
+from latentsync_ray.records.schema import RECORD_SCHEMA, is_outdated, one_row_a_clip, renamed, upgraded
 from latentsync_ray.storage import fetch, list_files, read_bytes, write_bytes
 from latentsync_ray.types import ClipRecord
 
@@ -68,11 +68,12 @@ def pending_records(output: str) -> tuple[list[str], list[ClipRecord]]:
 
 
 def _records_of(row: dict[str, Any]) -> Iterator[ClipRecord]:
+    table = renamed(pa.Table.from_pylist([row]))
     if "output_path" in row:
-        table = pa.Table.from_pylist([row]).select([name for name in row if name in RECORD_SCHEMA.names])
+        table = table.select([name for name in table.column_names if name in RECORD_SCHEMA.names])
         table = table.cast(pa.schema([RECORD_SCHEMA.field(name) for name in table.column_names]))
     else:
-        table = upgraded(pa.Table.from_pylist([row]))
+        table = upgraded(table)
     yield from map(ClipRecord.from_row, table.to_pylist())
 
 

@@ -12,7 +12,16 @@ import pyarrow.compute
 
 from latentsync_ray.types import ClipRecord
 
-__all__ = ["MANIFEST_PREFIX", "RECORD_SCHEMA", "carried_name", "is_outdated", "one_row_a_clip", "to_table", "upgraded"]
+__all__ = [
+    "MANIFEST_PREFIX",
+    "RECORD_SCHEMA",
+    "carried_name",
+    "is_outdated",
+    "one_row_a_clip",
+    "renamed",
+    "to_table",
+    "upgraded",
+]
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
@@ -26,6 +35,8 @@ _TYPES = {
     bool: pa.bool_(),
     datetime: pa.timestamp("us", "UTC"),
 }
+_FORMER = {"arithmetic": "precision", "sync_seconds": "generate_seconds"}
+"""Columns of ours that had another name."""
 _SINCE_NULLS = {"output_path", "language", "audio_channel", "deinterlaced", "content_credentials"}
 """Columns that came when the table began to say "nothing" as null: before, a column of that name was the user's."""
 
@@ -70,12 +81,34 @@ def one_row_a_clip(table: pa.Table) -> pa.Table:
 
 
 def is_outdated(schema: pa.Schema) -> bool:
-    """Whether rows of this schema say "nothing" as 0 and empty text, as version 0.1.0 did, which kept times as text."""
+    """Whether rows of this schema come from an earlier version: under other names, or with "nothing" as 0 and empty text."""
+    return _former_names(schema) or _knows_no_null(schema)
+
+
+def _former_names(schema: pa.Schema) -> bool:
+    return any(old in schema.names and new not in schema.names for old, new in _FORMER.items())
+
+
+def _knows_no_null(schema: pa.Schema) -> bool:
+    """So did version 0.1.0, which kept times as text."""
     return "finished_at" in schema.names and pa.types.is_string(schema.field("finished_at").type)
 
 
 def upgraded(table: pa.Table) -> pa.Table:
-    """Rows of version 0.1.0, with or without all of their columns, in today's schema. Needs the column ``status``."""
+    """Rows of an earlier version, with or without all of their columns, in today's schema. Needs the column ``status``."""
+    table = renamed(table)
+    return _with_nulls(table) if _knows_no_null(table.schema) else table
+
+
+def renamed(table: pa.Table) -> pa.Table:
+    """The table with today's names for columns of ours."""
+    if not _former_names(table.schema):
+        return table
+    return table.rename_columns([_FORMER.get(name, name) for name in table.column_names])
+
+
+def _with_nulls(table: pa.Table) -> pa.Table:
+    """Rows of version 0.1.0."""
     table = table.rename_columns([MANIFEST_PREFIX + name if name in _SINCE_NULLS else name for name in table.column_names])
     failed = _pc.not_equal(table["status"], "ok")
     for name in table.column_names:

@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 
 from latentsync_ray import __version__, redact
 from latentsync_ray.errors import InputNotFound, StorageUnavailable
+from latentsync_ray.serve.hosts import HostRouting
 from latentsync_ray.serve.protocol import APP, InvalidInput
 from latentsync_ray.serve.routes import requests, site, uploads
 from latentsync_ray.serve.server import BadRequest, Overloaded, Server
-from latentsync_ray.serve.zones import Zones
 
 __all__ = ["build_app"]
 
@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 _EXPOSED = ["x-fal-request-id", "x-fal-error-type", "x-fal-request-timeout-type", "x-latentsync-seed", "etag"]
 
 
-def build_app(server: Server) -> Zones:
+def build_app(server: Server) -> HostRouting:
     """The application that serves ``server``."""
     app = FastAPI(title=APP, version=__version__, summary="LatentSync lip sync, self-hosted", docs_url=None, redoc_url=None)
     app.state.server = server
@@ -64,7 +64,7 @@ def build_app(server: Server) -> Zones:
     app.add_middleware(
         CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED, max_age=3600
     )
-    return Zones(app)
+    return HostRouting(app)
 
 
 def _failure(code: int, error_type: str, detail: str) -> Response:

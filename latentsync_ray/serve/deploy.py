@@ -19,16 +19,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from latentsync_ray.errors import ConfigError, DeviceLost
 from latentsync_ray.serve.app import build_app
 from latentsync_ray.serve.dispatcher import Dispatcher, WorkerGone, WorkFailed
+from latentsync_ray.serve.hosts import HostRouting
 from latentsync_ray.serve.server import Server
 from latentsync_ray.serve.settings import Settings, load_settings
 from latentsync_ray.serve.worker import Worker
-from latentsync_ray.serve.zones import Zones
 
-__all__ = ["Conductor", "Dubber", "Ingress", "build", "deploy", "launch", "log_folder", "metrics_url", "stop"]
+__all__ = ["DispatcherReplica", "Dubber", "Ingress", "build", "deploy", "launch", "log_folder", "metrics_url", "stop"]
 
 _NAME = "latentsync"
 _LOGGING = LoggingConfig(encoding="JSON")
-_STAGES = ("plan", "crop", "sync", "paste", "join")
+_STAGES = ("plan", "crop", "generate", "paste", "join")
 _WAITING = 2
 """Requests on their way beyond one for each worker: they show the autoscaler that there is more to do."""
 _UPSCALE_SECONDS = 10
@@ -70,7 +70,7 @@ class Dubber:
                 self._stages.observe(getattr(record, f"{stage}_seconds") or 0, tags={"stage": stage})
 
 
-class Conductor:
+class DispatcherReplica:
     """The dispatcher, with Ray between it and the workers."""
 
     def __init__(self, settings: dict[str, Any], dubber: DeploymentHandle) -> None:
@@ -110,11 +110,11 @@ class Conductor:
 class Ingress:
     """The HTTP routes; holds nothing that another replica would not find in the database."""
 
-    def __init__(self, settings: dict[str, Any], conductor: DeploymentHandle) -> None:
+    def __init__(self, settings: dict[str, Any], dispatcher: DeploymentHandle) -> None:
         self._server = Server.of(Settings.model_validate(settings))
-        self._conductor = conductor  # binds the three into one application
+        self._dispatcher = dispatcher  # binds the three into one application
 
-    def __serve_build_asgi_app__(self) -> Zones:
+    def __serve_build_asgi_app__(self) -> HostRouting:
         return build_app(self._server)
 
 
@@ -209,9 +209,9 @@ def _conducted(settings: Settings) -> serve.Application:
         health_check_timeout_s=120,
         graceful_shutdown_timeout_s=settings.maximum_seconds,  # a worker that is one too many ends its request first
     )
-    conductor = serve.deployment(Conductor).options(num_replicas=1, ray_actor_options={"num_cpus": 0})
+    dispatcher = serve.deployment(DispatcherReplica).options(num_replicas=1, ray_actor_options={"num_cpus": 0})
     plain = settings.model_dump(mode="json")
-    return conductor.bind(plain, dubber.bind(plain))
+    return dispatcher.bind(plain, dubber.bind(plain))
 
 
 def _log_as_serve_does() -> None:

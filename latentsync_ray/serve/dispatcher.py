@@ -21,7 +21,7 @@ from latentsync_ray.serve.failures import record_failure
 from latentsync_ray.serve.queue import Outcome
 from latentsync_ray.serve.server import Server
 from latentsync_ray.serve.tables import IN_PROGRESS
-from latentsync_ray.serve.webhooks import Courier
+from latentsync_ray.serve.webhooks import WebhookSender
 
 __all__ = ["Dispatcher", "WorkFailed", "WorkerGone"]
 
@@ -50,7 +50,7 @@ class Dispatcher:
 
     def __init__(self, server: Server, send: Callable[[str], Awaitable[None]], *, ahead: int) -> None:
         self._server, self._send, self._ahead = server, send, ahead
-        self._courier = Courier(server.queue, server.settings, server.keys.signer())
+        self._courier = WebhookSender(server.queue, server.settings, server.keys.signer())
         self._records, self._recording = Records(server.settings.folder, mixed_recipes=True), asyncio.Lock()
         self._sent: dict[str, asyncio.Task[None]] = {}
 

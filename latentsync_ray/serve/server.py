@@ -13,13 +13,13 @@ from typing import Annotated, Self
 from fastapi import Depends, HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 
-from latentsync_ray.serve.board import Board
 from latentsync_ray.serve.fetch import FetchError, fetch, usable_url
 from latentsync_ray.serve.files import Files
 from latentsync_ray.serve.keys import Keys
 from latentsync_ray.serve.protocol import InvalidInput, LatentSyncInput, input_error
 from latentsync_ray.serve.queue import Queue
 from latentsync_ray.serve.settings import Key, Limits, Settings
+from latentsync_ray.serve.status import StatusPoller
 from latentsync_ray.serve.tables import RequestRow, connect
 from latentsync_ray.serve.urls import TOKEN_SCHEME, base_url, localise
 
@@ -50,7 +50,7 @@ class Server:
 
     settings: Settings
     queue: Queue
-    board: Board
+    board: StatusPoller
     files: Files
     keys: Keys
 
@@ -62,7 +62,7 @@ class Server:
         return cls(
             settings=settings,
             queue=queue,
-            board=Board(queue),
+            board=StatusPoller(queue),
             files=Files(engine, settings.folder),
             keys=Keys(engine, settings),
         )

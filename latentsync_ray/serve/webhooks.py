@@ -23,7 +23,7 @@ from latentsync_ray.serve.queue import Queue
 from latentsync_ray.serve.settings import Settings
 from latentsync_ray.serve.tables import RequestRow
 
-__all__ = ["Courier", "jwks", "notice"]
+__all__ = ["WebhookSender", "jwks", "notice"]
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_WAIT = 1800.0
@@ -32,7 +32,7 @@ _GRACE = 15.0
 """Seconds after an attempt's longest time, at which it counts as never made: whoever made it went away."""
 
 
-class Courier:
+class WebhookSender:
     """Delivers what is due; each attempt is noted in the queue before the next, so that a restart goes on."""
 
     def __init__(self, queue: Queue, settings: Settings, signer: Ed25519PrivateKey) -> None:

@@ -30,7 +30,7 @@ from latentsync_ray.serve.tables import RequestRow
 from latentsync_ray.serve.urls import TOKEN_SCHEME, media_url
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import drop_clip
-from latentsync_ray.types import ClipRecord, Pair, Part, Span
+from latentsync_ray.types import ClipPlan, ClipRecord, Pair, Part
 
 __all__ = ["Worker"]
 
@@ -129,7 +129,7 @@ class Worker:
         try:
             for result in self._lipsync.stream(pair, sink=sink, on_frames=job.frames):
                 job.check()
-                if isinstance(result, Span):
+                if isinstance(result, ClipPlan):
                     seconds = result.frame_count / Fraction(result.fps_num, result.fps_den)
                     if seconds > limits.output_seconds:
                         raise TooLarge(
@@ -213,11 +213,11 @@ class _Job:
         except SQLAlchemyError:  # no line is worth the work
             _LOG.warning("request %s: not kept, the database does not answer: %s", self.row.id, message)
 
-    def planned(self, span: Span) -> None:
-        self._total = span.frame_count
-        rate = float(Fraction(span.fps_num, span.fps_den))
-        seed = "" if span.seed is None else f", seed {span.seed}"
-        self.log(f"dubbing {span.frame_count} frames of {span.width} x {span.height} at {rate:g} fps{seed}")
+    def planned(self, plan: ClipPlan) -> None:
+        self._total = plan.frame_count
+        rate = float(Fraction(plan.fps_num, plan.fps_den))
+        seed = "" if plan.seed is None else f", seed {plan.seed}"
+        self.log(f"dubbing {plan.frame_count} frames of {plan.width} x {plan.height} at {rate:g} fps{seed}")
 
     def frames(self, count: int) -> None:
         """``count`` more frames are made."""

@@ -26,13 +26,13 @@ from latentsync_ray.model.audio import touched_windows
 from latentsync_ray.model.mel import mel_window
 from latentsync_ray.registry import DETECTORS, lookup
 from latentsync_ray.stages.inputs import open_video, planned_input
-from latentsync_ray.types import Crops, Segment, Span
+from latentsync_ray.types import ClipPlan, FaceCrops, Segment
 
 __all__ = ["Crop"]
 
 
 class Crop:
-    """``Crop(recipe, resolution)(span)`` yields one ``Crops`` per segment; ``resolution`` is the model's crop side in px.
+    """``Crop(recipe, resolution)(span)`` yields one ``FaceCrops`` per segment; ``resolution`` is the model's crop side in px.
 
     In the clip's order, whatever is finished, since a Ray task that is run again must give the same rows in the same places.
     Segments whose parts are finished come out empty. Raises NoFace, before any row, when no frame of the clip shows a face.
@@ -43,17 +43,17 @@ class Crop:
         cv2.setNumThreads(recipe.cpu_threads)  # more of them take more CPU for the same time
         self.follower = Follower(lookup(DETECTORS, recipe.detector, "detector")())
 
-    def __call__(self, span: Span) -> Iterator[Crops]:
-        if len(span.finished) == span.segment_count:
-            yield from (Crops.of(segment) for segment, _ in _segments(span))
+    def __call__(self, plan: ClipPlan) -> Iterator[FaceCrops]:
+        if len(plan.finished) == plan.segment_count:
+            yield from (FaceCrops.of(segment) for segment, _ in _segments(plan))
             return
         began = time.perf_counter()
-        samples, aligned = self._speech(span), _Aligned(self, span)
-        held: list[Crops] = []  # of a beginning without a face
-        seen = len(span.finished) > 0  # a part is made only once a face was seen
-        for segment, rows in _segments(span):
-            if segment.index in span.finished:
-                yield Crops.of(segment)
+        samples, aligned = self._speech(plan), _Aligned(self, plan)
+        held: list[FaceCrops] = []  # of a beginning without a face
+        seen = len(plan.finished) > 0  # a part is made only once a face was seen
+        for segment, rows in _segments(plan):
+            if segment.index in plan.finished:
+                yield FaceCrops.of(segment)
                 continue
             crops = aligned.crops(segment, rows)
             if crops.found.any():
@@ -66,36 +66,36 @@ class Crop:
                 began = time.perf_counter()
         if not seen:
             raise NoFace(
-                f"no frame of {redact.shown(span.video)} shows a face that the {self.recipe.detector!r} detector finds; the "
+                f"no frame of {redact.shown(plan.video)} shows a face that the {self.recipe.detector!r} detector finds; the "
                 "embedded one needs a mostly frontal, upright face of at least a twelfth of the picture's shorter side"
             )
 
-    def _with_speech(self, crops: Crops, samples: np.ndarray) -> Crops:
+    def _with_speech(self, crops: FaceCrops, samples: np.ndarray) -> FaceCrops:
         windows = touched_windows(crops.start, crops.stop, Fraction(crops.fps_num, crops.fps_den), crops.audio_steps)
         mel = np.stack([mel_window(samples, window, crops.mel_peak) for window in windows])
         return replace(crops, mel=mel, first_window=windows.start)
 
-    def _speech(self, span: Span) -> np.ndarray:
+    def _speech(self, plan: ClipPlan) -> np.ndarray:
         with scratch() as folder:
             path = folder / "speech.raw"
-            audio = planned_input(span, "audio").path
-            decode_speech(audio, path, max_seconds=self.recipe.max_seconds, channel=span.audio_channel)
+            audio = planned_input(plan, "audio").path
+            decode_speech(audio, path, max_seconds=self.recipe.max_seconds, channel=plan.audio_channel)
             return read_speech(path)  # mapped: it stays readable when the folder goes, and leaves nothing behind
 
 
-def _segments(span: Span) -> Iterator[tuple[Segment, np.ndarray]]:
+def _segments(plan: ClipPlan) -> Iterator[tuple[Segment, np.ndarray]]:
     """The clip's segments, and the source frames that each shows."""
     start = 0
-    for index, stop in enumerate(span.segment_stops.tolist()):
-        yield Segment.of(span, index=index, start=start, stop=stop), span.source_frames[start:stop]
+    for index, stop in enumerate(plan.segment_stops.tolist()):
+        yield Segment.of(plan, index=index, start=start, stop=stop), plan.source_frames[start:stop]
         start = stop
 
 
 class _Aligned:
     """The aligned faces of a video, followed once in display order."""
 
-    def __init__(self, crop: Crop, span: Span) -> None:
-        self.resolution, self.follower, self.span, self.recipe = crop.resolution, crop.follower, span, crop.recipe
+    def __init__(self, crop: Crop, plan: ClipPlan) -> None:
+        self.resolution, self.follower, self.span, self.recipe = crop.resolution, crop.follower, plan, crop.recipe
         self.bias = OfficialBias() if crop.recipe.parity else None
         self.affines: dict[int, np.ndarray | None] = {}
         """Of pictures with square pixels, as are all that are looked at here."""
@@ -106,10 +106,10 @@ class _Aligned:
         self.face: np.ndarray | None = None
         # From the first frame that the clip shows, also when its segments are finished: whose face is followed, and how, must
         # not depend on where an earlier run was interrupted. And beyond the last, for what the follower looks ahead.
-        rows = span.source_frames
+        rows = plan.source_frames
         self.pass_over = self._follow(int(rows.min()), int(rows.max()) + 1 + self.follower.warm_up)
 
-    def crops(self, segment: Segment, rows: np.ndarray) -> Crops:
+    def crops(self, segment: Segment, rows: np.ndarray) -> FaceCrops:
         """The segment that shows the source frames ``rows``, with its faces, affines and what was found."""
         distinct = np.unique(rows)
         faces = dict(self._forwards(distinct) if distinct[0] >= self.row else self._again(distinct))
@@ -121,7 +121,7 @@ class _Aligned:
             face = faces[int(rows[position])]
             assert face is not None
             cut[position] = face
-        return Crops.of(
+        return FaceCrops.of(
             segment,
             source_frames=rows,
             faces=cut,
@@ -154,11 +154,11 @@ class _Aligned:
     def _follow(self, first: int, last: int) -> Iterator[tuple[int, np.ndarray | None]]:
         _, index = open_video(self.span, self.recipe)
         for followed in self.follower(self._pictures(np.arange(first, min(last, len(index)), dtype=np.int32))):
-            if followed.triple is None:
+            if followed.landmarks is None:
                 self.affines[followed.row] = None
                 yield followed.row, None
                 continue
-            known = self.bias(followed.triple, self.resolution) if self.bias else affine(followed.triple, self.resolution)
+            known = self.bias(followed.landmarks, self.resolution) if self.bias else affine(followed.landmarks, self.resolution)
             self.affines[followed.row] = known
             yield followed.row, crop_face(followed.region, known, self.resolution, origin=followed.origin)
 

@@ -79,7 +79,7 @@ class Join:
             sync_lag_ms=lag,
             duration=joined.duration,
             crop_seconds=sum(part.crop_seconds for part in parts),
-            sync_seconds=sum(part.sync_seconds for part in parts),
+            generate_seconds=sum(part.generate_seconds for part in parts),
             paste_seconds=sum(part.paste_seconds for part in parts),
             join_seconds=time.perf_counter() - began,
             **provenance(self.recipe),
@@ -92,7 +92,7 @@ class Join:
     def _check(self, parts: Sequence[Part]) -> None:
         if len({part.key for part in parts}) > 1:
             raise MixedParts("the parts were made of different inputs, which were replaced meanwhile; run the job again")
-        made_by = {f"{part.checkpoint[:12]} on {part.arithmetic}" for part in parts if part.missing < part.stop - part.start}
+        made_by = {f"{part.checkpoint[:12]} on {part.precision}" for part in parts if part.missing < part.stop - part.start}
         if len(made_by) > 1:
             raise MixedParts(
                 f"the parts were made by different models ({', '.join(sorted(made_by))}): the weights behind "

@@ -21,7 +21,7 @@ from latentsync_ray.media.encode import encode_part
 from latentsync_ray.media.playback import play
 from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.stages.parts import load_part, save_part
-from latentsync_ray.types import Faces, Part
+from latentsync_ray.types import GeneratedFaces, Part
 
 __all__ = ["Paste"]
 
@@ -33,7 +33,7 @@ class Paste:
         self.recipe, self.output = recipe, output
         cv2.setNumThreads(recipe.cpu_threads)
 
-    def __call__(self, faces: Faces) -> Part:
+    def __call__(self, faces: GeneratedFaces) -> Part:
         if len(faces.source_frames) == 0:
             return load_part(self.output, faces)
         began, recipe = time.perf_counter(), self.recipe

@@ -28,7 +28,7 @@ from latentsync_ray.media.tags import read_tags
 from latentsync_ray.model.mel import audio_step_count, log_mel_peak
 from latentsync_ray.stages.inputs import fetch_input, probe
 from latentsync_ray.stages.parts import finished_parts
-from latentsync_ray.types import UNUSABLE_ID, Clip, Pair, Span
+from latentsync_ray.types import UNUSABLE_ID, Clip, ClipPlan, Pair
 
 __all__ = ["Plan", "part_key", "segment_stops", "settle"]
 
@@ -36,12 +36,12 @@ _SETTINGS = ("guidance_scale", "seed", "loop_mode")
 
 
 class Plan:
-    """``Plan(recipe, output)(pair) -> Span``; raises ClipError for inputs that cannot be dubbed."""
+    """``Plan(recipe, output)(pair) -> ClipPlan``; raises ClipError for inputs that cannot be dubbed."""
 
     def __init__(self, recipe: Recipe, output: str) -> None:
         self.recipe, self.output = recipe, output
 
-    def __call__(self, pair: Pair) -> Span:
+    def __call__(self, pair: Pair) -> ClipPlan:
         began, recipe = time.perf_counter(), self.recipe
         pair = settle(pair, recipe)
         video, audio = fetch_input(pair.video), fetch_input(pair.audio)
@@ -76,7 +76,7 @@ class Plan:
             tags=json.dumps(tags.texts, ensure_ascii=False),
             subtitle_seconds=float(min(len(first_pass), frame_count) / rate) if tags.subtitled else 0.0,
         )
-        return Span.of(
+        return ClipPlan.of(
             clip,
             source_frames=grid,
             segment_stops=stops,

@@ -17,7 +17,7 @@ from latentsync_ray.evaluate import Score, Take, aligned, make_take, read_clip, 
 from latentsync_ray.faces.align import crop_size
 from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.media.speech import SAMPLE_RATE
-from latentsync_ray.types import Crops
+from latentsync_ray.types import FaceCrops
 
 SIZE, SIDE = 256, 128
 
@@ -40,12 +40,14 @@ def pair(take: Take, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
 
 
 @pytest.fixture(scope="module")
-def crops(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Crops]:
+def crops(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[FaceCrops]:
     return aligned(*pair, tmp_path_factory.mktemp("aligned"), recipe=Recipe(), resolution=SIDE)
 
 
 @pytest.fixture
-def scored(take: Take, pair: tuple[Path, Path], crops: list[Crops], tmp_path: Path) -> Callable[[Iterable[np.ndarray]], Score]:
+def scored(
+    take: Take, pair: tuple[Path, Path], crops: list[FaceCrops], tmp_path: Path
+) -> Callable[[Iterable[np.ndarray]], Score]:
     def score(frames: Iterable[np.ndarray]) -> Score:
         write_portrait(tmp_path / "dubbed.mp4", frames, pair[1])
         return score_take(take, tmp_path / "dubbed.mp4", crops)
@@ -78,7 +80,7 @@ def test_late_lips_are_seen(take: Take, scored, late: int) -> None:
     assert scored(frames[frame] for frame in shown).lag == late
 
 
-def test_a_seam_is_seen(take: Take, crops: list[Crops], scored) -> None:
+def test_a_seam_is_seen(take: Take, crops: list[FaceCrops], scored) -> None:
     affines = np.concatenate([segment.affines for segment in crops])
     region = cv2.resize((keep_mask(SIDE) < 0.5).astype(np.float32), crop_size(SIDE), interpolation=cv2.INTER_NEAREST)
 

@@ -29,15 +29,15 @@ def test_template_matrices_and_bias_are_the_official_ones(official: Path, resolu
     assert crop_size(resolution) == tuple(wanted[f"face_size_wh_{resolution}"])
     np.testing.assert_allclose(template(resolution), wanted[f"template_{resolution}"], atol=1e-5)
     bias = OfficialBias()
-    for row, triple in enumerate(wanted["triples_mean"]):
-        matrix = bias(triple, resolution)
+    for row, landmarks in enumerate(wanted["triples_mean"]):
+        matrix = bias(landmarks, resolution)
         assert matrix.dtype == np.float32
         np.testing.assert_allclose(matrix, wanted[f"matrices_smooth_{resolution}"][row], atol=2e-3)
         np.testing.assert_allclose(np.asarray(bias.bias), wanted[f"bias_state_{resolution}"][row], atol=1e-5)
-    for triple, matrix in zip(wanted["triples_rounded"], wanted[f"matrices_nosmooth_{resolution}"], strict=True):
-        np.testing.assert_allclose(affine(triple, resolution), matrix, atol=2e-3)
-    for triple, matrix in zip(wanted["mirrored_triples"], wanted[f"matrices_mirrored_nosmooth_{resolution}"], strict=True):
-        found = affine(triple, resolution)
+    for landmarks, matrix in zip(wanted["triples_rounded"], wanted[f"matrices_nosmooth_{resolution}"], strict=True):
+        np.testing.assert_allclose(affine(landmarks, resolution), matrix, atol=2e-3)
+    for landmarks, matrix in zip(wanted["mirrored_triples"], wanted[f"matrices_mirrored_nosmooth_{resolution}"], strict=True):
+        found = affine(landmarks, resolution)
         np.testing.assert_allclose(found, matrix, atol=2e-3)
         assert np.linalg.det(found[:, :2]) > 0
 
@@ -47,9 +47,9 @@ def test_crop_is_cut_to_the_official_size_where_the_product_is_just_under_a_whol
 
 
 @pytest.mark.parametrize("triple", [np.ones((3, 2)), np.full((3, 2), np.nan)])
-def test_points_that_span_nothing_are_refused(triple: np.ndarray) -> None:
+def test_points_that_span_nothing_are_refused(landmarks: np.ndarray) -> None:
     with pytest.raises(ValueError, match="three distinct, finite points"):
-        affine(triple, 256)
+        affine(landmarks, 256)
 
 
 def test_crops_are_the_official_ones(official: Path, rgb: Reader) -> None:

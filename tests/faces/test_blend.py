@@ -54,8 +54,8 @@ def test_soft_mask_of_the_whole_crop_is_the_official_one(reference: Path) -> Non
 
 @pytest.mark.parametrize("resolution", [128, 256, 512])
 def test_only_what_the_model_generates_is_touched(resolution: int, face_in_frame: tuple[np.ndarray, np.ndarray]) -> None:
-    frame, triple = face_in_frame
-    matrix = affine(triple, resolution)
+    frame, landmarks = face_in_frame
+    matrix = affine(landmarks, resolution)
     stranger = np.full((resolution, resolution, 3), (255, 0, 255), np.uint8)
     changed = (blend_rgb(frame, stranger, matrix) != frame).any(-1)
     in_crop = cv2.warpAffine(1 - keep_mask(resolution), _face_to_frame(matrix, resolution), (640, 480))
@@ -79,8 +79,8 @@ def _face_to_frame(matrix: np.ndarray, resolution: int) -> np.ndarray:
 def test_pasting_the_face_back_unchanged_alters_little(
     mode: PasteMode, resolution: int, face_in_frame: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    frame, triple = face_in_frame
-    matrix = affine(triple, resolution)
+    frame, landmarks = face_in_frame
+    matrix = affine(landmarks, resolution)
     result = blend_rgb(frame, crop_face(frame, matrix, resolution), matrix, mode=mode)
     x0, y0, x1, y1 = crop_box(matrix, resolution)
     error = result[y0:y1, x0:x1].astype(np.float64) - frame[y0:y1, x0:x1]
@@ -89,8 +89,8 @@ def test_pasting_the_face_back_unchanged_alters_little(
 
 
 def test_bytes_and_floats_are_the_same_face(face_in_frame: tuple[np.ndarray, np.ndarray]) -> None:
-    frame, triple = face_in_frame
-    matrix = affine(triple, 256)
+    frame, landmarks = face_in_frame
+    matrix = affine(landmarks, 256)
     face = crop_face(frame, matrix, 256)[:, ::-1]
     face.setflags(write=False)
     for mode in MODES:
@@ -100,8 +100,8 @@ def test_bytes_and_floats_are_the_same_face(face_in_frame: tuple[np.ndarray, np.
 
 @pytest.mark.parametrize("mode", MODES)
 def test_planes_receive_what_the_rgb_frame_receives(mode: PasteMode, face_in_frame: tuple[np.ndarray, np.ndarray]) -> None:
-    frame, triple = face_in_frame
-    matrix = affine(triple, 256)
+    frame, landmarks = face_in_frame
+    matrix = affine(landmarks, 256)
     face = crop_face(frame, matrix, 256)[::-1]
     wanted = blend_rgb(frame, face, matrix, mode=mode) @ BT709.T + OFFSET
     yuv = frame @ BT709.T + OFFSET
@@ -159,9 +159,9 @@ def test_a_small_face_does_not_alias() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("aspect", [2.0, 0.5])
 def test_a_face_pasted_into_flat_pixels_looks_as_in_square_ones(face_in_frame, mode: PasteMode, aspect: float) -> None:
-    frame, triple = face_in_frame
+    frame, landmarks = face_in_frame
     size = (320, 480) if aspect > 1 else (640, 240)
-    stored, matrix = cv2.resize(frame, size, interpolation=cv2.INTER_AREA), affine(triple, 128)
+    stored, matrix = cv2.resize(frame, size, interpolation=cv2.INTER_AREA), affine(landmarks, 128)
     face = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     face = cv2.resize(face, (128, 128), interpolation=cv2.INTER_CUBIC)
     pasted = blend_rgb(stored, face, of_stored_pixels(matrix, aspect, size=size), mode=mode)

@@ -24,24 +24,24 @@ def follow(frames: list[np.ndarray], *, first: int = 0, detector: object = None)
     followed = list(Follower(detector or EmbeddedDetector())(enumerate(frames[first:], first)))  # type: ignore[arg-type]
     assert [one.row for one in followed] == list(range(first, len(frames)))
     for one in followed[:: max(1, len(followed) // 7)]:
-        if one.triple is not None:
-            matrix = affine(one.triple, 256)
+        if one.landmarks is not None:
+            matrix = affine(one.landmarks, 256)
             from_region = crop_face(one.region, matrix, 256, origin=one.origin)
             assert np.array_equal(from_region, crop_face(frames[one.row], matrix, 256))
     return followed
 
 
 def rows_with_face(followed: list[Followed]) -> list[int]:
-    return [one.row for one in followed if one.triple is not None]
+    return [one.row for one in followed if one.landmarks is not None]
 
 
 def in_portrait(followed: list[Followed], poses: list[np.ndarray]) -> np.ndarray:
     """The followed points in px of the portrait: constant when the face is followed perfectly. (frames, 3, 2)"""
     return np.array(
         [
-            cv2.transform(one.triple[None], cv2.invertAffineTransform(poses[one.row]))[0]
+            cv2.transform(one.landmarks[None], cv2.invertAffineTransform(poses[one.row]))[0]
             for one in followed
-            if one.triple is not None
+            if one.landmarks is not None
         ]
     )
 
@@ -73,9 +73,9 @@ def test_a_pass_that_starts_warm_up_rows_early_arrives_at_the_same_points(clip: 
     assert begin > 0
     whole, late = follow(clip)[first_wanted:], follow(clip, first=begin)[first_wanted - begin :]
     for one, other in zip(whole, late, strict=True):
-        assert one.triple is not None
-        assert other.triple is not None
-        assert np.abs(one.triple - other.triple).max() < 0.05
+        assert one.landmarks is not None
+        assert other.landmarks is not None
+        assert np.abs(one.landmarks - other.landmarks).max() < 0.05
 
 
 def test_frames_without_a_face_are_told_exactly(clip: list[np.ndarray]) -> None:
@@ -99,8 +99,8 @@ def test_nothing_is_smoothed_across_a_cut(
     assert rows_with_face(followed) == list(range(87))
     assert np.abs(in_portrait(followed[:47], sway) - IN_PORTRAIT).max() < 6
     for one in followed[47:]:
-        assert one.triple is not None
-        mirrored = np.column_stack([639 - one.triple[:, 0], one.triple[:, 1]])[[1, 0, 2]]
+        assert one.landmarks is not None
+        mirrored = np.column_stack([639 - one.landmarks[:, 0], one.landmarks[:, 1]])[[1, 0, 2]]
         assert np.abs(cv2.transform(mirrored[None], cv2.invertAffineTransform(elsewhere[0]))[0] - IN_PORTRAIT).max() < 6
 
 
@@ -169,7 +169,7 @@ def test_a_detector_for_every_frame_is_taken_at_its_word_but_not_for_another_fac
     followed = follow(numbered(clip[:20]), detector=detector)
     assert detector.asked == 20
     for one, points in zip(followed, ours, strict=False):
-        assert np.array_equal(one.triple, points.astype(np.float32))  # type: ignore[arg-type]
+        assert np.array_equal(one.landmarks, points.astype(np.float32))  # type: ignore[arg-type]
 
 
 def covered(frames: list[np.ndarray], rows: range, poses: list[np.ndarray]) -> list[np.ndarray]:
@@ -242,9 +242,9 @@ def test_bridging_does_not_depend_on_where_the_pass_began(clip: list[np.ndarray]
             itertools.islice(Follower(Scripted(answers, interval=1))(enumerate(frames[: first + 1 + warm_up])), first + 1)
         )
         for one, other in [*zip(whole[first:], late, strict=True), (whole[first], early[first])]:
-            assert (one.triple is None) == (other.triple is None)
-            if one.triple is not None and other.triple is not None:
-                assert np.abs(one.triple - other.triple).max() < 0.5
+            assert (one.landmarks is None) == (other.landmarks is None)
+            if one.landmarks is not None and other.landmarks is not None:
+                assert np.abs(one.landmarks - other.landmarks).max() < 0.5
 
 
 def test_frames_are_let_go(clip: list[np.ndarray]) -> None:
@@ -280,7 +280,7 @@ def test_real_footage(clips: Path, name: str) -> None:
         frames = [frame.to_ndarray(format="rgb24") for _, frame in zip(range(40), container.decode(video=0), strict=False)]
     followed = follow(frames)
     assert len(rows_with_face(followed)) == len(frames)
-    crops = [crop_face(one.region, affine(one.triple, 512), 512, origin=one.origin) for one in followed]  # type: ignore[arg-type]
+    crops = [crop_face(one.region, affine(one.landmarks, 512), 512, origin=one.origin) for one in followed]  # type: ignore[arg-type]
     brows_and_nose = np.array([[116, 102], [396, 102], [256, 205]], np.float64)  # the template, in px of the square
     steps = [movement(*pair, brows_and_nose) for pair in itertools.pairwise(crops)]
     left_over = [

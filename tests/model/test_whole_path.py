@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentsync_ray.faces.align import OfficialBias, crop_face
 from latentsync_ray.faces.blend import blend_rgb
-from latentsync_ray.faces.insightface import triple_of_landmarks
+from latentsync_ray.faces.insightface import landmarks_of_106
 
 
 def picture(path: Path) -> np.ndarray:
@@ -22,7 +22,7 @@ def picture(path: Path) -> np.ndarray:
 def test_aligned_faces(reference: Path, whole: dict[str, Tensor], faces_21: np.ndarray) -> None:
     bias = OfficialBias()
     for number in range(21):
-        matrix = bias(triple_of_landmarks(whole["landmarks_106"][number].numpy()), 128)
+        matrix = bias(landmarks_of_106(whole["landmarks_106"][number].numpy()), 128)
         assert np.abs(matrix - whole["matrices"][number].numpy()).max() < 2e-3
         face = crop_face(picture(reference / f"pipeline_small/frames/{number:03d}.png"), matrix, 128)
         difference = np.abs(face.astype(int) - faces_21[number])

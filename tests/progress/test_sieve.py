@@ -8,7 +8,7 @@ import sys
 import pytest
 
 RAY = (
-    "[2026-11-26 11:57:17,277 E 5017 5017] core_worker.cc:2465: Actor with class name: 'MapWorker(Map(_SyncWorker))' has "
+    "[2026-11-26 11:57:17,277 E 5017 5017] core_worker.cc:2465: Actor with class name: 'MapWorker(Map(_GenerateWorker))' has "
     "constructor arguments in the object store and max_restarts > 0."
 )
 FATAL = RAY.replace(" E ", " C ")

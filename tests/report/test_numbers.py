@@ -15,8 +15,8 @@ def record(clip_id: str, **known) -> ClipRecord:
 @pytest.fixture
 def output(tmp_path) -> str:
     with Records(str(tmp_path)) as table:
-        table.add(record("short", frames=25, duration=1.0, bytes=10, sync_seconds=5.0, join_seconds=1.0))
-        table.add(record("long", frames=75, duration=3.0, bytes=30, sync_seconds=15.0, frames_without_face=4))
+        table.add(record("short", frames=25, duration=1.0, bytes=10, generate_seconds=5.0, join_seconds=1.0))
+        table.add(record("long", frames=75, duration=3.0, bytes=30, generate_seconds=15.0, frames_without_face=4))
         for clip_id, code in [("f1", "no_face"), ("f2", "worker_died"), ("f3", "no_face")]:
             table.add(record(clip_id, status="failed", error_code=code, error=f"about {clip_id}", crop_seconds=2.0))
     return str(tmp_path)
@@ -26,8 +26,8 @@ def test_counts_and_sums(output):
     report = summarise(output)
     assert (report.clips, report.ok, report.failed) == (5, 2, 3)
     assert (report.frames, report.frames_without_face, report.output_seconds, report.bytes) == (100, 4, 4.0, 40)
-    assert report.stage_seconds == {"plan": 0.0, "crop": 6.0, "sync": 20.0, "paste": 0.0, "join": 1.0}
-    assert report.frames_per_second["sync"] == 5.0
+    assert report.stage_seconds == {"plan": 0.0, "crop": 6.0, "generate": 20.0, "paste": 0.0, "join": 1.0}
+    assert report.frames_per_second["generate"] == 5.0
     assert "plan" not in report.frames_per_second
 
 

@@ -15,7 +15,7 @@ from serve_process import LEASE_SECONDS
 from sqlalchemy import create_engine, text
 
 from latentsync_ray.serve.worker import Worker, _Job, _Stopped
-from latentsync_ray.types import Faces, Part
+from latentsync_ray.types import GeneratedFaces, Part
 
 APP = "fal-ai/latentsync"
 HEADERS = {"Authorization": f"Key {SECRET}"}
@@ -106,7 +106,7 @@ def test_cancelled_as_a_part_is_finished(tmp_path: Path, blink: tuple[Path, Path
         worker = Worker(state.server.settings, queue, state.server.files)
         paste = worker._lipsync.paste
 
-        def then_cancelled(faces: Faces) -> Part:
+        def then_cancelled(faces: GeneratedFaces) -> Part:
             part = paste(faces)
             assert Path(part.uri).is_file()
             queue.cancel(request_id)

@@ -17,19 +17,19 @@ from latentsync_ray.errors import NoFace
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.types import Crops, Pair, Span
+from latentsync_ray.types import ClipPlan, FaceCrops, Pair
 
 RECIPE = Recipe(segment_frames=48)
 
 
 @pytest.fixture(scope="module")
-def span(tmp_path_factory: pytest.TempPathFactory) -> Span:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> ClipPlan:
     return Plan(RECIPE, str(tmp_path_factory.mktemp("out")))(pair(assets.demo_video()))
 
 
 @pytest.fixture(scope="module")
-def forwards(span: Span) -> list[Crops]:
-    return list(Crop(RECIPE, 128)(span))
+def forwards(plan: ClipPlan) -> list[FaceCrops]:
+    return list(Crop(RECIPE, 128)(plan))
 
 
 def test_opencv_takes_as_many_threads_as_the_recipe_says() -> None:
@@ -43,38 +43,40 @@ def pair(video: Path) -> Pair:
     return Pair(clip_id="a", video=str(video), audio=str(assets.demo_audio()))
 
 
-def shown(span: Span, rows: np.ndarray, stops: list[int]) -> Span:
+def shown(plan: ClipPlan, rows: np.ndarray, stops: list[int]) -> ClipPlan:
     """The same clip, showing other source frames."""
-    return Span.of(span, source_frames=rows.astype(np.int32), segment_stops=np.array(stops, np.int32), segment_count=len(stops))
+    return ClipPlan.of(
+        plan, source_frames=rows.astype(np.int32), segment_stops=np.array(stops, np.int32), segment_count=len(stops)
+    )
 
 
-def test_segments_come_in_order_with_faces_and_speech(span: Span, forwards: list[Crops]) -> None:
-    assert [crops.index for crops in forwards] == list(range(span.segment_count))
-    assert [crops.stop for crops in forwards] == span.segment_stops.tolist()
+def test_segments_come_in_order_with_faces_and_speech(plan: ClipPlan, forwards: list[FaceCrops]) -> None:
+    assert [crops.index for crops in forwards] == list(range(plan.segment_count))
+    assert [crops.stop for crops in forwards] == plan.segment_stops.tolist()
     assert all(crops.found.all() for crops in forwards)
     assert all(crops.mel.shape == (1, 80, 3000) and crops.first_window == 0 for crops in forwards)
     assert forwards[0].faces.shape == (48, 128, 128, 3)
 
 
-def test_a_loop_shows_the_same_crops_again(span: Span, forwards: list[Crops]) -> None:
+def test_a_loop_shows_the_same_crops_again(plan: ClipPlan, forwards: list[FaceCrops]) -> None:
     there, back = np.arange(48), np.arange(48)[::-1]
-    first, second, third = Crop(RECIPE, 128)(shown(span, np.concatenate([there, back, there]), [48, 96, 144]))
+    first, second, third = Crop(RECIPE, 128)(shown(plan, np.concatenate([there, back, there]), [48, 96, 144]))
     assert np.array_equal(first.faces, forwards[0].faces)
     assert np.array_equal(second.faces, first.faces[::-1])
     assert np.array_equal(second.affines, first.affines[::-1])
     assert np.array_equal(third.faces, first.faces)
 
 
-def test_a_segment_that_turns_and_repeated_frames(span: Span, forwards: list[Crops]) -> None:
+def test_a_segment_that_turns_and_repeated_frames(plan: ClipPlan, forwards: list[FaceCrops]) -> None:
     rows = np.concatenate([np.arange(30), np.arange(10, 30)[::-1], np.repeat(np.arange(10, 34), 2)])
-    first, second = Crop(RECIPE, 128)(shown(span, rows, [50, 98]))
+    first, second = Crop(RECIPE, 128)(shown(plan, rows, [50, 98]))
     known = np.concatenate([crops.faces for crops in forwards])
     assert np.array_equal(first.faces, known[rows[:50]])
     assert np.array_equal(second.faces, known[rows[50:]])
 
 
-def test_finished_segments_come_out_empty_and_the_rest_as_ever(span: Span, forwards: list[Crops]) -> None:
-    resumed = {crops.index: crops for crops in Crop(RECIPE, 128)(Span.of(span, finished=np.array([0, 2], np.int32)))}
+def test_finished_segments_come_out_empty_and_the_rest_as_ever(plan: ClipPlan, forwards: list[FaceCrops]) -> None:
+    resumed = {crops.index: crops for crops in Crop(RECIPE, 128)(ClipPlan.of(plan, finished=np.array([0, 2], np.int32)))}
     assert sorted(resumed) == [crops.index for crops in forwards]
     assert [len(resumed[index].source_frames) for index in (0, 2)] == [0, 0]
     assert np.array_equal(resumed[1].faces, forwards[1].faces)
@@ -90,10 +92,10 @@ def test_a_resumed_clip_follows_the_same_one_of_two_faces(tmp_path: Path) -> Non
             frame[20 : 20 + size, side + 10 : side + 10 + size] = cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA)
         frames.append(frame)
     video, audio = write_clip(tmp_path / "two.mp4", frames), write_speech(tmp_path / "s.wav", speech_like(6))
-    span = Plan(RECIPE, str(tmp_path))(Pair(clip_id="a", video=str(video), audio=str(audio)))
-    whole = list(Crop(RECIPE, 128)(span))
+    plan = Plan(RECIPE, str(tmp_path))(Pair(clip_id="a", video=str(video), audio=str(audio)))
+    whole = list(Crop(RECIPE, 128)(plan))
     assert all(crops.found.all() for crops in whole)
-    resumed = [crops for crops in Crop(RECIPE, 128)(Span.of(span, finished=np.array([0, 1], np.int32))) if len(crops.faces)]
+    resumed = [crops for crops in Crop(RECIPE, 128)(ClipPlan.of(plan, finished=np.array([0, 1], np.int32))) if len(crops.faces)]
     assert np.array_equal(resumed[-1].affines, whole[-1].affines)
     assert np.array_equal(resumed[-1].faces, whole[-1].faces)
 
@@ -103,13 +105,13 @@ def test_no_face_in_the_whole_clip_is_an_error_and_in_a_part_is_not(tmp_path: Pa
     whole = Plan(RECIPE, str(tmp_path))(pair(write_clip(tmp_path / "grey.mp4", grey)))
     with pytest.raises(NoFace, match=r"grey\.mp4"):
         list(Crop(RECIPE, 128)(whole))
-    half = Span.of(whole, finished=np.array([0], np.int32))
+    half = ClipPlan.of(whole, finished=np.array([0], np.int32))
     rest = [crops for crops in Crop(RECIPE, 128)(half) if len(crops.source_frames)]
     assert rest
     assert not any(crops.found.any() or len(crops.faces) for crops in rest)
 
 
-def test_inverted_stereo_is_heard_like_its_channel(span: Span, tmp_path: Path) -> None:
+def test_inverted_stereo_is_heard_like_its_channel(plan: ClipPlan, tmp_path: Path) -> None:
     voice = speech_like(3)
     sounds = {"inverted": np.hstack([voice, -voice]), "plain": np.hstack([voice, voice])}
     heard = {}
@@ -134,7 +136,7 @@ def test_faces_of_flat_pixels_are_cut_as_they_are_shown(tmp_path: Path, stored, 
         pair(write_clip(tmp_path / "flat.mp4", squeezed, pixel_aspect=aspect, rotation=rotation))
     )
     assert (flat.width, flat.height) == stored
-    wanted, found = (next(Crop(RECIPE, 128)(span)) for span in (square, flat))
+    wanted, found = (next(Crop(RECIPE, 128)(plan)) for plan in (square, flat))
     assert found.found.all()
     assert np.abs(found.faces[:16].astype(int) - wanted.faces[:16]).mean() < 16  # twice as far without
     to_stored = np.array([[256 / stored[0], 0, 0], [0, 256 / stored[1], 0], [0, 0, 1]])

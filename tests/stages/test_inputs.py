@@ -22,7 +22,7 @@ from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.inputs import fetch_input, planned_input
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.types import Crops, Faces, Span
+from latentsync_ray.types import ClipPlan, FaceCrops, GeneratedFaces
 
 RECIPE = Recipe(model="tiny-random", steps=1, segment_frames=48, preset="ultrafast")
 
@@ -85,30 +85,32 @@ def test_a_clip_of_many_segments_is_probed_once(pair: Pair, tmp_path: Path, monk
 def test_an_input_that_is_replaced_is_noticed_by_every_stage(
     pair: Pair, place: Place, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    span = Plan(RECIPE, str(tmp_path / "out"))(pair)
-    first = next(Crop(RECIPE, 64)(span))
+    plan = Plan(RECIPE, str(tmp_path / "out"))(pair)
+    first = next(Crop(RECIPE, 64)(plan))
     place("other.mp4" if name == "video" else "other.wav", "v.mp4" if name == "video" else "a.wav")
     monkeypatch.setenv("LATENTSYNC_RAY_CACHE", str(tmp_path / "another-node"))
     told = f"the {name} .* was replaced while the clip was in work"
     with pytest.raises(InputChanged, match=told):
-        list(Crop(RECIPE, 64)(span))
+        list(Crop(RECIPE, 64)(plan))
     if name == "video":
         with pytest.raises(InputChanged, match=told):
-            Paste(RECIPE, str(tmp_path / "out"))(Faces.of(first))
-    assert Plan(RECIPE, str(tmp_path / "out"))(pair).key != span.key
+            Paste(RECIPE, str(tmp_path / "out"))(GeneratedFaces.of(first))
+    assert Plan(RECIPE, str(tmp_path / "out"))(pair).key != plan.key
 
 
 def test_what_lies_in_the_cache_is_what_was_planned(made: Path) -> None:
     storage.write_bytes("memory://in/v.mp4", (made / "v.mp4").read_bytes())
     planned = fetch_input("memory://in/v.mp4")
-    clip = Crops(clip_id="a", video="memory://in/v.mp4", audio="", video_version=planned.version)
+    clip = FaceCrops(clip_id="a", video="memory://in/v.mp4", audio="", video_version=planned.version)
     fsspec.filesystem("memory").store.clear()
     assert planned_input(clip, "video") == planned, "storage is not asked"
 
 
 def test_a_local_file_is_known_by_its_content(made: Path, tmp_path: Path) -> None:
     shutil.copy(made / "a.wav", tmp_path / "a.wav")
-    clip = Crops(clip_id="a", video="", audio=str(tmp_path / "a.wav"), audio_version=fetch_input(str(made / "a.wav")).version)
+    clip = FaceCrops(
+        clip_id="a", video="", audio=str(tmp_path / "a.wav"), audio_version=fetch_input(str(made / "a.wav")).version
+    )
     os.utime(tmp_path / "a.wav", (1, 1))
     assert planned_input(clip, "audio").path == tmp_path / "a.wav", "as on another node, with a copy of its own"
     (tmp_path / "a.wav").write_bytes(b"x" * (made / "a.wav").stat().st_size)
@@ -120,12 +122,12 @@ def test_segments_come_in_order_whatever_is_finished(made: Path, tmp_path: Path)
     grey = np.full((50, *portrait(1).shape[1:]), 128, np.uint8)
     write_clip(tmp_path / "late.mp4", np.concatenate([grey, portrait(60), grey]))
     pair = Pair(clip_id="a", video=str(tmp_path / "late.mp4"), audio=str(made / "a.wav"))
-    span = Plan(RECIPE, str(tmp_path / "out"))(pair)
-    assert span.segment_count == 3
-    whole = list(Crop(RECIPE, 64)(span))
+    plan = Plan(RECIPE, str(tmp_path / "out"))(pair)
+    assert plan.segment_count == 3
+    whole = list(Crop(RECIPE, 64)(plan))
     assert [bool(crops.found.any()) for crops in whole] == [False, True, True]
     for finished in ([], [0], [1], [2], [0, 2], [0, 1, 2]):
-        again = list(Crop(RECIPE, 64)(Span.of(span, finished=np.array(finished, np.int32))))
+        again = list(Crop(RECIPE, 64)(ClipPlan.of(plan, finished=np.array(finished, np.int32))))
         assert [crops.index for crops in again] == [0, 1, 2]
         for crops in again:
             if crops.index not in finished:

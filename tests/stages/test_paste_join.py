@@ -18,19 +18,19 @@ from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.parts import finished_parts, load_part
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.types import Crops, Faces, Pair, Part, Segment
+from latentsync_ray.types import FaceCrops, GeneratedFaces, Pair, Part, Segment
 
 RECIPE = Recipe(segment_frames=80, crf=0, preset="ultrafast")
 
 
 @pytest.fixture(scope="module")
-def segments(tmp_path_factory: pytest.TempPathFactory) -> list[Crops]:
+def segments(tmp_path_factory: pytest.TempPathFactory) -> list[FaceCrops]:
     pair = Pair(clip_id="a", video=str(assets.demo_video()), audio=str(assets.demo_audio()))
-    span = Plan(RECIPE, str(tmp_path_factory.mktemp("plan")))(pair)
-    return list(Crop(RECIPE, 128)(span))
+    plan = Plan(RECIPE, str(tmp_path_factory.mktemp("plan")))(pair)
+    return list(Crop(RECIPE, 128)(plan))
 
 
-def pasted(segments: list[Crops], output: Path, checkpoints: str = "ab") -> list[Part]:
+def pasted(segments: list[FaceCrops], output: Path, checkpoints: str = "ab") -> list[Part]:
     """Parts whose faces are plain grey, and whose lips are said to move 80 ms after the sound changes."""
     change = np.random.default_rng(0).uniform(0, 1, segments[0].frame_count).astype(np.float32)
     motion = np.roll(change, 2)
@@ -39,7 +39,7 @@ def pasted(segments: list[Crops], output: Path, checkpoints: str = "ab") -> list
     grey = [np.full_like(crops.faces, 128) for crops in segments]
     return [
         paste(
-            Faces.of(
+            GeneratedFaces.of(
                 crops,
                 faces=new,
                 checkpoint=made_by,
@@ -51,11 +51,11 @@ def pasted(segments: list[Crops], output: Path, checkpoints: str = "ab") -> list
     ]
 
 
-def test_only_the_mouth_region_changes_and_a_frame_without_face_not_at_all(segments: list[Crops], tmp_path: Path) -> None:
+def test_only_the_mouth_region_changes_and_a_frame_without_face_not_at_all(segments: list[FaceCrops], tmp_path: Path) -> None:
     first = segments[0]
     found = first.found.copy()
     found[7] = False
-    part = Paste(RECIPE, str(tmp_path))(Faces.of(first, faces=np.full_like(first.faces, 128), found=found))
+    part = Paste(RECIPE, str(tmp_path))(GeneratedFaces.of(first, faces=np.full_like(first.faces, 128), found=found))
     assert part.missing == 1
     result, source = decoded(Path(part.uri)).astype(int), decoded(assets.demo_video())[: len(first.faces)].astype(int)
     changed = np.abs(result - source).max(axis=-1) > 6
@@ -68,7 +68,7 @@ def test_only_the_mouth_region_changes_and_a_frame_without_face_not_at_all(segme
     assert columns.max() - columns.min() < 105 / across
 
 
-def test_join_publishes_commits_and_cleans_up(segments: list[Crops], tmp_path: Path) -> None:
+def test_join_publishes_commits_and_cleans_up(segments: list[FaceCrops], tmp_path: Path) -> None:
     parts = pasted(segments, tmp_path, "aa")
     assert finished_parts(str(tmp_path), parts[0]).tolist() == [0, 1]
     for name, value in load_part(str(tmp_path), segments[0]).to_row().items():
@@ -83,7 +83,7 @@ def test_join_publishes_commits_and_cleans_up(segments: list[Crops], tmp_path: P
     assert len(joined) == record.frames
 
 
-def test_parts_of_different_checkpoints_are_refused_and_dropped(segments: list[Crops], tmp_path: Path) -> None:
+def test_parts_of_different_checkpoints_are_refused_and_dropped(segments: list[FaceCrops], tmp_path: Path) -> None:
     parts = pasted(segments, tmp_path)
     with pytest.raises(MixedParts, match="a on , b on "):
         Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))(parts)
@@ -91,13 +91,13 @@ def test_parts_of_different_checkpoints_are_refused_and_dropped(segments: list[C
     assert not (tmp_path / "clips").exists()
 
 
-def test_a_part_without_its_declaration_is_not_finished(segments: list[Crops], tmp_path: Path) -> None:
+def test_a_part_without_its_declaration_is_not_finished(segments: list[FaceCrops], tmp_path: Path) -> None:
     part = pasted(segments, tmp_path)[0]
     Path(part.uri).with_suffix(".json").unlink()
     assert finished_parts(str(tmp_path), part).tolist() == [1]
 
 
-def test_parts_from_before_lips_were_measured_are_still_good(segments: list[Crops], tmp_path: Path) -> None:
+def test_parts_from_before_lips_were_measured_are_still_good(segments: list[FaceCrops], tmp_path: Path) -> None:
     parts = pasted(segments, tmp_path, "aa")
     sidecar = Path(parts[0].uri).with_suffix(".json")
     row = json.loads(sidecar.read_text())
@@ -108,7 +108,7 @@ def test_parts_from_before_lips_were_measured_are_still_good(segments: list[Crop
     assert Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))([old, parts[1]]).sync_correlation is not None
 
 
-def test_parts_that_went_away_are_worth_another_run(segments: list[Crops], tmp_path: Path) -> None:
+def test_parts_that_went_away_are_worth_another_run(segments: list[FaceCrops], tmp_path: Path) -> None:
     parts = pasted(segments, tmp_path, "aa")
     Path(parts[1].uri).unlink()
     with pytest.raises(MixedParts, match="went away"):
@@ -117,13 +117,13 @@ def test_parts_that_went_away_are_worth_another_run(segments: list[Crops], tmp_p
         load_part(str(tmp_path), segments[1])
 
 
-def test_parts_are_found_where_the_output_is_now(segments: list[Crops], tmp_path: Path) -> None:
+def test_parts_are_found_where_the_output_is_now(segments: list[FaceCrops], tmp_path: Path) -> None:
     part = pasted(segments, tmp_path / "old")[0]
     (tmp_path / "old").rename(tmp_path / "new")
     assert load_part(str(tmp_path / "new"), segments[0]).uri == part.uri.replace("/old/", "/new/")
 
 
-def test_nothing_is_recorded_when_publishing_fails(segments: list[Crops], tmp_path: Path) -> None:
+def test_nothing_is_recorded_when_publishing_fails(segments: list[FaceCrops], tmp_path: Path) -> None:
     class Broken(Mp4Sink):
         def publish(self, local_mp4: Path, clip_id: str):
             raise StorageUnavailable("the bucket is away")
@@ -135,7 +135,7 @@ def test_nothing_is_recorded_when_publishing_fails(segments: list[Crops], tmp_pa
     assert not (tmp_path / "_work" / "records").exists()
 
 
-def test_a_finished_part_keeps_no_address_and_takes_todays(segments: list[Crops], tmp_path: Path) -> None:
+def test_a_finished_part_keeps_no_address_and_takes_todays(segments: list[FaceCrops], tmp_path: Path) -> None:
     part = pasted(segments, tmp_path)[0]
     sidecar = Path(part.uri).with_suffix(".json")
     row = json.loads(sidecar.read_text())

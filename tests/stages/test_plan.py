@@ -56,9 +56,9 @@ def test_the_time_before_a_late_sound_track_counts(tmp_path) -> None:
     video = write_clip(
         tmp_path / "a.mkv", moving(50), audio=speech_like(1), audio_rate=16_000, audio_codec="pcm_s16le", audio_offset=0.4
     )
-    span = Plan(Recipe(), str(tmp_path))(Pair(clip_id="a", video=str(video), audio=str(video)))
-    assert span.frame_count == 35
-    assert span.audio_steps == 70
+    plan = Plan(Recipe(), str(tmp_path))(Pair(clip_id="a", video=str(video), audio=str(video)))
+    assert plan.frame_count == 35
+    assert plan.audio_steps == 70
 
 
 def test_deinterlacing_is_noted(tmp_path) -> None:

@@ -12,11 +12,11 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from latentsync_ray.serve.board import View
 from latentsync_ray.serve.protocol import APP, BODY, LatentSyncOutput, parse_input, status_body
 from latentsync_ray.serve.routes.bodies import read_body
 from latentsync_ray.serve.server import Base, Caller, Server, ServerState, base_of, caller_of, server_of
 from latentsync_ray.serve.settings import Key
+from latentsync_ray.serve.status import View
 from latentsync_ray.serve.tables import COMPLETED, IN_QUEUE, RequestRow
 from latentsync_ray.serve.urls import queue_urls
 

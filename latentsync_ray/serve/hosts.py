@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 
-__all__ = ["PROXY", "Zones", "zone_path"]
+__all__ = ["PROXY", "HostRouting", "path_of_host"]
 
 PROXY = "/api/fal/proxy"
 _HOSTS = {
@@ -29,7 +29,7 @@ _OWN = re.compile(r"/(queue|rest|cdn|files|uploads|demo)(/|$)")
 """Paths that say where they belong, whatever the host."""
 
 
-class Zones:
+class HostRouting:
     """ASGI middleware that turns a request to any of the four hosts into one for this server's routes."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
@@ -52,11 +52,11 @@ class Zones:
                 await refusal(scope, receive, send)
                 return
             scope = {**scope, "proxied": True}
-        path = zone_path(host, path)
+        path = path_of_host(host, path)
         await self._app({**scope, "path": path, "raw_path": path.encode(), "query_string": query}, receive, send)
 
 
-def zone_path(host: str, path: str) -> str:
+def path_of_host(host: str, path: str) -> str:
     """The path on this server of what a client asks ``host`` for."""
     prefix = _HOSTS.get(host.partition(":")[0].lower(), "")
     if not prefix or (_OWN.match(path) and not (prefix == "/cdn" and path.startswith("/files/upload"))):

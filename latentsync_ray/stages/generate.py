@@ -21,21 +21,21 @@ from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.measure import mouth_motion, speech_change
 from latentsync_ray.model.audio import step_indices
 from latentsync_ray.model.mel import STEPS_PER_WINDOW
-from latentsync_ray.types import Crops, Device, Faces
+from latentsync_ray.types import Device, FaceCrops, GeneratedFaces
 
 if TYPE_CHECKING:
     import torch
 
     from latentsync_ray.model.latentsync import LatentSync
 
-__all__ = ["Sync", "fill_gaps", "to_uint8", "window_frames"]
+__all__ = ["Generate", "fill_gaps", "to_uint8", "window_frames"]
 
 _REMEMBERED_WINDOWS = 4
 """Whisper windows kept: neighbouring segments share their 30 s window, and a segment seldom touches more than two."""
 
 
-class Sync:
-    """``Sync(recipe, device)(crops) -> Faces`` with a model that stays loaded."""
+class Generate:
+    """``Generate(recipe, device)(crops) -> GeneratedFaces`` with a model that stays loaded."""
 
     def __init__(self, recipe: Recipe, device: Device = "auto", *, model: LatentSync | None = None) -> None:
         import torch
@@ -49,7 +49,7 @@ class Sync:
         self.keep = keep_mask(self.model.resolution)
         self._features: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
-    def __call__(self, crops: Crops, *, on_frames: Callable[[int], None] | None = None) -> Faces:
+    def __call__(self, crops: FaceCrops, *, on_frames: Callable[[int], None] | None = None) -> GeneratedFaces:
         """``on_frames(count)`` hears of new faces after each micro-batch; what it raises ends the work.
 
         Raises NotFinite or OutOfMemory for what this clip alone cannot have, ModelError when no clip can.
@@ -65,17 +65,17 @@ class Sync:
             self._check_model(type(failure))
             raise failure
         model = self.model
-        return Faces.of(
+        return GeneratedFaces.of(
             crops,
             faces=faces,
             mouth_motion=mouth_motion(faces, crops.found),
             speech_change=_speech_change(crops),
             checkpoint=model.checkpoint,
-            arithmetic=model.arithmetic,
-            sync_seconds=time.perf_counter() - began,
+            precision=model.precision,
+            generate_seconds=time.perf_counter() - began,
         )
 
-    def _dub(self, crops: Crops, on_frames: Callable[[int], None] | None) -> np.ndarray:
+    def _dub(self, crops: FaceCrops, on_frames: Callable[[int], None] | None) -> np.ndarray:
         recipe = self.recipe
         indices = step_indices(crops.start, crops.stop, Fraction(crops.fps_num, crops.fps_den), crops.audio_steps)
         tokens = self.model.audio_tokens(self._listen(crops.mel), crops.first_window, indices)
@@ -132,7 +132,7 @@ class Sync:
         return self._features[key]
 
 
-def _speech_change(crops: Crops) -> np.ndarray:
+def _speech_change(crops: FaceCrops) -> np.ndarray:
     fps, first_column = Fraction(crops.fps_num, crops.fps_den), 2 * STEPS_PER_WINDOW * crops.first_window
     mel = np.concatenate([np.zeros((80, 0), np.float32), *crops.mel], axis=1)
     heard = mel[:, : max(0, 2 * crops.audio_steps - first_column)]  # what follows is padding

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from latentsync_ray.serve import board as module
-from latentsync_ray.serve.board import Board, View
+from latentsync_ray.serve import status as module
 from latentsync_ray.serve.queue import Outcome, Queue
+from latentsync_ray.serve.status import StatusPoller, View
 from latentsync_ray.serve.tables import COMPLETED, IN_PROGRESS, IN_QUEUE, RequestRow, connect
 
 
@@ -35,19 +35,19 @@ def submit(queue: Queue) -> str:
     return queue.submit("tester", {"seed": 1}, base="http://a")[0].id
 
 
-async def seen(board: Board, request_id: str) -> View:
+async def seen(board: StatusPoller, request_id: str) -> View:
     view = await board.look(request_id)
     assert view
     return view
 
 
-async def later(board: Board, request_id: str) -> View:
+async def later(board: StatusPoller, request_id: str) -> View:
     """What is told when the last answer is too old."""
     await too_old(board)
     return await seen(board, request_id)
 
 
-async def too_old(board: Board) -> None:
+async def too_old(board: StatusPoller) -> None:
     left = board._good_until - time.monotonic()
     assert left <= module._OLDEST_SECONDS
     await asyncio.sleep(max(0.0, left) + 0.01)
@@ -55,7 +55,7 @@ async def too_old(board: Board) -> None:
 
 def test_a_request_from_end_to_end(queue: Queue) -> None:
     async def follow() -> None:
-        board = Board(queue)
+        board = StatusPoller(queue)
         first, second = submit(queue), submit(queue)
         assert [(await seen(board, each)).position for each in (first, second)] == [0, 1]
         queue.claim(first, lease_seconds=9)
@@ -79,7 +79,7 @@ def test_one_reading_serves_all(queue: Queue, engine: Engine, monkeypatch: pytes
     event.listen(engine, "before_cursor_execute", lambda *arguments: queries.append(arguments[2]))
 
     async def ask() -> None:
-        board = Board(queue)
+        board = StatusPoller(queue)
         ids = [submit(queue) for _ in range(30)]
         for each in ids:
             await seen(board, each)
@@ -94,7 +94,7 @@ def test_one_reading_serves_all(queue: Queue, engine: Engine, monkeypatch: pytes
 
 def test_unknown_requests_are_asked_for_each_time(queue: Queue) -> None:
     async def ask() -> None:
-        board = Board(queue)
+        board = StatusPoller(queue)
         assert await board.look("unknown") is None
         assert not board._asked
         assert not board._views
@@ -106,7 +106,7 @@ def test_what_was_changed_from_here_is_seen_at_once(queue: Queue, monkeypatch: p
     monkeypatch.setattr(module, "_OLD_SECONDS", 60.0)
 
     async def cancel() -> None:
-        board, request_id = Board(queue), submit(queue)
+        board, request_id = StatusPoller(queue), submit(queue)
         await seen(board, request_id)
         await seen(board, request_id)
         queue.cancel(request_id)
@@ -121,7 +121,7 @@ def test_who_asks_seldom_is_told_too(queue: Queue, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "_ASKED_SECONDS", 0.0)
 
     async def ask() -> None:
-        board, request_id = Board(queue), submit(queue)
+        board, request_id = StatusPoller(queue), submit(queue)
         other = submit(queue)
         await seen(board, other)
         assert (await seen(board, request_id)).position == 0
@@ -144,7 +144,7 @@ def test_a_new_request_during_a_reading(queue: Queue, monkeypatch: pytest.Monkey
         return states(request_ids)
 
     async def ask() -> None:
-        board = Board(queue)
+        board = StatusPoller(queue)
         await seen(board, old)
         monkeypatch.setattr(queue, "states", slow)
         renewal = asyncio.create_task(seen(board, old))
@@ -169,7 +169,7 @@ def test_a_completed_request_has_all_its_lines(queue: Queue, monkeypatch: pytest
         return told
 
     async def ask() -> None:
-        board = Board(queue)
+        board = StatusPoller(queue)
         await seen(board, request_id)
         queue.claim(request_id, lease_seconds=9)
         monkeypatch.setattr(queue, "states", then_complete)
@@ -192,7 +192,7 @@ def test_cancelled_during_a_reading(queue: Queue, monkeypatch: pytest.MonkeyPatc
         return told
 
     async def ask() -> None:
-        board, request_id = Board(queue), submit(queue)
+        board, request_id = StatusPoller(queue), submit(queue)
         await seen(board, request_id)
         monkeypatch.setattr(queue, "states", slow)
         reading = asyncio.create_task(seen(board, request_id))
@@ -217,7 +217,7 @@ def test_a_database_that_does_not_answer_is_asked_once(queue: Queue, monkeypatch
         raise OperationalError("select", {}, Exception("no route to host"))
 
     async def ask() -> None:
-        board, request_id = Board(queue), submit(queue)
+        board, request_id = StatusPoller(queue), submit(queue)
         await seen(board, request_id)
         await later(board, request_id)
         await too_old(board)
@@ -235,7 +235,7 @@ def test_slow_readings_are_rarer_within_a_bound(queue: Queue, monkeypatch: pytes
     monkeypatch.setattr(module, "_SHARE", 1e-9)
 
     async def ask() -> None:
-        board, request_id = Board(queue), submit(queue)
+        board, request_id = StatusPoller(queue), submit(queue)
         for _ in range(2):
             await seen(board, request_id)
         assert 0 < board._good_until - time.monotonic() <= module._OLDEST_SECONDS
@@ -253,7 +253,7 @@ def test_few_answers_are_kept() -> None:
 
 def test_a_request_that_was_cleaned_away(queue: Queue) -> None:
     async def ask() -> None:
-        board, request_id = Board(queue), submit(queue)
+        board, request_id = StatusPoller(queue), submit(queue)
         await seen(board, request_id)
         queue.cancel(request_id)
         queue.clean(older_than=1e12)

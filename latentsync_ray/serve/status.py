@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from latentsync_ray.serve.queue import Queue
 from latentsync_ray.serve.tables import LogRow, RequestRow
 
-__all__ = ["Board", "View"]
+__all__ = ["StatusPoller", "View"]
 
 _OLD_SECONDS = 0.2
 """What is told may be so old."""
@@ -51,7 +51,7 @@ class View:
         return content
 
 
-class Board:
+class StatusPoller:
     """The requests that are asked for, as they were a moment ago. For one event loop."""
 
     def __init__(self, queue: Queue) -> None:

@@ -13,9 +13,9 @@ import torch
 from latentsync_ray.config import WINDOW, Recipe
 from latentsync_ray.errors import ModelError, NotFinite, OutOfMemory
 from latentsync_ray.model.denoise import denoise as model_denoise
+from latentsync_ray.stages.generate import Generate, fill_gaps, to_uint8, window_frames
 from latentsync_ray.stages.plan import segment_stops
-from latentsync_ray.stages.sync import Sync, fill_gaps, to_uint8, window_frames
-from latentsync_ray.types import Crops, Faces
+from latentsync_ray.types import FaceCrops, GeneratedFaces
 
 STEPS = 500
 
@@ -41,13 +41,13 @@ def test_to_uint8_clamps_and_rounds() -> None:
 
 
 @pytest.fixture(scope="module")
-def sync() -> Sync:
-    return Sync(Recipe(model="tiny-random", steps=2, cpu_threads=1), "cpu")
+def generate() -> Generate:
+    return Generate(Recipe(model="tiny-random", steps=2, cpu_threads=1), "cpu")
 
 
-def crops(start: int, stop: int, clip: np.ndarray, found: np.ndarray, mel: np.ndarray) -> Crops:
+def crops(start: int, stop: int, clip: np.ndarray, found: np.ndarray, mel: np.ndarray) -> FaceCrops:
     count = stop - start
-    return Crops(
+    return FaceCrops(
         clip_id="a",
         video="v",
         audio="s",
@@ -64,7 +64,7 @@ def crops(start: int, stop: int, clip: np.ndarray, found: np.ndarray, mel: np.nd
     )
 
 
-def test_faces_do_not_depend_on_the_segment_length(sync: Sync) -> None:
+def test_faces_do_not_depend_on_the_segment_length(generate: Generate) -> None:
     frame_count, rng = 84, np.random.default_rng(0)
     clip = rng.integers(0, 256, (frame_count, 64, 64, 3), dtype=np.uint8)
     mel = rng.normal(size=(1, 80, 3000)).astype(np.float32)
@@ -73,7 +73,7 @@ def test_faces_do_not_depend_on_the_segment_length(sync: Sync) -> None:
 
     def dub(segment_frames: int) -> np.ndarray:
         stops = segment_stops(frame_count, segment_frames).tolist()
-        made = [sync(crops(start, stop, clip, found, mel)) for start, stop in zip([0, *stops], stops, strict=False)]
+        made = [generate(crops(start, stop, clip, found, mel)) for start, stop in zip([0, *stops], stops, strict=False)]
         return np.concatenate([faces.faces for faces in made])
 
     long, short = dub(96), dub(48)
@@ -81,11 +81,11 @@ def test_faces_do_not_depend_on_the_segment_length(sync: Sync) -> None:
     assert not np.array_equal(long[found], clip[found])
 
 
-def test_a_segment_without_a_face_is_left_alone(sync: Sync) -> None:
+def test_a_segment_without_a_face_is_left_alone(generate: Generate) -> None:
     clip = np.zeros((16, 64, 64, 3), np.uint8)
     segment = crops(0, 16, clip, np.zeros(16, np.bool_), np.zeros((0, 80, 3000), np.float32))
-    made = sync(segment)
-    assert isinstance(made, Faces)
+    made = generate(segment)
+    assert isinstance(made, GeneratedFaces)
     assert np.array_equal(made.faces, clip)
 
 
@@ -94,13 +94,13 @@ def test_micro_batch_padding_reaches_every_window() -> None:
     clip = rng.integers(0, 256, (80, 64, 64, 3), dtype=np.uint8)
     segment = crops(0, 80, clip, np.ones(80, np.bool_), rng.normal(size=(1, 80, 3000)).astype(np.float32))
     one, three = (
-        Sync(Recipe(model="tiny-random", steps=1, cpu_threads=1, micro_batch=n), "cpu")(segment).faces for n in (1, 3)
+        Generate(Recipe(model="tiny-random", steps=1, cpu_threads=1, micro_batch=n), "cpu")(segment).faces for n in (1, 3)
     )
     assert (np.abs(one.astype(int) - three) <= 2).mean() > 0.99
     assert all(not np.array_equal(three[i], clip[i]) for i in range(80))
 
 
-def overflowing(sync: Sync, monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> None:
+def overflowing(generate: Generate, monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> None:
     """From now on what is guided gives NaN, or meets a failure of the device; the rest goes well."""
 
     def denoise(*args: Any, guidance_scale: float, **options: Any) -> Iterator[torch.Tensor]:
@@ -117,21 +117,23 @@ NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"
 
 @pytest.mark.parametrize(("failure", "error"), [(None, NotFinite), (NO_MEMORY, OutOfMemory)])
 def test_what_one_clip_cannot_have_is_its_own_failure(
-    sync: Sync, monkeypatch: pytest.MonkeyPatch, failure: Exception | None, error: type[Exception]
+    generate: Generate, monkeypatch: pytest.MonkeyPatch, failure: Exception | None, error: type[Exception]
 ) -> None:
     clip, mel = np.zeros((16, 64, 64, 3), np.uint8), np.zeros((1, 80, 3000), np.float32)
     segment = crops(0, 16, clip, np.ones(16, np.bool_), mel)
-    overflowing(sync, monkeypatch, failure)
+    overflowing(generate, monkeypatch, failure)
     with pytest.raises(error):
-        sync(replace(segment, guidance_scale=1.5))
-    assert sync(segment).faces.any(), "the worker goes on with others"
+        generate(replace(segment, guidance_scale=1.5))
+    assert generate(segment).faces.any(), "the worker goes on with others"
 
 
 @pytest.mark.parametrize("failure", [None, NO_MEMORY])
-def test_what_no_clip_can_have_stops_the_job(sync: Sync, monkeypatch: pytest.MonkeyPatch, failure: Exception | None) -> None:
+def test_what_no_clip_can_have_stops_the_job(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch, failure: Exception | None
+) -> None:
     clip, mel = np.zeros((16, 64, 64, 3), np.uint8), np.zeros((1, 80, 3000), np.float32)
     segment = crops(0, 16, clip, np.ones(16, np.bool_), mel)
-    overflowing(sync, monkeypatch, failure)
-    monkeypatch.setattr(sync, "recipe", sync.recipe.model_copy(update={"guidance_scale": 1.5}))
+    overflowing(generate, monkeypatch, failure)
+    monkeypatch.setattr(generate, "recipe", generate.recipe.model_copy(update={"guidance_scale": 1.5}))
     with pytest.raises(ModelError, match=r"no clip can be dubbed: tiny-random (gave numbers|at 64 px)"):
-        sync(replace(segment, guidance_scale=1.5))
+        generate(replace(segment, guidance_scale=1.5))
