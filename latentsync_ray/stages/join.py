@@ -1,13 +1,19 @@
-"""Join: the parts of a clip and its speech become one MP4, which is verified, published and only then recorded."""
+"""Join: the parts of a clip and its speech become one MP4, which is verified, published and only then recorded.
+
+A list of steps, each of which does one thing to the clip and adds what it learned to the clip's record: what signs, labels or
+checks clips is one more step.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +23,8 @@ from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InputNotFound, MixedParts
 from latentsync_ray.layout import relative
 from latentsync_ray.measure import sync_score
-from latentsync_ray.media.join import Extras, join_parts, verify
+from latentsync_ray.media.join import Extras, join_parts
+from latentsync_ray.media.join import verify as verify_file
 from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
 from latentsync_ray.stages.failures import provenance, sources
@@ -25,10 +32,104 @@ from latentsync_ray.stages.inputs import planned_input
 from latentsync_ray.stages.parts import drop_parts
 from latentsync_ray.types import Clip, ClipRecord, Part
 
-__all__ = ["Join"]
+__all__ = ["STEPS", "Join", "Step", "Unfinished", "check_parts", "measure", "mux", "publish", "verify"]
 
 _DOWNLOADS = 8
 """Parts fetched at once."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Unfinished:
+    """A clip between its last part and its record."""
+
+    recipe: Recipe
+    output: str
+    sink: Sink
+    parts: Sequence[Part]
+    """All of the clip, in its order."""
+    file: Path
+    """The MP4, in a folder that goes when the steps are done; ``mux`` writes it."""
+    sound_start: Fraction = Fraction(0)
+    """Seconds from the first frame to the first sample."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Columns of the record."""
+
+    @property
+    def clip(self) -> Clip:
+        return self.parts[0]
+
+    @property
+    def fps(self) -> Fraction:
+        return Fraction(self.clip.fps_num, self.clip.fps_den)
+
+
+Step = Callable[[Unfinished], None]
+"""Changes the clip. Raises ClipError when it cannot be finished, MixedParts when its parts will never make one."""
+
+
+def check_parts(work: Unfinished) -> None:
+    """See that the parts belong together, and add up what they know."""
+    parts = work.parts
+    if len({part.key for part in parts}) > 1:
+        raise MixedParts("the parts were made of different inputs, which were replaced meanwhile; run the job again")
+    made_by = {f"{part.checkpoint[:12]} on {part.precision}" for part in parts if part.missing < part.stop - part.start}
+    if len(made_by) > 1:
+        raise MixedParts(
+            f"the parts were made by different models ({', '.join(sorted(made_by))}): the weights behind "
+            f"{work.recipe.model!r} or the kind of device changed during the job; run it again"
+        )
+    work.facts |= {
+        "frames": work.clip.frame_count,
+        "fps": float(work.fps),
+        "frames_without_face": sum(part.missing for part in parts),
+        **{
+            name: sum(getattr(part, name) for part in parts)
+            for name in ("corrupt_frames", "crop_seconds", "generate_seconds", "paste_seconds")
+        },
+    }
+
+
+def measure(work: Unfinished) -> None:
+    """Hold the lips' motion against the sound."""
+    motion, change = (
+        np.concatenate([getattr(part, each) for part in work.parts]) for each in ("mouth_motion", "speech_change")
+    )
+    work.facts["sync_correlation"], work.facts["sync_lag_ms"] = sync_score(motion, change, work.fps)
+
+
+def mux(work: Unfinished) -> None:
+    """Put the parts and the speech into one file, without encoding pictures again."""
+    clip = work.clip
+    extras = Extras(
+        language=clip.language,
+        texts=json.loads(clip.tags),
+        subtitled=planned_input(clip, "video").path if clip.subtitle_seconds else None,
+        subtitle_seconds=Fraction(clip.subtitle_seconds),
+    )
+    fetched, audio = _fetched(work.parts, work.file.parent), planned_input(clip, "audio").path
+    joined = join_parts(fetched, audio, work.file, fps=work.fps, extras=extras)
+    work.sound_start, work.facts["duration"] = joined.sound_start, joined.duration
+
+
+def verify(work: Unfinished) -> None:
+    """Read the file back."""
+    verify_file(work.file, work.clip.frame_count, sound_start=work.sound_start)
+
+
+def publish(work: Unfinished) -> None:
+    """Deliver the file, whole or not at all."""
+    published = work.sink.publish(work.file, work.clip.clip_id)
+    work.facts |= {
+        "output": redact.shown(published.uri),
+        "output_path": relative(published.uri, work.output),
+        "sha256": published.sha256,
+        "bytes": published.bytes,
+        "content_type": published.content_type,
+    }
+
+
+STEPS: tuple[Step, ...] = (check_parts, measure, mux, verify, publish)
+"""From parts to a clip in its place. What changes the file stands before ``verify``, what needs its address after ``publish``."""
 
 
 class Join:
@@ -37,8 +138,8 @@ class Join:
     With ``commit`` the record is made safe before the parts go, for a driver that collects records into the table.
     """
 
-    def __init__(self, recipe: Recipe, output: str, sink: Sink, *, commit: bool = True) -> None:
-        self.recipe, self.output, self.sink, self.commit = recipe, output, sink, commit
+    def __init__(self, recipe: Recipe, output: str, sink: Sink, *, commit: bool = True, steps: Sequence[Step] = STEPS) -> None:
+        self.recipe, self.output, self.sink, self.commit, self.steps = recipe, output, sink, commit, steps
 
     def __call__(self, parts: Sequence[Part], *, sink: Sink | None = None) -> ClipRecord:
         """``sink`` takes this clip in place of the usual one."""
@@ -47,72 +148,27 @@ class Join:
         clip = parts[0]
         if [part.index for part in parts] != list(range(clip.segment_count)):
             raise ValueError(f"clip {clip.clip_id!r}: joining {[part.index for part in parts]} of {clip.segment_count} parts")
-        fps = Fraction(clip.fps_num, clip.fps_den)
-        motion, change = (np.concatenate([getattr(part, each) for part in parts]) for each in ("mouth_motion", "speech_change"))
-        correlation, lag = sync_score(motion, change, fps)
         with scratch() as folder:
-            finished = folder / f"{clip.clip_id}.mp4"
+            file = folder / f"{clip.clip_id}.mp4"
+            work = Unfinished(recipe=self.recipe, output=self.output, sink=sink or self.sink, parts=parts, file=file)
             try:
-                self._check(parts)
-                joined = join_parts(
-                    _fetched(parts, folder), planned_input(clip, "audio").path, finished, fps=fps, extras=_extras(clip)
-                )
+                for step in self.steps:
+                    step(work)
             except MixedParts:
                 drop_parts(parts)  # they will not become a clip; another run has to make others
                 raise
-            verify(finished, clip.frame_count, sound_start=joined.sound_start)
-            published = (sink or self.sink).publish(finished, clip.clip_id)
-        record = ClipRecord.of(
-            clip,
-            status="ok",
-            **sources(clip),
-            output=redact.shown(published.uri),
-            output_path=relative(published.uri, self.output),
-            sha256=published.sha256,
-            bytes=published.bytes,
-            content_type=published.content_type,
-            frames=clip.frame_count,
-            frames_without_face=sum(part.missing for part in parts),
-            corrupt_frames=sum(part.corrupt_frames for part in parts),
-            fps=float(fps),
-            sync_correlation=correlation,
-            sync_lag_ms=lag,
-            duration=joined.duration,
-            crop_seconds=sum(part.crop_seconds for part in parts),
-            generate_seconds=sum(part.generate_seconds for part in parts),
-            paste_seconds=sum(part.paste_seconds for part in parts),
-            join_seconds=time.perf_counter() - began,
-            **provenance(self.recipe),
-        )
+        seconds = {"join_seconds": time.perf_counter() - began}
+        record = ClipRecord.of(clip, status="ok", **sources(clip), **work.facts, **seconds, **provenance(self.recipe))
         if self.commit:
             commit_pending(self.output, record)
         drop_parts(parts)
         return record
 
-    def _check(self, parts: Sequence[Part]) -> None:
-        if len({part.key for part in parts}) > 1:
-            raise MixedParts("the parts were made of different inputs, which were replaced meanwhile; run the job again")
-        made_by = {f"{part.checkpoint[:12]} on {part.precision}" for part in parts if part.missing < part.stop - part.start}
-        if len(made_by) > 1:
-            raise MixedParts(
-                f"the parts were made by different models ({', '.join(sorted(made_by))}): the weights behind "
-                f"{self.recipe.model!r} or the kind of device changed during the job; run it again"
-            )
-
-
-def _extras(clip: Clip) -> Extras:
-    return Extras(
-        language=clip.language,
-        texts=json.loads(clip.tags),
-        subtitled=planned_input(clip, "video").path if clip.subtitle_seconds else None,
-        subtitle_seconds=Fraction(clip.subtitle_seconds),
-    )
-
 
 def _fetched(parts: Sequence[Part], folder: Path) -> list[Path]:
     """The parts as local files, in ``folder`` where they have to be downloaded: nobody else wants them."""
     with ThreadPoolExecutor(_DOWNLOADS) as pool:
-        files = pool.map(lambda part: storage.download(part.uri, folder / f"{part.index}.mp4"), parts)
+        files = pool.map(lambda part: storage.download(part.uri, folder / f"part-{part.index}.mp4"), parts)
     try:
         return list(files)
     except InputNotFound as error:

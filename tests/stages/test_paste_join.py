@@ -14,7 +14,7 @@ from latentsync_ray.config import Recipe
 from latentsync_ray.errors import MixedParts, StorageUnavailable
 from latentsync_ray.sinks.mp4 import Mp4Sink
 from latentsync_ray.stages.crop import Crop
-from latentsync_ray.stages.join import Join
+from latentsync_ray.stages.join import STEPS, Join, Unfinished
 from latentsync_ray.stages.parts import finished_parts, load_part
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
@@ -81,6 +81,27 @@ def test_join_publishes_commits_and_cleans_up(segments: list[FaceCrops], tmp_pat
     assert [path.name for path in (tmp_path / "_work" / "records").iterdir()] == ["a.json"]
     joined = decoded(Path(str(record.output)))
     assert len(joined) == record.frames
+
+
+def test_a_step_of_ones_own_sees_the_file_and_adds_to_the_record(segments: list[FaceCrops], tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def label(work: Unfinished) -> None:
+        seen.append(f"{work.file.name} {work.file.is_file()} {'output' in work.facts}")
+        work.facts["content_credentials"] = "ours"
+
+    steps = (*STEPS[:-1], label, STEPS[-1])
+    record = Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)), steps=steps)(pasted(segments, tmp_path, "aa"))
+    assert seen == ["a.mp4 True False"]
+    assert (record.status, record.content_credentials) == ("ok", "ours")
+
+
+def test_parts_of_two_contents_are_refused_and_dropped(segments: list[FaceCrops], tmp_path: Path) -> None:
+    first, second = pasted(segments, tmp_path, "aa")
+    with pytest.raises(MixedParts, match="made of different inputs"):
+        Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))([first, Part.of(second, key="another")])
+    assert finished_parts(str(tmp_path), first).tolist() == []
+    assert not (tmp_path / "clips").exists()
 
 
 def test_parts_of_different_checkpoints_are_refused_and_dropped(segments: list[FaceCrops], tmp_path: Path) -> None:
