@@ -15,17 +15,17 @@ from typing import Annotated
 import cv2
 import numpy as np
 import typer
-from nano.folder import megabytes
-from nano.speech import HELD_OUT, held_out
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from latentsync_ray import LipSync, Pair, Recipe
-from latentsync_ray.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_ceiling, write_take
 from latentsync_ray.media.speech import SAMPLE_RATE
 from latentsync_ray.model.specs import MODELS
-from latentsync_ray.portrait import Light, read_aperture
+from latentsync_ray.nano.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_ceiling, write_take
+from latentsync_ray.nano.portrait import Light, read_aperture
+from latentsync_ray.nano.training.folder import megabytes
+from latentsync_ray.nano.training.speech import HELD_OUT, held_out
 from latentsync_ray.types import ClipRecord
 
 STEPS = 6

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from espeak import speak
 
-from latentsync_ray.evaluate import write_portrait
 from latentsync_ray.media.speech import write_wav
-from latentsync_ray.portrait import Performance, render_clip
+from latentsync_ray.nano.evaluate import write_portrait
+from latentsync_ray.nano.portrait import Performance, render_clip
+from latentsync_ray.nano.training.espeak import speak
 
 FPS = 25
 SIZE = 384

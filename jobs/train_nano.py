@@ -23,19 +23,19 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from nano.folder import megabytes, write_folder
-from nano.listen import train_encoder
-from nano.mouth import hear_scenes, train_unet
-from nano.paint import encode_scenes, train_autoencoder
-from nano.pictures import load_scenes, save_scenes
-from nano.speech import load_tracks, save_tracks
-from nano.together import beside, together
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from latentsync_ray import portrait
 from latentsync_ray.model.specs import MODELS
 from latentsync_ray.model.unet import LatentSyncUNet
 from latentsync_ray.model.vae import build_small_vae
+from latentsync_ray.nano import portrait, training
+from latentsync_ray.nano.training.folder import megabytes, write_folder
+from latentsync_ray.nano.training.listen import train_encoder
+from latentsync_ray.nano.training.mouth import hear_scenes, train_unet
+from latentsync_ray.nano.training.paint import encode_scenes, train_autoencoder
+from latentsync_ray.nano.training.pictures import load_scenes, save_scenes
+from latentsync_ray.nano.training.speech import load_tracks, save_tracks
+from latentsync_ray.nano.training.together import beside, together
 
 SPEC = MODELS["nano"]
 WIDTHS = (16, 32, 48, 64)
@@ -113,7 +113,8 @@ def settle(path: Path, settings: dict[str, Any]) -> None:
 
 def code() -> str:
     """A hash of what decides about the data and the trainings."""
-    files = sorted([Path(__file__), *Path(__file__).parent.glob("nano/*.py"), *Path(portrait.__file__).parent.glob("*.py")])
+    made_of = [file for room in (training, portrait) for file in Path(str(room.__file__)).parent.glob("*.py")]
+    files = sorted([Path(__file__), *made_of])
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from latentsync_ray.evaluate import Take
+from latentsync_ray.nano.evaluate import Take
 
 __all__ = ["Rendered"]
 

@@ -31,9 +31,9 @@ GROUND = {
 }
 FLOORS = (
     GROUND,
-    {"faces", "lease", "manifest", "measure", "media", "model", "portrait", "records", "sinks"},
+    {"faces", "lease", "manifest", "measure", "media", "model", "records", "sinks"},
     {"preflight", "stages"},
-    {"evaluate", "local", "pipeline", "progress", "report"},
+    {"local", "nano", "pipeline", "progress", "report"},
     {"dataset", "driver", "serve"},
     {"cli"},
 )
@@ -41,8 +41,8 @@ FLOORS = (
 ONLY = {
     "ray": {"dataset", "pipeline", "serve"},
     "av": {"media"},
-    "diffusers": {"model"},
-    "transformers": {"model"},
+    "diffusers": {"model", "nano"},
+    "transformers": {"model", "nano"},
     "fsspec": {"storage"},
 }
 MOST_LINES = 350

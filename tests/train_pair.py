@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nano.loop import train
 from torch import Tensor, nn
+
+from latentsync_ray.nano.training.loop import train
 
 STEPS = 30
 

@@ -129,7 +129,7 @@ def publish(work: Unfinished) -> None:
 
 
 STEPS: tuple[Step, ...] = (check_parts, measure, mux, verify, publish)
-"""From parts to a clip in its place. What changes the file stands before ``verify``, what needs its address after ``publish``."""
+"""From parts to a clip in its place. What changes the file stands before ``verify``, what needs its address last."""
 
 
 class Join:

@@ -13,13 +13,6 @@ import numpy as np
 import pytest
 import torch
 from make_demo_clip import NEW_TEXT, NEW_VOICE, OWN_TEXT, OWN_VOICE
-from nano.listen import features, slot_frames
-from nano.loop import train
-from nano.pictures import MOUTHS, draw_scene, load_scenes, render_scene, save_scenes
-from nano.speech import HELD_OUT, SENTENCES, VOICES, Track
-from nano.start import start_local
-from nano.together import beside, together
-from nano.vary import heard, varied
 from torch.multiprocessing.spawn import ProcessRaisedException
 from train_pair import regress
 
@@ -30,7 +23,14 @@ from latentsync_ray.model.latentsync import load_model
 from latentsync_ray.model.mel import audio_step_count, log_mel_peak, mel_window
 from latentsync_ray.model.options import WhisperSize
 from latentsync_ray.model.whisper import build_encoder, speech_features
-from latentsync_ray.portrait import read_aperture, sound_curves
+from latentsync_ray.nano.portrait import read_aperture, sound_curves
+from latentsync_ray.nano.training.listen import features, slot_frames
+from latentsync_ray.nano.training.loop import train
+from latentsync_ray.nano.training.pictures import MOUTHS, draw_scene, load_scenes, render_scene, save_scenes
+from latentsync_ray.nano.training.speech import HELD_OUT, SENTENCES, VOICES, Track
+from latentsync_ray.nano.training.start import start_local
+from latentsync_ray.nano.training.together import beside, together
+from latentsync_ray.nano.training.vary import heard, varied
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -16,8 +16,8 @@ import pytest
 from serve_harness import Running, make_settings, running
 from sqlalchemy import create_engine
 
-from latentsync_ray.evaluate import make_take, write_take
 from latentsync_ray.media.speech import SAMPLE_RATE, write_wav
+from latentsync_ray.nano.evaluate import make_take, write_take
 
 _JS_CLIENT = "@fal-ai/client@1.10.1"
 

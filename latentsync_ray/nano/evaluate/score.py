@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 
 from latentsync_ray.config import Recipe
-from latentsync_ray.evaluate.take import Take
 from latentsync_ray.faces.align import crop_face
 from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.measure import best_lag
 from latentsync_ray.media.decode import read_frames
 from latentsync_ray.media.source import probe_video
-from latentsync_ray.portrait import mouth_points, read_aperture
+from latentsync_ray.nano.evaluate.take import Take
+from latentsync_ray.nano.portrait import mouth_points, read_aperture
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.types import FaceCrops, Pair

@@ -19,8 +19,8 @@ import numpy as np
 
 from latentsync_ray.config import WINDOW
 from latentsync_ray.faces.align import affine, crop_face
-from latentsync_ray.portrait import SIDE, Light, Performance, posed_points, render_clip
-from nano.speech import Track
+from latentsync_ray.nano.portrait import SIDE, Light, Performance, posed_points, render_clip
+from latentsync_ray.nano.training.speech import Track
 
 __all__ = ["MOUTHS", "Scene", "load_scenes", "save_scenes"]
 

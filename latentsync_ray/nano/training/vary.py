@@ -14,8 +14,8 @@ import numpy as np
 from scipy.optimize import nnls
 
 from latentsync_ray.model.mel import SAMPLE_RATE, mel_bands
-from latentsync_ray.portrait import voice_weight
-from nano.speech import FPS, Track
+from latentsync_ray.nano.portrait import voice_weight
+from latentsync_ray.nano.training.speech import FPS, Track
 
 __all__ = ["heard", "varied"]
 

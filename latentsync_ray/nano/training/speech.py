@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from espeak import speak
 from scipy.signal import resample_poly
 
 from latentsync_ray.model.mel import SAMPLE_RATE, audio_step_count, log_mel_peak, mel_window
-from latentsync_ray.portrait import mouth_of, sound_curves
+from latentsync_ray.nano.portrait import mouth_of, sound_curves
+from latentsync_ray.nano.training.espeak import speak
 
 __all__ = ["FPS", "HELD_OUT", "Track", "held_out", "load_tracks", "make_track", "save_tracks"]
 

@@ -8,8 +8,8 @@ what the model's autoencoder alone would allow. For footage without a truth, see
 
 from __future__ import annotations
 
-from latentsync_ray.evaluate.ceiling import write_ceiling
-from latentsync_ray.evaluate.score import Score, aligned, read_clip, score_take
-from latentsync_ray.evaluate.take import Take, make_take, write_portrait, write_take
+from latentsync_ray.nano.evaluate.ceiling import write_ceiling
+from latentsync_ray.nano.evaluate.score import Score, aligned, read_clip, score_take
+from latentsync_ray.nano.evaluate.take import Take, make_take, write_portrait, write_take
 
 __all__ = ["Score", "Take", "aligned", "make_take", "read_clip", "score_take", "write_ceiling", "write_portrait", "write_take"]

@@ -15,7 +15,7 @@ from latentsync_ray.media.colour import BT709
 from latentsync_ray.media.encode import encode_part, planes_of
 from latentsync_ray.media.join import join_parts
 from latentsync_ray.media.speech import SAMPLE_RATE, write_wav
-from latentsync_ray.portrait import Light, Performance, mouth_curves, render_clip
+from latentsync_ray.nano.portrait import Light, Performance, mouth_curves, render_clip
 
 __all__ = ["Take", "make_take", "write_portrait", "write_take"]
 

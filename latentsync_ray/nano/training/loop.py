@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nano.together import average_gradients, place
+from latentsync_ray.nano.training.together import average_gradients, place
 
 __all__ = ["train"]
 

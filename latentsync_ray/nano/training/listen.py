@@ -20,10 +20,10 @@ from latentsync_ray.model.audio import step_indices
 from latentsync_ray.model.mel import STEPS_PER_WINDOW
 from latentsync_ray.model.options import WhisperSize
 from latentsync_ray.model.whisper import build_encoder, speech_features
-from nano.loop import train
-from nano.speech import FPS, Track
-from nano.start import start_local
-from nano.vary import varied
+from latentsync_ray.nano.training.loop import train
+from latentsync_ray.nano.training.speech import FPS, Track
+from latentsync_ray.nano.training.start import start_local
+from latentsync_ray.nano.training.vary import varied
 
 __all__ = ["features", "hear", "slot_frames", "train_encoder"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.model.vae import PictureCodec, as_pictures
-from nano.loop import train
+from latentsync_ray.nano.training.loop import train
 
 __all__ = ["encode_scenes", "train_autoencoder"]
 

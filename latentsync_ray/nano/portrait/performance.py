@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from latentsync_ray.portrait.speech import mouth_curves
+from latentsync_ray.nano.portrait.speech import mouth_curves
 
 __all__ = ["Performance"]
 

@@ -7,10 +7,10 @@ Knows nothing about files: it takes samples and yields pictures.
 
 from __future__ import annotations
 
-from latentsync_ray.portrait.face import SIDE
-from latentsync_ray.portrait.performance import Performance
-from latentsync_ray.portrait.render import Light, mouth_points, posed_points, read_aperture, render_clip
-from latentsync_ray.portrait.speech import mouth_curves, mouth_of, sound_curves, voice_weight
+from latentsync_ray.nano.portrait.face import SIDE
+from latentsync_ray.nano.portrait.performance import Performance
+from latentsync_ray.nano.portrait.render import Light, mouth_points, posed_points, read_aperture, render_clip
+from latentsync_ray.nano.portrait.speech import mouth_curves, mouth_of, sound_curves, voice_weight
 
 __all__ = [
     "SIDE",

@@ -1,6 +1,6 @@
 """The shipped model lip-syncs: held-out voices on a head that says something else, through the whole pipeline.
 
-The sentences in ``golden/speech`` are the held-out ones of ``jobs/nano/speech.py``.
+The sentences in ``golden/speech`` are the held-out ones of ``latentsync_ray/nano/training/speech.py``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import pytest
 from rendered import Rendered
 
 from latentsync_ray import LipSync, Pair, Recipe
-from latentsync_ray.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_ceiling, write_take
 from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech
 from latentsync_ray.model.source import find_spec, locate
 from latentsync_ray.model.specs import MODELS
-from latentsync_ray.portrait import Light, read_aperture
+from latentsync_ray.nano.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_ceiling, write_take
+from latentsync_ray.nano.portrait import Light, read_aperture
 from latentsync_ray.types import ClipRecord, FaceCrops
 
 RECIPE = Recipe(model="nano", steps=6)

@@ -19,11 +19,11 @@ from latentsync_ray.config import WINDOW
 from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.model.denoise import ddim
 from latentsync_ray.model.unet import LatentSyncUNet
-from nano.listen import hear
-from nano.loop import train
-from nano.pictures import MOUTHS, Scene
-from nano.speech import Track
-from nano.together import place
+from latentsync_ray.nano.training.listen import hear
+from latentsync_ray.nano.training.loop import train
+from latentsync_ray.nano.training.pictures import MOUTHS, Scene
+from latentsync_ray.nano.training.speech import Track
+from latentsync_ray.nano.training.together import place
 
 __all__ = ["hear_scenes", "train_unet"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latentsync_ray.portrait import Light, Performance, mouth_curves, read_aperture, render_clip
-from latentsync_ray.portrait.face import make_face, portrait
+from latentsync_ray.nano.portrait import Light, Performance, mouth_curves, read_aperture, render_clip
+from latentsync_ray.nano.portrait.face import make_face, portrait
 
 FPS, RATE = 25, 16000
 

@@ -12,8 +12,8 @@ from typing import Self
 import cv2
 import numpy as np
 
-from latentsync_ray.portrait.face import MOUTH_BOX, SIDE, make_face
-from latentsync_ray.portrait.performance import Performance
+from latentsync_ray.nano.portrait.face import MOUTH_BOX, SIDE, make_face
+from latentsync_ray.nano.portrait.performance import Performance
 
 __all__ = ["Light", "mouth_points", "posed_points", "read_aperture", "render_clip"]
 

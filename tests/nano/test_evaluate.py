@@ -13,10 +13,10 @@ from make_clips import speech_like
 from rendered import Rendered
 
 from latentsync_ray.config import Recipe
-from latentsync_ray.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_portrait, write_take
 from latentsync_ray.faces.align import crop_size
 from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.media.speech import SAMPLE_RATE
+from latentsync_ray.nano.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_portrait, write_take
 from latentsync_ray.types import FaceCrops
 
 SIZE, SIDE = 256, 128
