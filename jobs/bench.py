@@ -139,7 +139,7 @@ def stages(seconds: int = SHORT) -> None:
         video, audio = make_clip(Path(name), seconds)
         runner = LipSync(name, recipe=Recipe(model="nano", steps=4))
         clock = Clock()
-        clock.watch_model(runner.generate.model)
+        clock.watch_model(runner.model)
         record = runner(Pair(clip_id="bench", video=str(video), audio=str(audio)))
     own = {
         "plan (probe, speech level)": record.plan_seconds,
@@ -149,7 +149,7 @@ def stages(seconds: int = SHORT) -> None:
         "paste + encode": record.paste_seconds,
         "join": record.join_seconds,
     }
-    size = f"{runner.generate.model.resolution} px, 4 steps, guidance 1, {record.width}x{record.height} video"
+    size = f"{runner.model.resolution} px, 4 steps, guidance 1, {record.width}x{record.height} video"
     title = f"nano, {size}, {record.frames} frames"
     _print_seconds(title, own, record.frames or 0)
 

@@ -53,7 +53,7 @@ def main(
     out.print(f"silence in: the mouth reads {opened:.3f} at most (a closed one below 0.05)")
     sheet(work, work / "sheet.png")
     folder = Path(MODELS[model].source if model in MODELS else model)
-    where, size = dubber.generate.model.device.type, megabytes(folder)
+    where, size = dubber.model.device.type, megabytes(folder)
     facts = f"{steps} steps on {where}; {size:.1f} MB in all. Given silence, the mouth reads {opened:.3f} at most."
     card(folder / "README.md", facts, rows)
     out.print(f"filmed, dubbed and true faces: {work / 'sheet.png'}")
@@ -70,8 +70,8 @@ def dub(dubber: LipSync, take: Take, folder: Path, name: str, *, guidance: float
     """Dub a take: its score, and the dB that the autoencoder alone reaches on it."""
     video, audio = write_take(take, folder, name)
     record = done(dubber(Pair(clip_id=f"{name}-{guidance:g}", video=str(video), audio=str(audio), guidance_scale=guidance)))
-    crops = aligned(video, audio, folder / "aligned", recipe=dubber.recipe, resolution=dubber.generate.model.resolution)
-    best = write_ceiling(take, audio, crops, folder / f"{name}-ceiling.mp4", model=dubber.generate.model, recipe=dubber.recipe)
+    crops = aligned(video, audio, folder / "aligned", recipe=dubber.recipe, resolution=dubber.model.resolution)
+    best = write_ceiling(take, audio, crops, folder / f"{name}-ceiling.mp4", model=dubber.model, recipe=dubber.recipe)
     return score_take(take, Path(str(record.output)), crops), score_take(take, best, crops).mouth_psnr
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from latentsync_ray import storage
 from latentsync_ray.arguments import kind_of, one_of, path_text
@@ -16,13 +18,14 @@ from latentsync_ray.preflight import check_recipe
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
-from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.failures import Failing, failed_record, failure_of
-from latentsync_ray.stages.generate import Generate
 from latentsync_ray.stages.join import Join
-from latentsync_ray.stages.paste import Paste
-from latentsync_ray.stages.plan import Plan
-from latentsync_ray.types import UNUSABLE_ID, ClipPlan, ClipRecord, Device, Pair, Part
+from latentsync_ray.stages.table import STAGES, Settings, chain
+from latentsync_ray.types import UNUSABLE_ID, ClipPlan, ClipRecord, Device, Pair, Part, Row
+
+if TYPE_CHECKING:
+    from latentsync_ray.model.latentsync import LatentSync
+    from latentsync_ray.stages.generate import Generate
 
 __all__ = ["LipSync", "check_output", "dub", "lipsync"]
 
@@ -52,11 +55,13 @@ class LipSync:
             raise ConfigError(f"output is {output}, a file; name the folder that clips are written to")
         self.recipe = recipe = _recipe(recipe)
         one_of(device, Device, "device")
-        self.plan = Plan(recipe, output)
-        self.generate = Generate(recipe, device)
-        self.crop = Crop(recipe, self.generate.model.resolution)
-        self.paste = Paste(recipe, output)
+        self.stages = {stage.name: stage.make(Settings(recipe, output, device)) for stage in STAGES}
         self.join = Join(recipe, output, sink or lookup(SINKS, "mp4", "sink")(output), commit=commit)
+
+    @property
+    def model(self) -> LatentSync:
+        """The model that stays loaded."""
+        return cast("Generate", self.stages["generate"]).model
 
     def stream(
         self, pair: Pair, *, sink: Sink | None = None, on_frames: Callable[[int], None] | None = None
@@ -67,14 +72,18 @@ class LipSync:
         raises ends the work.
         """
         kind_of(pair, Pair, "pair", 'a Pair, e.g. Pair(clip_id="anna", video="anna.mp4", audio="anna.wav")')
-        parts = []
+        rows: Iterable[Row] = [pair]
+        parts: list[Part] = []
         try:
-            plan = self.plan(pair)
-            yield plan
-            for crops in self.crop(plan):
-                part = self.paste(self.generate(crops, on_frames=on_frames))
-                parts.append(part)
-                yield part
+            for stage in STAGES:
+                call = self.stages[stage.name]
+                rows = chain([partial(call, on_frames=on_frames) if stage.model else call], rows)
+                if stage.gives is ClipPlan and stage.takes is not ClipPlan:
+                    rows = plans = [cast("ClipPlan", row) for row in rows]
+                    yield from plans
+            for row in rows:
+                parts.append(cast("Part", row))
+                yield parts[-1]
             yield self.join(parts, sink=sink)
         except (ClipError, MemoryError, OSError) as error:
             if isinstance(failure := failure_of(error), InternalError):

@@ -18,48 +18,48 @@ V100 = {"CPU": 16.0, "memory": 60.0 * GIB, "GPU": 4.0, "accelerator_type:V100": 
 
 def test_a_laptop_runs_all_stages_at_once() -> None:
     ask = shares(Cluster(), [LAPTOP])
-    assert ask.crop == ask.paste == {"num_cpus": 0.5}
-    assert ask.generate == {"num_gpus": 0.0, "num_cpus": 0.5}
+    assert ask.of["crop"] == ask.of["paste"] == {"num_cpus": 0.5}
+    assert ask.of["generate"] == {"num_gpus": 0.0, "num_cpus": 0.5}
     assert ask.workers == (1, 1)
 
 
 def test_a_node_with_gpus_is_booked_for_what_is_used() -> None:
     ask = shares(Cluster(), [HEAD, A100, A100])
-    assert ask.crop == {"num_cpus": 1.0, "memory": GIB}
-    assert ask.paste == {"num_cpus": 1.0, "memory": GIB // 2}
-    assert ask.generate == {"num_gpus": 1.0, "num_cpus": 0.5, "memory": 4 * GIB}
+    assert ask.of["crop"] == {"num_cpus": 1.0, "memory": GIB}
+    assert ask.of["paste"] == {"num_cpus": 1.0, "memory": GIB // 2}
+    assert ask.of["generate"] == {"num_gpus": 1.0, "num_cpus": 0.5, "memory": 4 * GIB}
     assert ask.workers == (1, 16)
 
 
 def test_the_smallest_node_decides() -> None:
-    assert shares(Cluster(), [A100, LAPTOP]).crop == {"num_cpus": 0.5}
+    assert shares(Cluster(), [A100, LAPTOP]).of["crop"] == {"num_cpus": 0.5}
 
 
 def test_what_was_set_holds() -> None:
     cluster = Cluster(crop_cpus=2, paste_cpus=0.25, generate_gpus=0.5, generate_cpus=3, generate_workers=(2, 9))
     ask = shares(cluster, [A100])
-    assert (ask.crop["num_cpus"], ask.paste["num_cpus"]) == (2, 0.25)
-    assert (ask.generate["num_gpus"], ask.generate["num_cpus"]) == (0.5, 3)
+    assert (ask.of["crop"]["num_cpus"], ask.of["paste"]["num_cpus"]) == (2, 0.25)
+    assert (ask.of["generate"]["num_gpus"], ask.of["generate"]["num_cpus"]) == (0.5, 3)
     assert ask.workers == (2, 9)
     assert shares(Cluster(generate_gpus=0.5), [A100]).workers == (1, 16)
 
 
 def test_models_run_on_one_kind_of_gpu(caplog: pytest.LogCaptureFixture) -> None:
     ask = shares(Cluster(), [V100, A100, V100])
-    assert ask.generate["accelerator_type"] in ("A100", "V100")
+    assert ask.of["generate"]["accelerator_type"] in ("A100", "V100")
     ask = shares(Cluster(), [V100, A100])
-    assert ask.generate["accelerator_type"] == "A100"
+    assert ask.of["generate"]["accelerator_type"] == "A100"
     assert ask.workers == (1, 8)
     assert "several kinds (8 A100, 4 V100)" in caplog.text
     ask = shares(Cluster(accelerator="V100"), [V100, A100])
-    assert ask.generate["accelerator_type"] == "V100"
+    assert ask.of["generate"]["accelerator_type"] == "V100"
     assert ask.workers == (1, 4)
 
 
 def test_one_kind_is_not_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    assert "accelerator_type" not in shares(Cluster(), [A100, A100, HEAD]).generate
-    assert "accelerator_type" not in shares(Cluster(device="cpu"), [A100, V100]).generate
+    assert "accelerator_type" not in shares(Cluster(), [A100, A100, HEAD]).of["generate"]
+    assert "accelerator_type" not in shares(Cluster(device="cpu"), [A100, V100]).of["generate"]
     assert caplog.text == ""
 
 
@@ -67,4 +67,4 @@ def test_a_cluster_without_gpus_yet() -> None:
     with pytest.raises(ConfigError, match="has no GPU yet"):
         shares(Cluster(address="auto"), [LAPTOP])
     assert shares(Cluster(address="auto", generate_gpus=1, generate_workers=(1, 4)), []).workers == (1, 4)
-    assert shares(Cluster(address="auto", device="cpu"), [LAPTOP]).generate["num_gpus"] == 0
+    assert shares(Cluster(address="auto", device="cpu"), [LAPTOP]).of["generate"]["num_gpus"] == 0

@@ -139,13 +139,14 @@ def never_began(clips: int, cluster: Cluster) -> str:
     """What a pass that gave nothing was waiting for, and what to do about it."""
     asked, present, free = shares(cluster, nodes()), ray.cluster_resources(), ray.available_resources()
     has = " and ".join(f"{present.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("GPU", "CPU"))
+    cpus = ", ".join(f"{ask['num_cpus']:g} CPU to {name}" for name, ask in asked.of.items())
+    gpus = next((ask["num_gpus"] for ask in asked.of.values() if "num_gpus" in ask), 0)
     return (
         f"of {clips} clips nothing came in {cluster.no_progress_seconds:.0f} s. Asked for: at least {asked.workers[0]} model "
-        f"workers of {asked.generate['num_gpus']:g} GPU and {asked.generate['num_cpus']:g} CPU, {asked.crop['num_cpus']:g} CPU "
-        f"to decode a clip, {asked.paste['num_cpus']:g} to encode one; the cluster has {has}. If that is too little, let it "
-        "grow or lower cluster.generate_gpus, cluster.generate_workers or cluster.generate_cpus; if the model or the first "
-        f"clip takes longer, raise cluster.no_progress_seconds; `ray status` and Ray's logs{logs_folder()} say more. Run the "
-        "job again then: no clip was recorded as failed for it"
+        f"workers of {gpus:g} GPU each, and by task {cpus}; the cluster has {has}. If that is too little, let it grow or lower "
+        "cluster.generate_gpus, cluster.generate_workers or cluster.generate_cpus; if the model or the first clip takes longer, "
+        f"raise cluster.no_progress_seconds; `ray status` and Ray's logs{logs_folder()} say more. Run the job again then: no "
+        "clip was recorded as failed for it"
     )
 
 

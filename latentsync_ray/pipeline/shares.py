@@ -1,7 +1,6 @@
 """What each stage asks Ray for: what was set, or else what fits the nodes.
 
-Ray Data reserves by stage rather than by clip, so memory is that of a large clip: following a face at 3840 x 2160 holds 0.5 GB
-of pictures, and 128 crops of 512 px take 0.1 GB twice.
+Ray Data reserves by stage rather than by clip, so memory is that of a large clip.
 """
 
 from __future__ import annotations
@@ -14,15 +13,13 @@ from typing import Any
 
 from latentsync_ray.config import Cluster
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.stages.table import tasks
 
 __all__ = ["Shares", "shares"]
 
 log = logging.getLogger(__name__)
 
-_GIB = 2**30
-_CROP, _PASTE, _GENERATE = 1 * _GIB, _GIB // 2, 4 * _GIB
-"""Bytes of a task that decodes, of one that encodes, and of a model worker beside its GPU."""
-_ROOMY_CPUS, _ROOMY_BYTES = 4, 8 * _GIB
+_ROOMY_CPUS, _ROOMY_BYTES = 4, 8 * 2**30
 """Smaller nodes could not run all stages at once, and would wait for themselves, if each asked for what it uses."""
 _KIND = "accelerator_type:"
 """What Ray's names for kinds of GPUs begin with."""
@@ -30,12 +27,12 @@ _KIND = "accelerator_type:"
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Arguments of Ray for the tasks that decode, the model workers and the tasks that encode; fewest and most workers."""
+    """What is asked for."""
 
-    crop: dict[str, Any]
-    generate: dict[str, Any]
-    paste: dict[str, Any]
+    of: dict[str, dict[str, Any]]
+    """Stage -> arguments of Ray; of stages that run in one task, those of the last."""
     workers: tuple[int, int]
+    """Fewest and most processes that hold a model."""
 
 
 def shares(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> Shares:
@@ -52,17 +49,19 @@ def shares(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> Shares:
     gpus = float(present > 0) if cluster.generate_gpus is None else cluster.generate_gpus
     one = 1.0 if min((node["CPU"] for node in nodes if node.get("CPU")), default=0.0) >= _ROOMY_CPUS else 0.5
     roomy = min((node.get("memory", 0.0) for node in nodes if node.get("CPU")), default=0.0) >= _ROOMY_BYTES
-    generate: dict[str, Any] = {"num_gpus": gpus, "num_cpus": cluster.generate_cpus}
-    if gpus and kind:
-        generate["accelerator_type"] = kind
-    if gpus and roomy:
-        generate["memory"] = _GENERATE
-    return Shares(
-        crop={"num_cpus": cluster.crop_cpus or one, **({"memory": _CROP} if roomy else {})},
-        generate=generate,
-        paste={"num_cpus": cluster.paste_cpus or one, **({"memory": _PASTE} if roomy else {})},
-        workers=cluster.generate_workers or (1, max(1, int(present / gpus) if gpus else 1)),
-    )
+    of: dict[str, dict[str, Any]] = {}
+    for *others, stage in tasks():
+        memory = max(each.memory for each in (*others, stage))
+        if stage.model:
+            ask: dict[str, Any] = {"num_gpus": gpus, "num_cpus": cluster.generate_cpus}
+            if gpus and kind:
+                ask["accelerator_type"] = kind
+        else:
+            ask = {"num_cpus": getattr(cluster, f"{stage.name}_cpus", None) or one}
+        if roomy and memory and (gpus or not stage.model):
+            ask["memory"] = memory
+        of[stage.name] = ask
+    return Shares(of=of, workers=cluster.generate_workers or (1, max(1, int(present / gpus) if gpus else 1)))
 
 
 def _kind_of_gpu(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> str | None:

@@ -23,12 +23,13 @@ from latentsync_ray.serve.hosts import HostRouting
 from latentsync_ray.serve.server import Server
 from latentsync_ray.serve.settings import Settings, load_settings
 from latentsync_ray.serve.worker import Worker
+from latentsync_ray.stages.table import STAGES
 
 __all__ = ["DispatcherReplica", "Dubber", "Ingress", "build", "deploy", "launch", "log_folder", "metrics_url", "stop"]
 
 _NAME = "latentsync"
 _LOGGING = LoggingConfig(encoding="JSON")
-_STAGES = ("plan", "crop", "generate", "paste", "join")
+_STAGES = (*(stage.name for stage in STAGES), "join")
 _WAITING = 2
 """Requests on their way beyond one for each worker: they show the autoscaler that there is more to do."""
 _UPSCALE_SECONDS = 10

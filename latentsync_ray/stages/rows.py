@@ -8,30 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from latentsync_ray import errors
 from latentsync_ray.errors import ConfigError, LatentSyncError, ModelError
 from latentsync_ray.stages.failures import Failing
+from latentsync_ray.stages.table import STAGES, Call, Settings, Stage, chain
 from latentsync_ray.types import Row
 
 __all__ = ["apply", "attempt", "foreign", "raise_settings", "task"]
 
 
 @lru_cache(maxsize=4)
-def _made(kind: Callable[..., Any], *settings: Any) -> Callable[[Any], Any]:
-    """A stage, made once per worker process: a detector may take longer to load than a clip to read."""
-    return kind(*settings)
+def _made(names: tuple[str, ...], asked: Settings) -> list[Call]:
+    """Stages, made once per worker process: a detector may take longer to load than a clip to read."""
+    return [stage.make(asked) for stage in STAGES if stage.name in names]
 
 
-def task(stage: partial[Any], takes: type[Row], gives: type[Row]) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
-    """A light stage as a Ray Data task."""
+def task(group: tuple[Stage, ...], asked: Settings) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
+    """Light stages as one Ray Data task."""
+    names = tuple(stage.name for stage in group)
 
     def call(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        yield from apply(lambda taken: _made(stage.func, *stage.args)(taken), row, takes, gives)
+        yield from apply(lambda taken: chain(_made(names, asked), [taken]), row, group[0].takes, group[-1].gives)
 
-    call.__name__ = call.__qualname__ = stage.func.__name__.strip("_")  # what Ray's dashboard shows
+    call.__name__ = call.__qualname__ = "_and_".join(names)  # what Ray's dashboard shows
     return call
 
 

@@ -103,7 +103,7 @@ def lost(
 ) -> float:
     """dB by which the dubbed mouth is worse than what the autoencoder makes of the truth."""
     best = tmp_path_factory.mktemp("ceiling") / "best.mp4"
-    write_ceiling(take, Path(dubbed.audio), crops, best, model=nano.generate.model, recipe=RECIPE)
+    write_ceiling(take, Path(dubbed.audio), crops, best, model=nano.model, recipe=RECIPE)
     return score_take(take, best, crops).mouth_psnr - score.mouth_psnr
 
 

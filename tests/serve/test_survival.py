@@ -104,7 +104,7 @@ def test_cancelled_as_a_part_is_finished(tmp_path: Path, blink: tuple[Path, Path
         queue = state.server.queue
         request_id = asked(state, blink)
         worker = Worker(state.server.settings, queue, state.server.files)
-        paste = worker._lipsync.paste
+        paste = worker._lipsync.stages["paste"]
 
         def then_cancelled(faces: GeneratedFaces) -> Part:
             part = paste(faces)
@@ -116,7 +116,7 @@ def test_cancelled_as_a_part_is_finished(tmp_path: Path, blink: tuple[Path, Path
             if not queue.renew(job.row.id, job.row.attempts, lease_seconds=60):
                 raise _Stopped("cancelled")
 
-        monkeypatch.setattr(worker._lipsync, "paste", then_cancelled)
+        monkeypatch.setitem(worker._lipsync.stages, "paste", then_cancelled)
         monkeypatch.setattr(_Job, "check", look)
         assert worker.work(request_id) is None
         row = queue.get(request_id)
