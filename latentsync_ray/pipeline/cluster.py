@@ -144,9 +144,9 @@ def never_began(clips: int, cluster: Cluster) -> str:
     return (
         f"of {clips} clips nothing came in {cluster.no_progress_seconds:.0f} s. Asked for: at least {asked.workers[0]} model "
         f"workers of {gpus:g} GPU each, and by task {cpus}; the cluster has {has}. If that is too little, let it grow or lower "
-        "cluster.generate_gpus, cluster.generate_workers or cluster.generate_cpus; if the model or the first clip takes longer, "
-        f"raise cluster.no_progress_seconds; `ray status` and Ray's logs{logs_folder()} say more. Run the job again then: no "
-        "clip was recorded as failed for it"
+        "cluster.generate_gpus, cluster.generate_workers or cluster.generate_cpus; if the model or the first clip takes "
+        f"longer, raise cluster.no_progress_seconds; `ray status` and Ray's logs{logs_folder()} say more. Run the job again "
+        "then: no clip was recorded as failed for it"
     )
 
 

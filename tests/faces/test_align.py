@@ -46,7 +46,7 @@ def test_crop_is_cut_to_the_official_size_where_the_product_is_just_under_a_whol
     assert crop_size(192) == (157, 209)
 
 
-@pytest.mark.parametrize("triple", [np.ones((3, 2)), np.full((3, 2), np.nan)])
+@pytest.mark.parametrize("landmarks", [np.ones((3, 2)), np.full((3, 2), np.nan)])
 def test_points_that_span_nothing_are_refused(landmarks: np.ndarray) -> None:
     with pytest.raises(ValueError, match="three distinct, finite points"):
         affine(landmarks, 256)

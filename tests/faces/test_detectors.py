@@ -44,8 +44,8 @@ def test_embedded_detector_hardly_depends_on_where_the_face_is_expected(portrait
 
 def test_points_are_the_official_means_of_landmarks(golden: Path) -> None:
     wanted = load_file(golden / "faces" / "matrices.safetensors")
-    for landmarks, landmarks in zip(wanted["landmarks_106"], wanted["triples_mean"], strict=True):
-        np.testing.assert_allclose(landmarks_of_106(landmarks + 0.3), landmarks, atol=1e-9)
+    for points, landmarks in zip(wanted["landmarks_106"], wanted["triples_mean"], strict=True):
+        np.testing.assert_allclose(landmarks_of_106(points + 0.3), landmarks, atol=1e-9)
 
 
 def face(x: float, width: float, height: float, score: float = 0.9) -> SimpleNamespace:

@@ -11,3 +11,5 @@ loop.py      what the three trainings share: schedule, averaging, resuming
 together.py  several processes that train one network, or another one beside it
 folder.py    the finished model as a folder, with its card
 """
+
+__all__: list[str] = []

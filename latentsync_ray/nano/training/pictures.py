@@ -22,7 +22,7 @@ from latentsync_ray.faces.align import affine, crop_face
 from latentsync_ray.nano.portrait import SIDE, Light, Performance, posed_points, render_clip
 from latentsync_ray.nano.training.speech import Track
 
-__all__ = ["MOUTHS", "Scene", "load_scenes", "save_scenes"]
+__all__ = ["MOUTHS", "Scene", "draw_scene", "load_scenes", "render_scene", "save_scenes"]
 
 MOUTHS = 5
 """Mouths per scene, the last of them without speech."""

@@ -18,11 +18,25 @@ from latentsync_ray.model.mel import SAMPLE_RATE, audio_step_count, log_mel_peak
 from latentsync_ray.nano.portrait import mouth_of, sound_curves
 from latentsync_ray.nano.training.espeak import speak
 
-__all__ = ["FPS", "HELD_OUT", "Track", "held_out", "load_tracks", "make_track", "save_tracks"]
+__all__ = [
+    "FPS",
+    "HELD_OUT",
+    "LONGEST",
+    "SENTENCES",
+    "SHORT",
+    "VOICES",
+    "Track",
+    "held_out",
+    "load_tracks",
+    "make_track",
+    "save_tracks",
+]
 
 FPS = 25
-LONGEST, SHORT = 30.0, 10.0
-"""Seconds: one window of the speech encoder, and what most tracks stay under."""
+LONGEST = 30.0
+"""Seconds of one window of the speech encoder."""
+SHORT = 10.0
+"""Seconds that most tracks stay under."""
 _BANDS = (60, 150, 400, 1000, 2500, 6000)
 """Hz, between which a microphone may colour the sound."""
 _THROATS = (0.85, 1.18)
