@@ -54,7 +54,7 @@ def records(results: Iterator[Part | ClipRecord]) -> dict[str, str]:
     return {record.clip_id: record.error_code or record.status for record in found}
 
 
-def generate_worker_pids() -> list[int]:
+def model_worker_pids() -> list[int]:
     """Model workers of this test's own cluster."""
     parents, names = {}, {}
     for path in Path("/proc").iterdir():
@@ -68,7 +68,7 @@ def generate_worker_pids() -> list[int]:
             pid = parents[pid]
         return pid == os.getpid()
 
-    return [pid for pid, name in names.items() if b"_GenerateWorker" in name and ours(pid)]
+    return [pid for pid, name in names.items() if b"_ModelWorker" in name and ours(pid)]
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker in /proc")
@@ -78,7 +78,7 @@ def test_a_killed_model_worker_costs_nothing_but_time(
     results, killed = [], False
     for result in dub(pairs, job(tmp_path)):
         if not killed:
-            for pid in generate_worker_pids():
+            for pid in model_worker_pids():
                 os.kill(pid, signal.SIGKILL)
                 killed = True
         results.append(result)
