@@ -51,6 +51,7 @@ __all__ = [
     "UnreadableVideo",
     "WeightsNotFound",
     "WorkerDied",
+    "headline",
     "is_transient",
 ]
 
@@ -197,6 +198,11 @@ CLIP_ERRORS: dict[str, type[ClipError]] = {
     )
 }
 """``error_code`` -> the error, in the order of the tree."""
+
+
+def headline(error: str | None) -> str:
+    """The first line of a record's ``error``: an ``internal_error`` goes on with the end of its traceback."""
+    return (error or "").partition("\n")[0]
 
 
 def is_transient(code: str | None) -> bool:

@@ -116,7 +116,7 @@ def test_the_command_says_what_happened_and_no_secret(done: tuple[Path, subproce
     for code in ("gone: input_not_found", "denied: input_not_found", "text: unreadable_video", "nobody: no_face"):
         assert f"failed {code}" in process.stderr
     assert "no such port in https://***@h.example/odd.mp4?***" in process.stderr
-    assert "clips met a bug; their rows hold its traceback" in process.stdout
+    assert "1 clip met a bug; its row holds the end of the traceback" in process.stdout
     assert leaks(process.stdout, process.stderr) == []
 
 

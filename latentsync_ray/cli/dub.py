@@ -141,7 +141,8 @@ def print_summary(summary: Summary) -> None:
     )
     OUT.print(f"[bold]{summary.done_before + summary.ok} of {summary.total} clips done[/]{before}{failed}{earlier}")
     if summary.bugs:
-        OUT.print(f"exit code 1: {summary.bugs} clips met a bug; their rows hold its traceback")
+        what = "1 clip met a bug; its row holds" if summary.bugs == 1 else f"{summary.bugs} clips met bugs; their rows hold"
+        OUT.print(f"exit code 1: {what} the end of the traceback (column error)")
     elif summary.exit_code:
         OUT.print("exit code 1: more clips failed than the job's failure_budget allows")
     if summary.frames:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
+from latentsync_ray.errors import headline
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["Tally", "clock_time"]
@@ -43,7 +44,7 @@ class Tally:
         self.codes[code] += 1
         if self.codes.total() <= _LISTED or self.codes[code] == 1:
             self.listed += 1
-            yield record.clip_id, f"{code}: {(record.error or '').partition(chr(10))[0]}"
+            yield record.clip_id, f"{code}: {headline(record.error)}"
         elif self.codes.total() == self.listed + 1:
             yield "", f"{_LISTED} failures were listed; of others only the first with a new error code will be"
 

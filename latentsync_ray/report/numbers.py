@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentsync_ray.errors import is_transient
+from latentsync_ray.errors import headline, is_transient
 from latentsync_ray.records import RECORD_SCHEMA, read_records
 
 __all__ = ["Failures", "Report", "SlowClip", "summarise"]
@@ -85,7 +85,7 @@ def summarise(output: str, *, slowest: int = 5) -> Report:
                 count=len(rows),
                 transient=is_transient(code),
                 clip_id=rows[0]["clip_id"],
-                message=rows[0]["error"],
+                message=headline(rows[0]["error"]),
             )
             for code, rows in sorted(by_code.items(), key=lambda item: -len(item[1]))
         ],

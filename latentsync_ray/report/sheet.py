@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from latentsync_ray import redact
 from latentsync_ray.config import Recipe
-from latentsync_ray.errors import ClipError, ConfigError, InputNotFound
+from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, headline
 from latentsync_ray.layout import join
 from latentsync_ray.media.decode import read_frames
 from latentsync_ray.media.grid import frame_grid, repeat
@@ -92,9 +92,9 @@ def draw_sheet(
 
 def _card(record: ClipRecord, folder: str | None) -> Image.Image:
     try:
-        moments, problem = list(_moments(record, folder)), record.error
+        moments, problem = list(_moments(record, folder)), headline(record.error)
     except ClipError as error:  # the files may have gone since
-        moments, problem = [], record.error or f"cannot be shown: {error}"
+        moments, problem = [], headline(record.error) or f"cannot be shown: {error}"
     problem = problem or (None if redact.is_whole(record.video) else _NOT_KEPT)
     _, size = _layout(*_shape(moments[0])) if moments else (0, (0, 0))
     lines = wrap(problem, _BODY, _INNER, most=_ERROR_LINES) if problem else []

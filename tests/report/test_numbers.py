@@ -45,3 +45,9 @@ def test_slowest(output):
 def test_nothing_yet(tmp_path):
     with pytest.raises(ConfigError, match="has no records"):
         summarise(str(tmp_path))
+
+
+def test_a_bug_is_told_in_a_line(tmp_path):
+    with Records(str(tmp_path)) as table:
+        table.add(record("a", status="failed", error_code="internal_error", error="KeyError: 'x'\nTraceback\n..."))
+    assert summarise(str(tmp_path)).failures[0].message == "KeyError: 'x'"
