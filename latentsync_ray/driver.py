@@ -1,10 +1,11 @@
 """Run a job: what is left to do, shard by shard, through a runner, into the records; with a budget for failures.
 
-Knows neither Ray nor models: ``local.dub`` and ``pipeline.dub`` are the two runners, chosen by ``job.cluster.runner``.
+Knows neither Ray nor models: ``local`` and ``pipeline`` are the two runners, chosen by ``job.cluster.runner``.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ import pyarrow as pa
 
 from latentsync_ray.arguments import kind_of
 from latentsync_ray.config import Job
-from latentsync_ray.errors import ClipError, ConfigError, InternalError
+from latentsync_ray.errors import ClipError, ConfigError, InternalError, WorkerDied
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.model.source import find_spec
@@ -27,13 +28,23 @@ from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.types import ClipRecord, Pair, Part
 
-__all__ = ["Summary", "run"]
+__all__ = ["Summary", "dub", "run"]
+
+log = logging.getLogger(__name__)
 
 
 class _Runner(Protocol):
-    def __call__(
-        self, pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None
-    ) -> Iterator[Part | ClipRecord]: ...
+    """What ``local`` and ``pipeline`` have in common."""
+
+    def one_pass(
+        self, pairs: list[Pair], job: Job, *, first: bool, on_phase: Callable[[str], None] | None
+    ) -> Iterator[Part | ClipRecord]:
+        """Parts and records as they are made; clips that get no record are tried in another pass."""
+        ...
+
+    def logs_folder(self) -> str:
+        """Where to read why a worker died, in brackets; empty when nobody knows."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +154,39 @@ def _run(
 
 
 def _dub(rows: list[Pair], job: Job, progress: Progress) -> Iterator[Part | ClipRecord]:
-    """Rows that the manifest reader refused become records at once; the others go to the runner."""
+    """Rows that the manifest reader refused become records at once; the others are dubbed."""
     yield from (failed_record(row, job.recipe) for row in rows if row.error_code)
-    pairs = [row for row in rows if not row.error_code]
-    if pairs:
-        yield from _runner(job)(pairs, job, on_phase=progress.phase)
+    yield from dub([row for row in rows if not row.error_code], job, on_phase=progress.phase)
+
+
+def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
+    """Dub pairs with the job's runner: every part as it is encoded, and one record of each clip, in no particular order.
+
+    Clips whose worker died are tried in as many passes as the job allows. Raises ConfigError or ModelError for what makes the
+    whole job impossible.
+    """
+    left = {pair.clip_id: pair for pair in pairs}
+    runner = _runner(job)
+    for number in range(job.cluster.passes):
+        if not left:
+            return
+        if number:
+            log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
+        for result in runner.one_pass(list(left.values()), job, first=number == 0, on_phase=on_phase):
+            if isinstance(result, ClipRecord):
+                left.pop(result.clip_id, None)
+            yield result
+    for pair in left.values():
+        died = WorkerDied(
+            f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "
+            f"or nothing moved for {job.cluster.no_progress_seconds:.0f} s; Ray's logs{runner.logs_folder()} say which"
+        )
+        yield failed_record(pair, job.recipe, died)
 
 
 def _runner(job: Job) -> _Runner:
     if job.cluster.runner == "local":
-        from latentsync_ray.local import dub
+        from latentsync_ray import local as runner
     else:
-        from latentsync_ray.pipeline import dub
-    return dub
+        from latentsync_ray import pipeline as runner
+    return runner

@@ -59,8 +59,8 @@ class _Run:
 class Lease:
     """``with Lease(output) as lease``: no other run works there meanwhile. Raises ConfigError when one does.
 
-    A sign that is old by the clock, or of another container with this host's name, is watched for longer than a living run
-    leaves it unchanged; ``note`` is told so.
+    A sign that is old by the clock, or of another container with this host's name, is watched for a little longer than a run
+    takes from beat to beat; ``note`` is told so. One that lives all the same, and could not write then, finds out and stops.
     """
 
     def __init__(self, output: str, *, note: Callable[[str], None] = log.info) -> None:
@@ -131,8 +131,10 @@ class Lease:
         return None
 
     def _is_ours(self) -> bool:
+        """Once it was another's it stays so, although that one may have ended: what it did there is unknown here."""
         other = self._read()
-        self._taken_by = other if other and other.token != self._run.token else None
+        if other and other.token != self._run.token:
+            self._taken_by = other
         return not self._taken_by
 
     def _read(self) -> _Run | None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from latentsync_ray.model.latentsync import LatentSync
     from latentsync_ray.stages.generate import Generate
 
-__all__ = ["LipSync", "check_output", "dub", "lipsync"]
+__all__ = ["LipSync", "check_output", "lipsync", "logs_folder", "one_pass"]
 
 _ENDINGS = (".mp4", ".m4v")
 """Names of the container that is written."""
@@ -182,10 +182,13 @@ def check_output(video: str, audio: str, output: str, *, overwrite: bool) -> Non
         raise ConfigError(f"{output} exists already: name another file, or allow replacing it (--force, overwrite=True)")
 
 
-def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
+def one_pass(
+    pairs: Iterable[Pair], job: Job, *, first: bool = True, on_phase: Callable[[str], None] | None = None
+) -> Iterator[Part | ClipRecord]:
     """Dub pairs one after the other: every part as it is encoded, and each clip's record when it is finished.
 
-    A bug becomes the record of the clip that met it. ``on_phase`` is told what is under way, in a few words.
+    A bug becomes the record of the clip that met it, so none is left for a second pass. ``on_phase`` is told what is under way,
+    in a few words.
     """
     sink, phase = lookup(SINKS, job.sink, "sink")(job.output), on_phase or _nobody
     phase("loading the model")
@@ -196,3 +199,8 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
             yield from (result for result in model.stream(pair) if not isinstance(result, ClipPlan))
         if met.failure:
             yield failed_record(pair, job.recipe, met.failure)
+
+
+def logs_folder() -> str:
+    """A process has no logs of workers."""
+    return ""

@@ -230,7 +230,8 @@ class GeneratedFaces(Segment):
     checkpoint: str = ""
     """Hash of the weights that made the faces."""
     precision: str = ""
-    """Device and number format that made them, e.g. ``NVIDIA H100 80GB HBM3 bfloat16``: other ones give other last bits."""
+    """Device and number format that made them, e.g. ``cuda sm_90 x132 bfloat16`` on an H100 of 132 multiprocessors: others give
+    other last bits."""
     mouth_motion: np.ndarray = array("M", np.float32)
     """How much each new mouth differs from the one before; with ``speech_change`` see ``measure``. NaN where unknown.
     M is F, or 0 when nothing was measured."""

@@ -7,6 +7,7 @@ import time
 
 from serve_harness import make_settings, running
 
+from latentsync_ray.serve.failures import reclaim
 from latentsync_ray.serve.server import Server
 
 LEASE_SECONDS = 120
@@ -16,7 +17,7 @@ LEASE_SECONDS = 120
 def main(folder: str, port: str, database: str = "") -> None:
     settings = make_settings(folder, database=database, lease_seconds=LEASE_SECONDS)
     if not database:
-        Server.of(settings).queue.reclaim(attempts=settings.attempts)  # as the command does for the folder that is its alone
+        reclaim(Server.of(settings).queue, settings)  # as the command does for the folder that is its alone
     with running(settings, port=int(port)):
         sys.stdout.write("ready\n")
         sys.stdout.flush()

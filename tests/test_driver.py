@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, run
+from latentsync_ray.driver import dub as dub_pairs
 from latentsync_ray.types import ClipRecord, Part
 
 
@@ -45,7 +47,7 @@ def job(folder: Path) -> Job:
     return Job(manifest=folder / "pairs.csv", output=folder / "out", recipe=recipe, cluster=Cluster(runner="local"))
 
 
-def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None]) -> Iterator[Part | ClipRecord]:
+def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None], **_: Any) -> Iterator[Part | ClipRecord]:
     """A runner without a model."""
     for pair in pairs:
         on_phase("loading the model")
@@ -54,7 +56,7 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None]) -> 
 
 
 def test_every_phase_is_told_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentsync_ray.local.dub", dub)
+    monkeypatch.setattr("latentsync_ray.local.one_pass", dub)
     heard = Heard()
     run(job(tmp_path), progress=heard)
     assert [told for told in heard.told if not told.startswith("note")] == [
@@ -78,13 +80,38 @@ def test_a_run_that_breaks_off_tells_its_end(tmp_path: Path, monkeypatch: pytest
         run(Job(manifest=tmp_path / "nowhere.csv", output=tmp_path / "out"), progress=heard)
     assert heard.told == ["reading the manifest", "stop"]
 
-    def broken(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None]) -> Iterator[Part | ClipRecord]:
+    def broken(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None], **_: Any) -> Iterator[Part | ClipRecord]:
         logging.getLogger("latentsync_ray.pipeline").warning("a worker died")
         yield from ()
         raise ZeroDivisionError
 
-    monkeypatch.setattr("latentsync_ray.local.dub", broken)
+    monkeypatch.setattr("latentsync_ray.local.one_pass", broken)
     heard = Heard()
     with pytest.raises(ZeroDivisionError):
         run(job(tmp_path), progress=heard)
     assert heard.told[-2:] == ["note a worker died", "stop"]
+
+
+def test_clips_whose_worker_died_are_tried_again_and_then_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[tuple[list[str], bool]] = []
+
+    def one_pass(pairs: Iterable[Pair], job: Job, *, first: bool, **_: Any) -> Iterator[Part | ClipRecord]:
+        """Of three clips one is dubbed, one needs a second pass, and one is never finished."""
+        passes.append(([pair.clip_id for pair in pairs], first))
+        for pair in pairs:
+            part = Part(clip_id=pair.clip_id, video="v", audio="a", stop=32, segment_count=1)
+            yield part
+            if pair.clip_id == "good" or (pair.clip_id == "slow" and not first):
+                yield ClipRecord.of(part, status="ok")
+
+    monkeypatch.setattr("latentsync_ray.local.one_pass", one_pass)
+    pairs = [Pair(clip_id=clip_id, video="v", audio="a") for clip_id in ("good", "slow", "fatal")]
+    several = job(tmp_path).model_copy(update={"cluster": Cluster(runner="local", passes=3)})
+    records = [result for result in dub_pairs(pairs, several) if isinstance(result, ClipRecord)]
+    assert [(record.clip_id, record.error_code) for record in records] == [
+        ("good", None),
+        ("slow", None),
+        ("fatal", "worker_died"),
+    ]
+    assert "not finished in 3 passes" in str(records[-1].error)
+    assert passes == [(["good", "slow", "fatal"], True), (["slow", "fatal"], False), (["fatal"], False)]

@@ -138,7 +138,11 @@ def test_a_run_that_was_taken_over_stops_and_leaves_the_sign(output, monkeypatch
         held._keep()
         with pytest.raises(ConfigError, match=r"this run stops.*process 17 on elsewhere"):
             held.check()
-    assert read(output) == run
+        assert read(output) == run
+        storage.delete([sign(output)])  # the other one has ended
+        with pytest.raises(ConfigError, match="this run stops"):
+            held.confirm()
+    assert not storage.exists(sign(output))
 
 
 def test_a_job_holds_a_lease(output, tmp_path, monkeypatch):
@@ -157,7 +161,7 @@ def test_a_job_holds_a_lease(output, tmp_path, monkeypatch):
         for pair in pairs:
             yield failed_record(pair, job.recipe, StorageUnavailable("away"))
 
-    monkeypatch.setattr(driver, "_runner", lambda job: dub)
+    monkeypatch.setattr("latentsync_ray.local.one_pass", dub)
     signed(output)
     with pytest.raises(ConfigError, match="another run is at work"):
         driver.run(job)
@@ -187,7 +191,7 @@ def test_a_run_that_was_taken_over_writes_no_more_rows(output, tmp_path, monkeyp
         signed(output)  # between two beats another run begins, and takes over what lies there
         Records(output)
 
-    monkeypatch.setattr(driver, "_runner", lambda job: dub)
+    monkeypatch.setattr("latentsync_ray.local.one_pass", dub)
     monkeypatch.setattr(driver, "check_inputs", lambda *_, **__: None)
     with pytest.raises(ConfigError, match="this run stops: another took"):
         driver.run(job)

@@ -15,7 +15,7 @@ from eight_pairs import decoded, portrait
 from make_clips import speech_like, write_clip, write_speech
 
 from latentsync_ray import Cluster, ConfigError, Job, LipSync, Pair, Recipe, assets, lipsync, read_records, run, storage
-from latentsync_ray.local import dub
+from latentsync_ray.driver import dub
 from latentsync_ray.model.denoise import denoise
 from latentsync_ray.types import ClipRecord
 

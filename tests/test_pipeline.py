@@ -18,7 +18,8 @@ from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe
-from latentsync_ray.pipeline import check_nodes, cluster, connect, dub, join_parts, told
+from latentsync_ray.driver import dub
+from latentsync_ray.pipeline import check_nodes, cluster, connect, join_parts, told
 from latentsync_ray.stages.join import Join
 from latentsync_ray.types import ClipRecord, Part
 

@@ -46,7 +46,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         for pair in pairs:
             yield failed_record(pair, job.recipe, storage.InputNotFound("gone"))
 
-    monkeypatch.setattr(driver, "_runner", lambda job: dub)
+    monkeypatch.setattr(driver, "_runner", lambda job: SimpleNamespace(one_pass=dub, logs_folder=str))
     return counts
 
 

@@ -27,7 +27,7 @@ def test_a_node_with_gpus_is_booked_for_what_is_used() -> None:
     ask = shares(Cluster(), [HEAD, A100, A100])
     assert ask.of["crop"] == {"num_cpus": 1.0, "memory": GIB}
     assert ask.of["paste"] == {"num_cpus": 1.0, "memory": GIB // 2}
-    assert ask.of["generate"] == {"num_gpus": 1.0, "num_cpus": 0.5, "memory": 4 * GIB}
+    assert ask.of["generate"] == {"num_gpus": 1.0, "num_cpus": 0.5, "memory": 4 * GIB, "accelerator_type": "A100"}
     assert ask.workers == (1, 16)
 
 
@@ -56,9 +56,16 @@ def test_models_run_on_one_kind_of_gpu(caplog: pytest.LogCaptureFixture) -> None
     assert ask.workers == (1, 4)
 
 
-def test_one_kind_is_not_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_kind_that_is_not_there_is_told() -> None:
+    with pytest.raises(ConfigError, match="accelerator is 'H100', and the cluster has 8 A100: name one of those"):
+        shares(Cluster(accelerator="H100"), [A100])
+    assert shares(Cluster(accelerator="H100", generate_gpus=1), [A100]).of["generate"]["accelerator_type"] == "H100"
+
+
+def test_one_kind_is_no_news_and_a_processor_has_none(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    assert "accelerator_type" not in shares(Cluster(), [A100, A100, HEAD]).of["generate"]
+    assert shares(Cluster(), [A100, A100, HEAD]).of["generate"]["accelerator_type"] == "A100", "others may come"
+    assert "accelerator_type" not in shares(Cluster(), [{"CPU": 4.0, "GPU": 1.0}]).of["generate"], "Ray does not know it"
     assert "accelerator_type" not in shares(Cluster(device="cpu"), [A100, V100]).of["generate"]
     assert caplog.text == ""
 

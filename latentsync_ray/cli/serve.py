@@ -44,6 +44,7 @@ def serve(
         from filelock import FileLock, Timeout
 
         from latentsync_ray.serve import deploy
+        from latentsync_ray.serve.failures import reclaim
         from latentsync_ray.serve.keys import new_key
         from latentsync_ray.serve.server import Server
         from latentsync_ray.serve.settings import load_settings
@@ -77,7 +78,7 @@ def serve(
             alone.acquire()
         except Timeout as error:
             raise ConfigError(f"another server uses {settings.folder}; stop it, or choose another --folder") from error
-        server.queue.reclaim(attempts=settings.attempts)
+        reclaim(server.queue, settings)
     fresh = key or (new_key() if server.keys.empty() else None)
     if fresh:
         server.keys.add("default", fresh)

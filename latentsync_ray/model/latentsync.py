@@ -63,7 +63,7 @@ class LatentSync:
         self.device = unet.device
         self.dtype = unet.dtype
         self.precision = f"{_kind_of(self.device)} {str(self.dtype).removeprefix('torch.')}"
-        """What its bits depend on, besides its weights: e.g. ``NVIDIA H100 80GB HBM3 bfloat16``, ``cpu avx2 float32``."""
+        """What its bits depend on, besides its weights: e.g. ``cuda sm_90 x132 bfloat16``, ``cpu float32``."""
 
     @torch.inference_mode()
     def features(self, mel: NDArray[np.float32]) -> Tensor:
@@ -201,10 +201,11 @@ def _device_named(device: Device) -> torch.device:
 
 
 def _kind_of(device: torch.device) -> str:
-    """Which device it is, as far as results depend on that."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu {torch.backends.cpu.get_cpu_capability().lower()}" if device.type == "cpu" else device.type
+    """Which device it is, as far as results depend on that: of a GPU its generation and size, whatever it is sold as."""
+    if device.type != "cuda":
+        return device.type
+    facts = torch.cuda.get_device_properties(device)
+    return f"cuda sm_{facts.major}{facts.minor} x{facts.multi_processor_count}"
 
 
 def _dtype_named(dtype: DType, device: torch.device) -> torch.dtype:

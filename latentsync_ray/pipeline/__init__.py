@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import ray
 from ray.data.exceptions import ExecutionTimeoutError
@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 
 from latentsync_ray import errors, redact
 from latentsync_ray.config import Job, Recipe
-from latentsync_ray.errors import ConfigError, WorkerDied
+from latentsync_ray.errors import ConfigError
 from latentsync_ray.pipeline.blocks import parts_dataset
 from latentsync_ray.pipeline.cluster import check_nodes, connect, logs_folder, never_began, without_worker_messages
 from latentsync_ray.pipeline.joins import Arrivals, Joins, join_parts
@@ -30,46 +30,30 @@ from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import raise_settings
 from latentsync_ray.types import ClipRecord, Pair, Part
 
-__all__ = ["check_nodes", "connect", "dub", "join_parts", "parts_dataset", "told"]
+__all__ = ["check_nodes", "connect", "join_parts", "logs_folder", "one_pass", "parts_dataset", "told"]
 
 log = logging.getLogger(__name__)
 
 
-def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
+def one_pass(
+    pairs: list[Pair], job: Job, *, first: bool = True, on_phase: Callable[[str], None] | None = None
+) -> Iterator[Part | ClipRecord]:
     """Dub pairs on Ray: every part as it is encoded, and each clip's record when it is finished, in no particular order.
 
-    Raises ConfigError or ModelError when a worker meets one, and ConfigError when the first pass never got going. ``on_phase``
-    is told what is under way.
+    A pass that breaks off just ends: clips without a record are left for the next. Raises ConfigError or ModelError when a
+    worker meets one, and ConfigError when the ``first`` pass waited in vain: clips that nobody touched are not to blame.
+    ``on_phase`` is told what is under way.
     """
-    left = {pair.clip_id: pair for pair in pairs}
     connect(job.cluster)
-    if job.cluster.address:
+    if first and job.cluster.address:
         check_nodes(job)
-    for number in range(job.cluster.passes):
-        if not left:
-            return
-        if on_phase:
-            on_phase(f"pass {number + 1}: waiting for frames" if number else "waiting for the first frames")
-        if number:
-            log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
-        with without_worker_messages():
-            for result in _one_pass(list(left.values()), job, first=number == 0):
-                if isinstance(result, ClipRecord):
-                    left.pop(result.clip_id, None)
-                yield result
-    for pair in left.values():
-        died = WorkerDied(
-            f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "
-            f"or nothing moved for {job.cluster.no_progress_seconds:.0f} s; Ray's logs{logs_folder()} say which"
-        )
-        yield failed_record(pair, job.recipe, died)
+    if on_phase:
+        on_phase("waiting for the first frames" if first else "another pass: waiting for frames")
+    with without_worker_messages():
+        yield from _one_pass(pairs, job, first=first)
 
 
 def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | ClipRecord]:
-    """One run of the dataset over ``pairs``. A pass that breaks off just ends: what it did not yield is left for the next.
-
-    Raises ConfigError when the first one waited in vain: clips that nobody touched are not to blame.
-    """
     joins = Joins(Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output)))
     arrived = Arrivals()
     settled: set[str] = set()

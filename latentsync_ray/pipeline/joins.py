@@ -24,8 +24,8 @@ __all__ = ["Arrivals", "Joins", "freest", "join_parts"]
 
 log = logging.getLogger(__name__)
 
-_FEWEST = 4
-"""Joins that any node runs at a time; one with more CPUs runs one for each."""
+_FEWEST, _MOST = 4, 16
+"""Joins that a node runs at a time: one for each CPU, within these bounds."""
 _NODES_SECONDS = 10.0
 """How long the list of nodes holds."""
 
@@ -107,7 +107,7 @@ class Joins:
         if time.monotonic() - self._asked >= _NODES_SECONDS:
             alive = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]}
             working = {node: cpus for node, cpus in alive.items() if cpus}  # a head without CPUs does no work
-            self._nodes = {node: max(_FEWEST, cpus) for node, cpus in (working or alive).items()}
+            self._nodes = {node: min(_MOST, max(_FEWEST, cpus)) for node, cpus in (working or alive).items()}
             self._asked = time.monotonic()
         return self._nodes
 

@@ -65,19 +65,26 @@ def shares(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> Shares:
 
 
 def _kind_of_gpu(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> str | None:
-    """The kind that models run on; None when it makes no difference."""
-    if cluster.accelerator:
-        return cluster.accelerator
+    """The kind that models run on; None when Ray does not tell. Raises ConfigError when the one that is wanted is not there."""
     kinds: Counter[str] = Counter()
     for node in nodes:
         for name in node:
             if name.startswith(_KIND):
                 kinds[name.removeprefix(_KIND)] += int(node.get("GPU", 0))
     kinds = +kinds
-    if len(kinds) < 2 or cluster.device == "cpu":
+    has = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    if cluster.accelerator:
+        if cluster.accelerator not in kinds and cluster.generate_gpus is None:
+            raise ConfigError(
+                f"cluster.accelerator is {cluster.accelerator!r}, and the cluster has {has or 'no GPU whose kind Ray knows'}: "
+                "name one of those, or set cluster.generate_gpus=1 to wait for others"
+            )
+        return cluster.accelerator
+    if not kinds or cluster.device == "cpu":
         return None
     chosen, _ = kinds.most_common(1)[0]
-    has = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    if len(kinds) == 1:
+        return chosen  # others may come while the job runs
     log.warning(
         "the cluster has GPUs of several kinds (%s), whose results differ in last bits: using %s only; cluster.accelerator "
         "names another",

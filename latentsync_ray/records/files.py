@@ -19,6 +19,7 @@ from latentsync_ray.types import ClipRecord
 
 __all__ = [
     "SUPERSEDES",
+    "WEIGHED",
     "commit_pending",
     "encoded",
     "metadata_files",
@@ -32,7 +33,7 @@ _T = TypeVar("_T")
 
 SUPERSEDES = b"latentsync_ray.supersedes"
 """Key in a file's Parquet metadata: names of the files whose rows it took over, which do not count even if still there."""
-_WEIGHED = ("clip_id", "status", "finished_at")
+WEIGHED = ("clip_id", "status", "finished_at")
 """Columns that tell which of a clip's rows counts."""
 _READERS = 16
 """Small files read at once: an object store takes tens of milliseconds for each."""
@@ -47,7 +48,7 @@ def read_records(output: Any, *, columns: list[str] | None = None) -> pa.Table:
     files = metadata_files(output)
     if not files:
         raise ConfigError(f"{output} has no records: it is not the output of a job, or none of its clips is finished yet")
-    needed = None if columns is None else [*columns, *(name for name in _WEIGHED if name not in columns)]
+    needed = None if columns is None else [*columns, *(name for name in WEIGHED if name not in columns)]
     tables = list(read_all(files, columns=needed)[0].values())
     empty = pa.schema([field for field in RECORD_SCHEMA if needed is None or field.name in needed]).empty_table()
     table = one_row_a_clip(pa.concat_tables([empty, *tables], promote_options="permissive").replace_schema_metadata(None))

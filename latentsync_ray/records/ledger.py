@@ -22,6 +22,7 @@ from latentsync_ray.errors import CLIP_ERRORS, ConfigError, StorageUnavailable
 from latentsync_ray.layout import join, metadata_folder, record_uri
 from latentsync_ray.records.files import (
     SUPERSEDES,
+    WEIGHED,
     encoded,
     metadata_files,
     pending_records,
@@ -166,12 +167,9 @@ class Records:
         self._merge(group)
 
     def _merge(self, group: dict[str, pa.Table]) -> None:
-        if not group:
+        if len(group) < 2:
             return
-        whole = pa.concat_tables(list(group.values()), promote_options="permissive")
-        merged = one_row_a_clip(whole)
-        if len(group) == 1 and len(merged) == len(whole):
-            return
+        merged = pa.concat_tables(list(group.values()), promote_options="permissive")
         names = [uri.rsplit("/", 1)[-1] for uri in group]
         self._write(merged.replace_schema_metadata({SUPERSEDES: json.dumps(names)}), kind="merged")
         delete(group)
@@ -184,7 +182,7 @@ class Records:
         files, superseded = read_all(uris, columns=["clip_id", "error_code", "recipe"], each=_Rows)
         delete(superseded)
         if doubled := _with_common_clips(files):
-            self._merge({uri: read_file(uri) for uri in doubled})
+            self._drop_outweighed(doubled)
             self._load(note)
             return
         for rows in files.values():
@@ -223,16 +221,36 @@ class Records:
         """Rewrite the files that hold rows of these clips without them."""
         if not len(clip_ids):
             return
+        self._confirm()
         self._finished.drop(clip_ids)
         for uri, held in read_all(metadata_files(self.output), columns=["clip_id"])[0].items():
             if not _pc.any(_pc.is_in(held["clip_id"], clip_ids)).as_py():
                 continue
             table = read_file(uri)
-            kept = table.filter(_pc.invert(_pc.is_in(table["clip_id"], clip_ids)))
-            if len(kept) == 0:
-                delete([uri])
-            else:
-                write_bytes(uri, encoded(kept))
+            self._rewrite(uri, table.filter(_pc.invert(_pc.is_in(table["clip_id"], clip_ids))))
+
+    def _drop_outweighed(self, uris: list[str]) -> None:
+        """Leave one row of each clip in these files."""
+        self._confirm()
+        held = read_all(uris, columns=list(WEIGHED))[0]
+        numbered = [
+            rows.append_column("file", pa.array(np.full(len(rows), number))).append_column(
+                "row", pa.array(np.arange(len(rows)))
+            )
+            for number, rows in enumerate(held.values())
+        ]
+        kept = one_row_a_clip(pa.concat_tables(numbered, promote_options="permissive"))
+        for number, (uri, rows) in enumerate(held.items()):
+            mine = np.zeros(len(rows), np.bool_)
+            mine[kept.filter(_pc.equal(kept["file"], number))["row"].to_numpy()] = True
+            if not mine.all():
+                self._rewrite(uri, read_file(uri).filter(pa.array(mine)))
+
+    def _rewrite(self, uri: str, table: pa.Table) -> None:
+        if len(table) == 0:
+            delete([uri])
+        else:
+            write_bytes(uri, encoded(table))
 
     def _with_extra(self, table: pa.Table) -> pa.Table:
         if self._extra is None:

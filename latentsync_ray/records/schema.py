@@ -77,7 +77,9 @@ def one_row_a_clip(table: pa.Table) -> pa.Table:
         }
     ).sort_by([("ok", "ascending"), ("finished_at", "ascending"), ("row", "ascending")])
     kept = order.group_by("clip_id", use_threads=False).aggregate([("row", "last")])["row_last"]
-    return table.take(np.sort(kept.to_numpy()))
+    mask = np.zeros(len(table), np.bool_)
+    mask[kept.to_numpy()] = True
+    return table.filter(pa.array(mask))  # ``take`` cannot give more than 2 GB of text
 
 
 def is_outdated(schema: pa.Schema) -> bool:
@@ -86,7 +88,7 @@ def is_outdated(schema: pa.Schema) -> bool:
 
 
 def _former_names(schema: pa.Schema) -> bool:
-    return any(old in schema.names and new not in schema.names for old, new in _FORMER.items())
+    return set(_FORMER) <= set(schema.names)  # one alone may be a user's
 
 
 def _knows_no_null(schema: pa.Schema) -> bool:
@@ -104,7 +106,8 @@ def renamed(table: pa.Table) -> pa.Table:
     """The table with today's names for columns of ours."""
     if not _former_names(table.schema):
         return table
-    return table.rename_columns([_FORMER.get(name, name) for name in table.column_names])
+    carried = {new: MANIFEST_PREFIX + new for new in _FORMER.values()}  # a user's own then
+    return table.rename_columns([_FORMER.get(name, carried.get(name, name)) for name in table.column_names])
 
 
 def _with_nulls(table: pa.Table) -> pa.Table:

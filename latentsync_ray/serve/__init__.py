@@ -1,6 +1,6 @@
 """The endpoint ``fal-ai/latentsync`` on one's own Ray cluster, for the clients that people have.
 
-routes/      what comes in by HTTP       app.py, zones.py   put together, and fal's four hosts as one
+routes/      what comes in by HTTP       app.py, hosts.py   put together, and fal's four hosts as one
 queue.py     what was accepted           tables.py          ... as SQLite or PostgreSQL keep it
 dispatcher   who does it when            worker.py          ... and what is done
 fetch.py     inputs from strangers       files.py           uploads and results

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from typing import Any
 
 import ray
@@ -29,6 +30,8 @@ __all__ = ["DispatcherReplica", "Dubber", "Ingress", "build", "deploy", "launch"
 
 _NAME = "latentsync"
 _LOGGING = LoggingConfig(encoding="JSON")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""Which Ray puts into its tracebacks."""
 _STAGES = (*(stage.name for stage in STAGES), "join")
 _WAITING = 2
 """Requests on their way beyond one for each worker: they show the autoscaler that there is more to do."""
@@ -96,7 +99,7 @@ class DispatcherReplica:
         except RayTaskError as error:
             if isinstance(error.cause, SQLAlchemyError):
                 raise WorkerGone("the database did not answer") from error
-            raise WorkFailed(str(error)) from error
+            raise WorkFailed(_COLOURS.sub("", error.traceback_str)) from error
         except RayError as error:
             raise WorkerGone(type(error).__name__) from error
 
@@ -138,7 +141,7 @@ def launch(settings: Settings, *, address: str | None = None, metrics_port: int 
         **own,
     )
     serve.start(proxy_location="Disabled", logging_config=_LOGGING)
-    serve.run(_conducted(settings), name=_NAME, route_prefix=None, logging_config=_LOGGING)
+    serve.run(_with_dispatcher(settings), name=_NAME, route_prefix=None, logging_config=_LOGGING)
 
 
 def log_folder() -> str:
@@ -167,7 +170,7 @@ def deploy(settings: Settings) -> serve.Application:
     ingress = serve.deployment(Ingress).options(
         num_replicas=settings.ingress_replicas, max_ongoing_requests=_CONNECTIONS, ray_actor_options={"num_cpus": 0}
     )
-    return ingress.bind(settings.model_dump(mode="json"), _conducted(settings))
+    return ingress.bind(settings.model_dump(mode="json"), _with_dispatcher(settings))
 
 
 def build(arguments: dict[str, str]) -> serve.Application:
@@ -180,7 +183,7 @@ def build(arguments: dict[str, str]) -> serve.Application:
     return deploy(load_settings(arguments.get("config"), folder=arguments.get("folder"), database=arguments.get("database")))
 
 
-def _conducted(settings: Settings) -> serve.Application:
+def _with_dispatcher(settings: Settings) -> serve.Application:
     """Dispatcher and workers."""
     machines = sum(bool(node["Alive"]) for node in ray.nodes())
     if machines > 1 and settings.database_url.startswith("sqlite"):

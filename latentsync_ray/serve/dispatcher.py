@@ -10,18 +10,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from latentsync_ray import redact
-from latentsync_ray.errors import InternalError, LatentSyncError, WorkerDied
+from latentsync_ray.errors import LatentSyncError
 from latentsync_ray.records import Records
-from latentsync_ray.serve.failures import record_failure
+from latentsync_ray.serve.failures import put_back, record_failure
 from latentsync_ray.serve.queue import Outcome
 from latentsync_ray.serve.server import Server
 from latentsync_ray.serve.tables import IN_PROGRESS
 from latentsync_ray.serve.webhooks import WebhookSender
+from latentsync_ray.stages.failures import bug
 
 __all__ = ["Dispatcher", "WorkFailed", "WorkerGone"]
 
@@ -38,7 +38,12 @@ class WorkerGone(Exception):
 
 
 class WorkFailed(Exception):
-    """The worker raised what is no fault of the request; the message is for the operator."""
+    """The worker raised what is no fault of the request; the message, a traceback, is for the operator."""
+
+    @property
+    def reason(self) -> str:
+        """The line that says what it was."""
+        return next((line for line in reversed(str(self).splitlines()) if line.strip()), "no details")
 
 
 class Dispatcher:
@@ -50,7 +55,7 @@ class Dispatcher:
 
     def __init__(self, server: Server, send: Callable[[str], Awaitable[None]], *, ahead: int) -> None:
         self._server, self._send, self._ahead = server, send, ahead
-        self._courier = WebhookSender(server.queue, server.settings, server.keys.signer())
+        self._webhooks = WebhookSender(server.queue, server.settings, server.keys.signer())
         self._records, self._recording = Records(server.settings.folder, mixed_recipes=True), asyncio.Lock()
         self._sent: dict[str, asyncio.Task[None]] = {}
 
@@ -71,7 +76,7 @@ class Dispatcher:
             try:
                 await job()
             except (SQLAlchemyError, LatentSyncError) as error:
-                _LOG.warning("database or storage do not answer, trying again: %s", redact.text(str(error)))
+                _LOG.warning("trying again after %s: %s", type(error).__name__, redact.text(str(error)))
                 await asyncio.sleep(_AGAIN)
             await asyncio.sleep(every)
 
@@ -92,31 +97,25 @@ class Dispatcher:
         except WorkerGone as error:
             row = await asyncio.to_thread(queue.get, request_id)
             if row and row.status == IN_PROGRESS:
-                await self._put_back(request_id, row.attempts, str(error))
+                await asyncio.to_thread(put_back, row, queue, self._server.settings, reason=str(error))
         except WorkFailed as error:
             _LOG.error("request %s: %s", request_id, redact.text(str(error)))
             row = await asyncio.to_thread(queue.get, request_id)
             if row and row.status == IN_PROGRESS:
                 failure = Outcome.failure(500, "internal_error", "the server failed at this request; its log says why")
-                await asyncio.to_thread(record_failure, row, self._server.settings, InternalError(str(error)))
+                await asyncio.to_thread(record_failure, row, self._server.settings, bug(error.reason, str(error)))
                 await asyncio.to_thread(queue.finish, request_id, failure, attempt=row.attempts)
-
-    async def _put_back(self, request_id: str, attempt: int, reason: str) -> None:
-        """Queue a request again whose worker went away, or end it when that happened too often."""
-        server = self._server
-        put_back = partial(server.queue.release, request_id, attempt, attempts=server.settings.attempts, reason=reason)
-        if await asyncio.to_thread(put_back) and (row := await asyncio.to_thread(server.queue.get, request_id)):
-            died = WorkerDied(f"its worker went away {attempt} times ({reason}); the input may need more memory than there is")
-            await asyncio.to_thread(record_failure, row, server.settings, died)
 
     async def _watch(self) -> None:
         queue = self._server.queue
         await asyncio.to_thread(queue.expire)
         for request_id, attempt in await asyncio.to_thread(queue.abandoned):
-            await self._put_back(request_id, attempt, "no sign of life")
+            row = await asyncio.to_thread(queue.get, request_id)
+            if row and row.status == IN_PROGRESS and row.attempts == attempt:
+                await asyncio.to_thread(put_back, row, queue, self._server.settings, reason="no sign of life")
 
     async def _deliver(self) -> None:
-        await asyncio.to_thread(self._courier.deliver_due)
+        await asyncio.to_thread(self._webhooks.deliver_due)
 
     async def _collect(self) -> None:
         """Workers leave records as files; they belong into the table."""

@@ -222,16 +222,16 @@ class Queue:
         """End a running request that was cancelled."""
         return self.finish(request_id, _CANCELLED, attempt=attempt)
 
-    def release(self, request_id: str, attempt: int, *, attempts: int, reason: str) -> bool:
-        """Put back a request whose worker went away, or complete it when that was the last of ``attempts``: true then."""
+    def release(self, request_id: str, attempt: int, *, attempts: int, reason: str) -> None:
+        """Put back a request whose worker went away, or complete it when that was the last of ``attempts``."""
         row = self.get(request_id)
         if row is None or row.status != IN_PROGRESS or row.attempts != attempt:
-            return False
+            return
         if row.cancelled:
             self.give_up(request_id, attempt)
         elif attempt >= attempts:
             detail = f"its worker went away {attempt} times ({reason}); the input may need more memory than there is"
-            return self.finish(request_id, Outcome.failure(503, "runner_disconnected", detail), attempt=attempt)
+            self.finish(request_id, Outcome.failure(503, "runner_disconnected", detail), attempt=attempt)
         else:
             again = (
                 update(RequestRow)
@@ -240,15 +240,11 @@ class Queue:
             )
             if self._changed(again):
                 self.log(request_id, f"the worker went away ({reason}); queued again", level="WARN")
-        return False
 
-    def reclaim(self, *, attempts: int) -> None:
-        """Release everything that is being worked on: for a server that starts and is alone with its database."""
-        running = select(RequestRow.id, RequestRow.attempts).where(RequestRow.status == IN_PROGRESS)
-        with Session(self._engine) as session:
-            rows = session.execute(running).all()
-        for row in rows:
-            self.release(row.id, row.attempts, attempts=attempts, reason="the server was stopped")
+    def running(self) -> Sequence[RequestRow]:
+        """Everything that is being worked on."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            return session.scalars(select(RequestRow).where(RequestRow.status == IN_PROGRESS)).all()
 
     def abandoned(self) -> Sequence[tuple[str, int]]:
         """Running requests whose lease ran out, each with its attempt."""

@@ -50,7 +50,7 @@ class Server:
 
     settings: Settings
     queue: Queue
-    board: StatusPoller
+    status: StatusPoller
     files: Files
     keys: Keys
 
@@ -62,7 +62,7 @@ class Server:
         return cls(
             settings=settings,
             queue=queue,
-            board=StatusPoller(queue),
+            status=StatusPoller(queue),
             files=Files(engine, settings.folder),
             keys=Keys(engine, settings),
         )

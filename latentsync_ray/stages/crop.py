@@ -32,9 +32,9 @@ __all__ = ["Crop"]
 
 
 class Crop:
-    """``Crop(recipe, resolution)(span)`` yields one ``FaceCrops`` per segment; ``resolution`` is the model's crop side in px.
+    """``Crop(recipe, resolution)(plan)`` yields one ``FaceCrops`` per segment; ``resolution`` is the model's crop side in px.
 
-    In the clip's order, whatever is finished, since a Ray task that is run again must give the same rows in the same places.
+    In the clip's order, whatever is finished, so that a Ray task that is run again gives the same rows in the same order.
     Segments whose parts are finished come out empty. Raises NoFace, before any row, when no frame of the clip shows a face.
     """
 
@@ -95,12 +95,12 @@ class _Aligned:
     """The aligned faces of a video, followed once in display order."""
 
     def __init__(self, crop: Crop, plan: ClipPlan) -> None:
-        self.resolution, self.follower, self.span, self.recipe = crop.resolution, crop.follower, plan, crop.recipe
+        self.resolution, self.follower, self.plan, self.recipe = crop.resolution, crop.follower, plan, crop.recipe
         self.bias = OfficialBias() if crop.recipe.parity else None
         self.affines: dict[int, np.ndarray | None] = {}
         """Of pictures with square pixels, as are all that are looked at here."""
         self.corrupt: set[int] = set()
-        _, index = open_video(self.span, self.recipe)
+        _, index = open_video(self.plan, self.recipe)
         self.pixel_aspect, self.size = float(index.pixel_aspect), (index.width, index.height)
         self.row = -1
         self.face: np.ndarray | None = None
@@ -152,7 +152,7 @@ class _Aligned:
             yield row, None if known is None else crop_face(picture, known, self.resolution)
 
     def _follow(self, first: int, last: int) -> Iterator[tuple[int, np.ndarray | None]]:
-        _, index = open_video(self.span, self.recipe)
+        _, index = open_video(self.plan, self.recipe)
         for followed in self.follower(self._pictures(np.arange(first, min(last, len(index)), dtype=np.int32))):
             if followed.landmarks is None:
                 self.affines[followed.row] = None
@@ -163,7 +163,7 @@ class _Aligned:
             yield followed.row, crop_face(followed.region, known, self.resolution, origin=followed.origin)
 
     def _pictures(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        path, index = open_video(self.span, self.recipe)  # each time: a cache may have dropped it in the meantime
+        path, index = open_video(self.plan, self.recipe)  # each time: a cache may have dropped it in the meantime
         for row, picture in read_frames(path, index, rows):
             if picture.corrupt:
                 self.corrupt.add(row)

@@ -13,11 +13,13 @@ from latentsync_ray.disk import full, is_full
 from latentsync_ray.errors import ClipError, InternalError, LatentSyncError, OutOfMemory
 from latentsync_ray.types import ClipRecord, Pair, Row
 
-__all__ = ["Failing", "failed_record", "failure_of", "provenance", "sources"]
+__all__ = ["Failing", "bug", "failed_record", "failure_of", "provenance", "sources"]
 
 _ASKED = {field.name for field in dc.fields(Pair)}
 _TRACEBACK = 2000
 """Characters of a traceback's end that a record keeps."""
+_REASON = 500
+"""Characters of its first line."""
 
 
 def failure_of(error: Exception) -> ClipError:
@@ -30,11 +32,17 @@ def failure_of(error: Exception) -> ClipError:
     if isinstance(error, LatentSyncError):
         raise error
     if isinstance(error, MemoryError):
-        return OutOfMemory(f"this machine's memory did not suffice ({error or 'no details'}); give fewer clips at once to it")
+        return OutOfMemory(
+            f"this machine's memory did not suffice ({str(error) or 'no details'}); give fewer clips at once to it"
+        )
     if is_full(error):
         return full(getattr(error, "filename", None) or tempfile.gettempdir(), error)
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return InternalError(f"{reason} (a bug; please report it)\n{_end(redact.traceback_of(error).rstrip())}")
+    return bug(f"{type(error).__name__}: {error}", redact.traceback_of(error))
+
+
+def bug(reason: str, trace: str) -> InternalError:
+    """A bug as a clip's failure: its first line is the reason, the end of the traceback follows."""
+    return InternalError(f"{reason.splitlines()[0][:_REASON]} (a bug; please report it)\n{_end(trace.rstrip())}")
 
 
 class Failing:
@@ -56,8 +64,11 @@ class Failing:
 
 
 def _end(trace: str) -> str:
-    """The last whole lines of a traceback."""
-    return trace if len(trace) <= _TRACEBACK else "..." + trace[trace.index("\n", len(trace) - _TRACEBACK) :]
+    """The last whole lines of a traceback, or as much of a line that is too long."""
+    if len(trace) <= _TRACEBACK:
+        return trace
+    cut = trace.find("\n", len(trace) - _TRACEBACK)
+    return "..." + trace[cut if cut >= 0 else -_TRACEBACK :]
 
 
 def failed_record(row: Row, recipe: Recipe, error: ClipError | None = None) -> ClipRecord:

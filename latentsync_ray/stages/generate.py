@@ -1,4 +1,4 @@
-"""Sync: the GPU stage. New mouths for one segment, window by window: Whisper features, VAE, UNet, DDIM.
+"""Generate: the GPU stage. New mouths for one segment, window by window: Whisper features, VAE, UNet, DDIM.
 
 A window is 16 consecutive output frames on the clip's own grid; the last one is shifted back to end with the clip, so that
 every window holds 16 real frames and has one static shape. Knows nothing of files or frames, only crops and log-mel.

@@ -26,21 +26,23 @@ class Input:
     """A video or audio as a local file."""
 
     path: Path
-    version: str
-    """Changes with the content: its SHA-256 for local files, for others the name in the cache, made of what storage says."""
+    stamp: str
+    """Changes when the file does, and perhaps without: size and time of a local file; of others the name in the cache, which is
+    made of what storage says about them."""
+    digest: str
+    """SHA-256 of the content, hex."""
 
-    def digest(self) -> str:
-        """SHA-256 of the content, hex."""
-        return _digest(self.path, self.version) if self.version == self.path.name else self.version
+    @property
+    def version(self) -> str:
+        """Both, as a clip carries them from stage to stage."""
+        return f"{self.stamp} {self.digest}"
 
 
 def fetch_input(uri: str) -> Input:
     """An input as it is now. Raises InputNotFound or StorageUnavailable."""
     path = storage.fetch(uri)
-    if storage.is_remote(uri):
-        return Input(path, path.name)
-    facts = path.stat()
-    return Input(path, _digest(path, (facts.st_size, facts.st_mtime_ns)))
+    stamp = _stamp(uri, path)
+    return Input(path, stamp, _digest(path, stamp))
 
 
 def planned_input(clip: Clip, name: Literal["video", "audio"]) -> Input:
@@ -48,13 +50,15 @@ def planned_input(clip: Clip, name: Literal["video", "audio"]) -> Input:
 
     Raises InputChanged when there is another one now, and as ``fetch_input``.
     """
-    uri, version = getattr(clip, name), getattr(clip, f"{name}_version")
-    if storage.is_remote(uri) and (path := cache.held(version)):
-        return Input(path, version)
-    found = fetch_input(uri)
-    if found.version != version:
+    uri = getattr(clip, name)
+    stamp, _, digest = getattr(clip, f"{name}_version").rpartition(" ")
+    if storage.is_remote(uri) and (path := cache.held(stamp)):
+        return Input(path, stamp, digest)
+    path = storage.fetch(uri)
+    now = _stamp(uri, path)
+    if now != stamp and _digest(path, now) != digest:  # copies on other nodes, and other servers of one site, have other stamps
         raise InputChanged(f"the {name} {redact.shown(uri)} was replaced while the clip was in work; run the job again")
-    return found
+    return Input(path, now, digest)
 
 
 def open_video(clip: Clip, recipe: Recipe) -> tuple[Path, VideoIndex]:
@@ -65,16 +69,23 @@ def open_video(clip: Clip, recipe: Recipe) -> tuple[Path, VideoIndex]:
 
 def probe(video: Input, recipe: Recipe) -> VideoIndex:
     """The packet table of a video. Raises UnreadableVideo or TooLarge."""
-    return _probed(video.path, video.version, recipe.max_pixels, recipe.max_seconds)
+    return _probed(video.path, video.digest, recipe.max_pixels, recipe.max_seconds)
+
+
+def _stamp(uri: str, path: Path) -> str:
+    if storage.is_remote(uri):
+        return path.name
+    facts = path.stat()
+    return f"{facts.st_size}-{facts.st_mtime_ns}"
 
 
 @lru_cache(maxsize=8)
-def _probed(path: Path, version: str, max_pixels: int, max_seconds: float) -> VideoIndex:
+def _probed(path: Path, digest: str, max_pixels: int, max_seconds: float) -> VideoIndex:
     # Probing reads every packet's header: seconds for hours of video, and there are many segments in an hour.
     return probe_video(path, max_pixels=max_pixels, max_seconds=max_seconds)
 
 
 @lru_cache(maxsize=64)
-def _digest(path: Path, version: object) -> str:
+def _digest(path: Path, stamp: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

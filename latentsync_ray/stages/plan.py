@@ -58,7 +58,7 @@ class Plan:
         stops = segment_stops(frame_count, recipe.segment_frames)
         clip = Clip.of(
             pair,
-            key=part_key(pair, recipe, video.digest(), audio.digest()),
+            key=part_key(pair, recipe, video.digest, audio.digest),
             video_version=video.version,
             audio_version=audio.version,
             frame_count=frame_count,

@@ -10,7 +10,7 @@ import pytest
 from serve_harness import make_settings
 
 from latentsync_ray import read_records
-from latentsync_ray.errors import InputNotFound
+from latentsync_ray.errors import InputNotFound, StorageUnavailable
 from latentsync_ray.serve.dispatcher import Dispatcher, WorkerGone, WorkFailed
 from latentsync_ray.serve.server import Server
 from latentsync_ray.serve.tables import COMPLETED
@@ -53,6 +53,23 @@ def test_a_request_that_nobody_can_finish_has_a_whole_record(
     assert (record["model"], record["recipe"], record["seed"]) == ("tiny-random", recipe.fingerprint(), 3)
     assert record["version"]
     assert record["video"] == "https://h.example/v.mp4?***"
+
+
+def test_a_request_ends_although_its_record_cannot_be_written(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    request_id = server.queue.submit("tester", ASKED, base="http://a")[0].id
+
+    def refuse(*_: object) -> None:
+        raise StorageUnavailable("the bucket is away")
+
+    async def send(request_id: str) -> None:
+        server.queue.claim(request_id, lease_seconds=60)
+        raise WorkFailed("Traceback\nValueError: a bug")
+
+    monkeypatch.setattr("latentsync_ray.serve.failures.commit_pending", refuse)
+    asyncio.run(Dispatcher(server, send, ahead=1)._work(request_id))
+    row = server.queue.get(request_id)
+    assert row is not None
+    assert (row.status, row.code) == (COMPLETED, 500)
 
 
 def test_a_loop_outlives_an_error_of_the_storage(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

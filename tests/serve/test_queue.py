@@ -10,8 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from serve_harness import make_settings
 
+from latentsync_ray import read_records
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.records import Records
+from latentsync_ray.serve.failures import reclaim
 from latentsync_ray.serve.queue import Outcome, Queue
 from latentsync_ray.serve.tables import COMPLETED, IN_PROGRESS, IN_QUEUE, connect
 
@@ -182,13 +186,19 @@ def test_start_deadlines(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     assert queue.claim(early, lease_seconds=9) is not None
 
 
-def test_a_server_that_starts_alone_takes_everything_back(queue: Queue) -> None:
+def test_a_server_that_starts_alone_takes_everything_back(queue: Queue, tmp_path: Path) -> None:
     working, finished = submit(queue), submit(queue)
     for each in (working, finished):
         queue.claim(each, lease_seconds=99)
     queue.finish(finished, DONE, attempt=1)
-    queue.reclaim(attempts=3)
+    settings = make_settings(tmp_path / "data", attempts=2)
+    reclaim(queue, settings)
     assert queue.waiting(9) == [working]
+    queue.claim(working, lease_seconds=99)
+    reclaim(queue, settings)
+    assert queue.counts()["COMPLETED"] == 2
+    Records(settings.folder, mixed_recipes=True)
+    assert read_records(settings.folder)["error_code"].to_pylist() == ["worker_died"]
 
 
 def test_cleaning_keeps_what_is_young_unfinished_or_undelivered(queue: Queue) -> None:

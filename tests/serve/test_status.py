@@ -35,39 +35,39 @@ def submit(queue: Queue) -> str:
     return queue.submit("tester", {"seed": 1}, base="http://a")[0].id
 
 
-async def seen(board: StatusPoller, request_id: str) -> View:
-    view = await board.look(request_id)
+async def seen(poller: StatusPoller, request_id: str) -> View:
+    view = await poller.look(request_id)
     assert view
     return view
 
 
-async def later(board: StatusPoller, request_id: str) -> View:
+async def later(poller: StatusPoller, request_id: str) -> View:
     """What is told when the last answer is too old."""
-    await too_old(board)
-    return await seen(board, request_id)
+    await too_old(poller)
+    return await seen(poller, request_id)
 
 
-async def too_old(board: StatusPoller) -> None:
-    left = board._good_until - time.monotonic()
+async def too_old(poller: StatusPoller) -> None:
+    left = poller._good_until - time.monotonic()
     assert left <= module._OLDEST_SECONDS
     await asyncio.sleep(max(0.0, left) + 0.01)
 
 
 def test_a_request_from_end_to_end(queue: Queue) -> None:
     async def follow() -> None:
-        board = StatusPoller(queue)
+        poller = StatusPoller(queue)
         first, second = submit(queue), submit(queue)
-        assert [(await seen(board, each)).position for each in (first, second)] == [0, 1]
+        assert [(await seen(poller, each)).position for each in (first, second)] == [0, 1]
         queue.claim(first, lease_seconds=9)
         queue.log(first, "one")
-        view = await later(board, first)
+        view = await later(poller, first)
         assert (view.row.status, [line.message for line in view.lines]) == (IN_PROGRESS, ["one"])
-        assert (await seen(board, second)).position == 0
+        assert (await seen(poller, second)).position == 0
         queue.log(first, "two")
         queue.log(first, "three")
-        assert [line.message for line in (await later(board, first)).lines] == ["one", "two", "three"]
+        assert [line.message for line in (await later(poller, first)).lines] == ["one", "two", "three"]
         queue.finish(first, Outcome(code=200, body={"video": 1}), attempt=1)
-        row = (await later(board, first)).row
+        row = (await later(poller, first)).row
         assert (row.status, row.code, row.body) == (COMPLETED, 200, {"video": 1})
 
     asyncio.run(follow())
@@ -79,12 +79,12 @@ def test_one_reading_serves_all(queue: Queue, engine: Engine, monkeypatch: pytes
     event.listen(engine, "before_cursor_execute", lambda *arguments: queries.append(arguments[2]))
 
     async def ask() -> None:
-        board = StatusPoller(queue)
+        poller = StatusPoller(queue)
         ids = [submit(queue) for _ in range(30)]
         for each in ids:
-            await seen(board, each)
+            await seen(poller, each)
         queries.clear()
-        views = await asyncio.gather(*(seen(board, each) for each in ids * 20))
+        views = await asyncio.gather(*(seen(poller, each) for each in ids * 20))
         assert len(views) == 600
         assert len({id(view) for view in views}) == 30
 
@@ -94,10 +94,10 @@ def test_one_reading_serves_all(queue: Queue, engine: Engine, monkeypatch: pytes
 
 def test_unknown_requests_are_asked_for_each_time(queue: Queue) -> None:
     async def ask() -> None:
-        board = StatusPoller(queue)
-        assert await board.look("unknown") is None
-        assert not board._asked
-        assert not board._views
+        poller = StatusPoller(queue)
+        assert await poller.look("unknown") is None
+        assert not poller._asked
+        assert not poller._views
 
     asyncio.run(ask())
 
@@ -106,13 +106,13 @@ def test_what_was_changed_from_here_is_seen_at_once(queue: Queue, monkeypatch: p
     monkeypatch.setattr(module, "_OLD_SECONDS", 60.0)
 
     async def cancel() -> None:
-        board, request_id = StatusPoller(queue), submit(queue)
-        await seen(board, request_id)
-        await seen(board, request_id)
+        poller, request_id = StatusPoller(queue), submit(queue)
+        await seen(poller, request_id)
+        await seen(poller, request_id)
         queue.cancel(request_id)
-        assert (await seen(board, request_id)).row.status == IN_QUEUE
-        board.forget(request_id)
-        assert (await seen(board, request_id)).row.status == COMPLETED
+        assert (await seen(poller, request_id)).row.status == IN_QUEUE
+        poller.forget(request_id)
+        assert (await seen(poller, request_id)).row.status == COMPLETED
 
     asyncio.run(cancel())
 
@@ -121,13 +121,13 @@ def test_who_asks_seldom_is_told_too(queue: Queue, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "_ASKED_SECONDS", 0.0)
 
     async def ask() -> None:
-        board, request_id = StatusPoller(queue), submit(queue)
+        poller, request_id = StatusPoller(queue), submit(queue)
         other = submit(queue)
-        await seen(board, other)
-        assert (await seen(board, request_id)).position == 0
+        await seen(poller, other)
+        assert (await seen(poller, request_id)).position == 0
         queue.claim(request_id, lease_seconds=9)
-        assert (await later(board, request_id)).row.status == IN_PROGRESS
-        assert other not in board._views  # nobody asked for it again
+        assert (await later(poller, request_id)).row.status == IN_PROGRESS
+        assert other not in poller._views  # nobody asked for it again
 
     asyncio.run(ask())
 
@@ -144,16 +144,16 @@ def test_a_new_request_during_a_reading(queue: Queue, monkeypatch: pytest.Monkey
         return states(request_ids)
 
     async def ask() -> None:
-        board = StatusPoller(queue)
-        await seen(board, old)
+        poller = StatusPoller(queue)
+        await seen(poller, old)
         monkeypatch.setattr(queue, "states", slow)
-        renewal = asyncio.create_task(seen(board, old))
+        renewal = asyncio.create_task(seen(poller, old))
         assert await asyncio.to_thread(begun.wait, 60)
-        await seen(board, new)
+        await seen(poller, new)
         assert not renewal.done()
         go.set()
         assert (await renewal).row.id == old
-        assert new in board._views
+        assert new in poller._views
 
     asyncio.run(ask())
 
@@ -169,11 +169,11 @@ def test_a_completed_request_has_all_its_lines(queue: Queue, monkeypatch: pytest
         return told
 
     async def ask() -> None:
-        board = StatusPoller(queue)
-        await seen(board, request_id)
+        poller = StatusPoller(queue)
+        await seen(poller, request_id)
         queue.claim(request_id, lease_seconds=9)
         monkeypatch.setattr(queue, "states", then_complete)
-        view = await later(board, request_id)
+        view = await later(poller, request_id)
         assert (view.row.status, [line.message for line in view.lines]) == (COMPLETED, ["done"])
 
     request_id = submit(queue)
@@ -192,18 +192,18 @@ def test_cancelled_during_a_reading(queue: Queue, monkeypatch: pytest.MonkeyPatc
         return told
 
     async def ask() -> None:
-        board, request_id = StatusPoller(queue), submit(queue)
-        await seen(board, request_id)
+        poller, request_id = StatusPoller(queue), submit(queue)
+        await seen(poller, request_id)
         monkeypatch.setattr(queue, "states", slow)
-        reading = asyncio.create_task(seen(board, request_id))
+        reading = asyncio.create_task(seen(poller, request_id))
         assert await asyncio.to_thread(begun.wait, 60)
         monkeypatch.setattr(queue, "states", states)
         queue.cancel(request_id)
-        board.forget(request_id)
+        poller.forget(request_id)
         go.set()
         await reading
         monkeypatch.setattr(module, "_OLD_SECONDS", 60.0)
-        assert (await seen(board, request_id)).row.status == COMPLETED
+        assert (await seen(poller, request_id)).row.status == COMPLETED
 
     asyncio.run(ask())
 
@@ -217,16 +217,16 @@ def test_a_database_that_does_not_answer_is_asked_once(queue: Queue, monkeypatch
         raise OperationalError("select", {}, Exception("no route to host"))
 
     async def ask() -> None:
-        board, request_id = StatusPoller(queue), submit(queue)
-        await seen(board, request_id)
-        await later(board, request_id)
-        await too_old(board)
+        poller, request_id = StatusPoller(queue), submit(queue)
+        await seen(poller, request_id)
+        await later(poller, request_id)
+        await too_old(poller)
         with monkeypatch.context() as patch:
             patch.setattr(queue, "states", fail)
-            told = await asyncio.gather(*(board.look(request_id) for _ in range(20)), return_exceptions=True)
+            told = await asyncio.gather(*(poller.look(request_id) for _ in range(20)), return_exceptions=True)
         assert [type(each) for each in told].count(OperationalError) == calls == 1
         queue.claim(request_id, lease_seconds=9)
-        assert (await later(board, request_id)).row.status == IN_PROGRESS
+        assert (await later(poller, request_id)).row.status == IN_PROGRESS
 
     asyncio.run(ask())
 
@@ -235,10 +235,10 @@ def test_slow_readings_are_rarer_within_a_bound(queue: Queue, monkeypatch: pytes
     monkeypatch.setattr(module, "_SHARE", 1e-9)
 
     async def ask() -> None:
-        board, request_id = StatusPoller(queue), submit(queue)
+        poller, request_id = StatusPoller(queue), submit(queue)
         for _ in range(2):
-            await seen(board, request_id)
-        assert 0 < board._good_until - time.monotonic() <= module._OLDEST_SECONDS
+            await seen(poller, request_id)
+        assert 0 < poller._good_until - time.monotonic() <= module._OLDEST_SECONDS
 
     asyncio.run(ask())
 
@@ -253,11 +253,11 @@ def test_few_answers_are_kept() -> None:
 
 def test_a_request_that_was_cleaned_away(queue: Queue) -> None:
     async def ask() -> None:
-        board, request_id = StatusPoller(queue), submit(queue)
-        await seen(board, request_id)
+        poller, request_id = StatusPoller(queue), submit(queue)
+        await seen(poller, request_id)
         queue.cancel(request_id)
         queue.clean(older_than=1e12)
-        await too_old(board)
-        assert await board.look(request_id) is None
+        await too_old(poller)
+        assert await poller.look(request_id) is None
 
     asyncio.run(ask())

@@ -14,6 +14,7 @@ from serve_harness import SECRET, Process, Running, free_port, make_settings, ru
 from serve_process import LEASE_SECONDS
 from sqlalchemy import create_engine, text
 
+from latentsync_ray.serve.failures import reclaim
 from latentsync_ray.serve.worker import Worker, _Job, _Stopped
 from latentsync_ray.types import GeneratedFaces, Part
 
@@ -89,7 +90,7 @@ def test_killed_before_the_result_is_stored(tmp_path: Path, blink: tuple[Path, P
             with pytest.raises(KeyboardInterrupt):
                 worker.work(request_id)
         assert not [line for line in queue.logs(request_id) if line.message.startswith("done:")]
-        queue.reclaim(attempts=3)
+        reclaim(queue, state.server.settings)
         worker.work(request_id)
         (done,) = [line for line in queue.logs(request_id) if line.message.startswith("done:")]
         assert done.level == "INFO"

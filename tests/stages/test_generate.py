@@ -1,4 +1,4 @@
-"""Sync: the window grid, gaps, and independence of how the clip was cut."""
+"""Generate: the window grid, gaps, and independence of how the clip was cut."""
 
 from __future__ import annotations
 

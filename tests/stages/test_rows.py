@@ -9,7 +9,7 @@ import pytest
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ClipError, ConfigError, DeviceLost, ModelError, UnreadableVideo
-from latentsync_ray.stages.failures import failed_record, failure_of
+from latentsync_ray.stages.failures import Failing, failed_record, failure_of
 from latentsync_ray.stages.rows import attempt
 from latentsync_ray.types import Pair, Part
 
@@ -69,6 +69,15 @@ def test_a_bug_leaves_the_end_of_its_traceback() -> None:
     assert trace[-1] == "ValueError: the bottom"
     assert trace[0] == "..."
     assert len("\n".join(trace)) < 2100
+
+
+@pytest.mark.parametrize("message", ["x" * 9000, "short\n" + "y" * 9000])
+def test_a_bug_with_an_endless_line_is_cut(message: str) -> None:
+    with Failing() as met:
+        raise ValueError(message)
+    assert met.failure
+    assert met.failure.code == "internal_error"
+    assert len(str(met.failure)) < 3000
 
 
 @pytest.mark.parametrize("error", [ConfigError("wrong"), ModelError("gone"), DeviceLost("gone")])

@@ -112,7 +112,7 @@ async def _events(server: Server, view: View, urls: dict[str, str], *, with_logs
         if row.status == COMPLETED:
             return
         await asyncio.sleep(_STREAM_POLL)
-        view = await server.board.look(row.id) or view
+        view = await server.status.look(row.id) or view
 
 
 @router.get(_REQUEST, responses=_OUTPUT)
@@ -131,14 +131,14 @@ async def cancel(request_id: str, server: ServerState, caller: Caller) -> Respon
     if row is None or row.key_name != caller.name:
         return JSONResponse({"status": "NOT_FOUND", "detail": f"no request {request_id[:40]!r}"}, 404)
     before = await run_in_threadpool(server.queue.cancel, request_id)
-    server.board.forget(request_id)
+    server.status.forget(request_id)
     if before == COMPLETED:
         return JSONResponse({"status": "ALREADY_COMPLETED", "detail": "the request is completed"}, 400)
     return JSONResponse({"status": "CANCELLATION_REQUESTED", "success": True}, 202)
 
 
 async def _view(server: Server, caller: Key, request_id: str) -> View:
-    view = await server.board.look(request_id)
+    view = await server.status.look(request_id)
     _owned(view and view.row, caller, request_id)
     assert view
     return view
