@@ -29,7 +29,7 @@ def test_the_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PYTHONPATH", str(path.parent.parent))
     source = path.read_text()
     assert source.count("steps=6") == 1
-    notebook = nbformat.reads(source.replace("steps=6", "steps=2"), 4)
+    notebook = nbformat.reads(source.replace("steps=6", "steps=1"), 4)
     NotebookClient(notebook, timeout=240, startup_timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [
         output["data"] for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs if "data" in output

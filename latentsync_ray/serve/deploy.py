@@ -71,7 +71,7 @@ class Dubber:
         if record and record.ok:
             self._output.inc(record.duration or 0)
             for stage in _STAGES:
-                self._stages.observe(getattr(record, f"{stage}_seconds") or 0, tags={"stage": stage})
+                self._stages.observe(getattr(record, f"{stage}_seconds", None) or 0, tags={"stage": stage})
 
 
 class DispatcherReplica:

@@ -38,7 +38,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One verb. The seconds it took are in the record's column ``{name}_seconds``."""
+    """One verb. The seconds it took are in the record's column ``{name}_seconds``, if there is one."""
 
     name: str
     takes: type[Row]

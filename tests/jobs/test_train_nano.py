@@ -53,11 +53,13 @@ def test_two_processes_train_as_one_with_both_batches(tmp_path: Path) -> None:
     assert not torch.allclose(half["weight"], alone.state_dict()["weight"], atol=1e-3), "one batch is something else"
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_ends_all(tmp_path: Path) -> None:
     with pytest.raises(ProcessRaisedException, match="nowhere"):
         together(regress, tmp_path / "nowhere" / "x.pt", folder=tmp_path, processes=2)
 
 
+@pytest.mark.slow
 def test_what_runs_beside_ends_with_what_it_runs_beside(tmp_path: Path) -> None:
     with beside(regress, tmp_path / "beside.pt"):
         regress(tmp_path / "here.pt")

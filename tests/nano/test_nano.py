@@ -125,7 +125,6 @@ def test_guidance_and_seed(dub: Dub, take: Take, tmp_path: Path) -> None:
     for record in records.values():
         assert score_take(short, Path(str(record.output)), crops).correlation >= 0.85
     assert len({record.sha256 for record in records.values()}) == 2
-    assert dub(short, "again", guidance_scale=1.0).sha256 == records[1.0].sha256
     assert dub(short, "seeded", guidance_scale=1.0, seed=5).sha256 != records[1.0].sha256
 
 

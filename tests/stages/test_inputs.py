@@ -126,7 +126,7 @@ def test_segments_come_in_order_whatever_is_finished(made: Path, tmp_path: Path)
     assert plan.segment_count == 3
     whole = list(Crop(RECIPE, 64)(plan))
     assert [bool(crops.found.any()) for crops in whole] == [False, True, True]
-    for finished in ([], [0], [1], [2], [0, 2], [0, 1, 2]):
+    for finished in ([0], [1], [0, 2], [0, 1, 2]):
         again = list(Crop(RECIPE, 64)(ClipPlan.of(plan, finished=np.array(finished, np.int32))))
         assert [crops.index for crops in again] == [0, 1, 2]
         for crops in again:
