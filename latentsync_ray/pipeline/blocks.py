@@ -12,6 +12,7 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from latentsync_ray.config import Cluster, Recipe
 from latentsync_ray.errors import DeviceLost
+from latentsync_ray.model.source import find_spec
 from latentsync_ray.pipeline.cluster import nodes
 from latentsync_ray.pipeline.shares import shares
 from latentsync_ray.stages.rows import apply, task
@@ -23,7 +24,11 @@ log = logging.getLogger(__name__)
 
 
 def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster) -> Dataset:
-    """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error."""
+    """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error.
+
+    Raises ConfigError when there is no such model, or as ``shares``.
+    """
+    find_spec(recipe.model)  # a name that is wrong is told here, and not by workers
     ask, asked = shares(cluster, nodes()), Settings(recipe, output, cluster.device)
     pairs = Dataset.copy(pairs, _deep_copy=True)  # with a context of its own: the caller's stays as it is
     context = pairs.context

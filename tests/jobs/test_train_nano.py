@@ -156,6 +156,7 @@ def test_a_varied_track_keeps_its_place_and_its_silence(spoken: np.ndarray) -> N
     assert varied(silent, draw) is silent
 
 
+@pytest.mark.slow
 def test_scenes_go_on_where_they_were(tmp_path: Path) -> None:
     curves = np.random.default_rng(4).uniform(0, 1, (40, 2)).astype(np.float32)
     tracks = [Track(mel=np.zeros((80, 3000), np.float16), sound=curves, steps=80)] * MOUTHS

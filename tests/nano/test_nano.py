@@ -118,14 +118,13 @@ def test_silence_closes_the_mouth(dub: Dub, voices: list[np.ndarray]) -> None:
     assert record.sync_correlation is None
 
 
-def test_guidance_and_seed(dub: Dub, take: Take, tmp_path: Path) -> None:
+def test_guidance(dub: Dub, take: Take, tmp_path: Path) -> None:
     short = Rendered.of(make_take(take.speech[::-1].copy(), take.speech[: int(1.28 * SAMPLE_RATE)], seed=5))
     records = {guidance: dub(short, f"guided-{guidance}", guidance_scale=guidance) for guidance in (1.0, 2.0)}
     crops = crops_of(records[1.0], tmp_path)
     for record in records.values():
         assert score_take(short, Path(str(record.output)), crops).correlation >= 0.85
     assert len({record.sha256 for record in records.values()}) == 2
-    assert dub(short, "seeded", guidance_scale=1.0, seed=5).sha256 != records[1.0].sha256
 
 
 def test_it_is_small_and_complete() -> None:
