@@ -22,6 +22,8 @@ from latentsync_ray.types import Device, LoopMode
 
 __all__ = ["WINDOW", "Cluster", "Job", "Recipe", "absolute", "build_job", "load_job"]
 
+_FORMER = {"sync_gpus": "generate_gpus", "sync_workers": "generate_workers", "sync_cpus": "generate_cpus"}
+"""Keys that had another name."""
 WINDOW = 16
 """Frames per temporal window of the model; its normalisation runs over all of them (LatentSync, ``num_frames``)."""
 
@@ -239,4 +241,6 @@ def _explain(problem: Any) -> str:
     section: type[BaseModel] = Job
     for step in problem["loc"][:-1]:
         section = {"recipe": Recipe, "cluster": Cluster}.get(str(step), section)
+    if former := _FORMER.get(str(problem["loc"][-1])):
+        return f"unknown key {where}; it is called {former} now"
     return f"unknown key {where}; known here: {', '.join(section.model_fields)}"

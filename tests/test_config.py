@@ -37,6 +37,7 @@ def test_values_and_overrides(tmp_path):
         ("manifest: m\noutput: o\nbogus: 1", "unknown key bogus; known here: manifest, output, sink, recipe"),
         (MINIMAL + "recipe: {stpes: 1}", r"unknown key recipe\.stpes; known here: model, steps"),
         (MINIMAL + "cluster: {gpus: 1}", r"unknown key cluster\.gpus; known here: runner, address"),
+        (MINIMAL + "cluster: {sync_gpus: 1}", r"unknown key cluster\.sync_gpus; it is called generate_gpus now"),
         ("output: o", "manifest is missing"),
         ("manifest: ' '\noutput: o", "manifest: value error, must not be empty"),
         (MINIMAL + "recipe: {steps: 0}", r"recipe\.steps: input should be greater than or equal to 1"),
