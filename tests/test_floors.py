@@ -41,8 +41,8 @@ FLOORS = (
 ONLY = {
     "ray": {"dataset", "pipeline", "serve"},
     "av": {"media"},
-    "diffusers": {"model", "nano"},
-    "transformers": {"model", "nano"},
+    "diffusers": {"model"},
+    "transformers": {"model"},
     "fsspec": {"storage"},
 }
 MOST_LINES = 350

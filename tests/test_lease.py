@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -145,15 +146,16 @@ def test_a_run_that_was_taken_over_stops_and_leaves_the_sign(output, monkeypatch
     assert not storage.exists(sign(output))
 
 
+def job_of(names: str, output: str, folder: Path) -> Job:
+    """A job of clips with these letters as ids."""
+    rows = [{"video": "v.mp4", "audio": "a.wav", "clip_id": name} for name in names]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe, cluster = Recipe(model="tiny-random"), Cluster(runner="local")
+    return Job(manifest=folder / "pairs.jsonl", output=output, recipe=recipe, cluster=cluster, failure_budget=1.0)
+
+
 def test_a_job_holds_a_lease(output, tmp_path, monkeypatch):
-    (tmp_path / "pairs.jsonl").write_text('{"video": "v.mp4", "audio": "a.wav", "clip_id": "a"}\n')
-    job = Job(
-        manifest=str(tmp_path / "pairs.jsonl"),
-        output=output,
-        recipe=Recipe(model="tiny-random"),
-        cluster=Cluster(runner="local"),
-        failure_budget=1.0,
-    )
+    job = job_of("a", output, tmp_path)
     seen = []
 
     def dub(pairs, job, **_):
@@ -173,15 +175,7 @@ def test_a_job_holds_a_lease(output, tmp_path, monkeypatch):
 
 
 def test_a_run_that_was_taken_over_writes_no_more_rows(output, tmp_path, monkeypatch):
-    rows = [{"video": "v.mp4", "audio": "a.wav", "clip_id": name} for name in "ab"]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    job = Job(
-        manifest=str(tmp_path / "pairs.jsonl"),
-        output=output,
-        recipe=Recipe(model="tiny-random"),
-        cluster=Cluster(runner="local"),
-        failure_budget=1.0,
-    )
+    job = job_of("ab", output, tmp_path)
 
     def dub(pairs, job, **_):
         for pair in pairs:

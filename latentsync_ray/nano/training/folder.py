@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import save_file
 from torch import nn
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from latentsync_ray.model.checkpoint import official_name
+from latentsync_ray.model.networks import AutoencoderKL, WhisperEncoder
 from latentsync_ray.model.specs import ModelSpec
 from latentsync_ray.model.unet import LatentSyncUNet
 

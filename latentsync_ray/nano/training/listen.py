@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 from torch.nn.functional import gelu
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from latentsync_ray.model.audio import step_indices
 from latentsync_ray.model.mel import STEPS_PER_WINDOW
+from latentsync_ray.model.networks import GEGLU, WhisperEncoder
 from latentsync_ray.model.options import WhisperSize
 from latentsync_ray.model.whisper import build_encoder, speech_features
 from latentsync_ray.nano.training.loop import train

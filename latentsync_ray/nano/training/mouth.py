@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from latentsync_ray.config import WINDOW
 from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.model.denoise import ddim
+from latentsync_ray.model.networks import WhisperEncoder
 from latentsync_ray.model.unet import LatentSyncUNet
 from latentsync_ray.nano.training.listen import hear
 from latentsync_ray.nano.training.loop import train

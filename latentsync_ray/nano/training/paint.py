@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from latentsync_ray.faces.mask import keep_mask
+from latentsync_ray.model.networks import AutoencoderKL, DiagonalGaussianDistribution
 from latentsync_ray.model.vae import PictureCodec, as_pictures
 from latentsync_ray.nano.training.loop import train
 

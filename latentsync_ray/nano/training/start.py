@@ -11,7 +11,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers.models.whisper.modeling_whisper import WhisperEncoder, WhisperEncoderLayer
+
+from latentsync_ray.model.networks import WhisperEncoder, WhisperEncoderLayer
 
 __all__ = ["start_local"]
 
