@@ -29,17 +29,17 @@ from rich.console import Console
 from rich.table import Table
 
 from latentsync_ray import LipSync, Pair, Recipe, assets, lipsync
-from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.media.encode import encode_part
 from latentsync_ray.media.grid import frame_grid, repeat
 from latentsync_ray.media.join import join_parts
 from latentsync_ray.media.playback import play
 from latentsync_ray.media.source import probe_video
 from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech, write_wav
-from latentsync_ray.model.latentsync import LatentSync
-from latentsync_ray.model.specs import MODELS
-from latentsync_ray.model.unet import LatentSyncUNet
-from latentsync_ray.model.whisper import build_encoder
+from latentsync_ray.models import Model
+from latentsync_ray.models.latentsync.model import LatentSync
+from latentsync_ray.models.latentsync.specs import MODELS
+from latentsync_ray.models.latentsync.unet import LatentSyncUNet
+from latentsync_ray.models.latentsync.whisper import build_encoder
 
 FPS = Fraction(25)
 SHORT, LONG = 20, 200
@@ -125,8 +125,9 @@ class Clock:
 
         setattr(owner, attribute, timed)
 
-    def watch_model(self, model: LatentSync) -> None:
+    def watch_model(self, model: Model) -> None:
         """Time the parts of a model by themselves."""
+        assert isinstance(model, LatentSync)
         self.watch(model, "features", "Whisper")
         self.watch(model.codec, "encode", "VAE encode")
         self.watch(model.unet, "forward", "UNet")
@@ -149,7 +150,7 @@ def stages(seconds: int = SHORT) -> None:
         "paste + encode": record.paste_seconds,
         "join": record.join_seconds,
     }
-    size = f"{runner.model.resolution} px, 4 steps, guidance 1, {record.width}x{record.height} video"
+    size = f"{runner.model.info.template.side} px, 4 steps, guidance 1, {record.width}x{record.height} video"
     title = f"nano, {size}, {record.frames} frames"
     _print_seconds(title, own, record.frames or 0)
 
@@ -175,9 +176,9 @@ def full_size() -> None:
     faces = random.integers(0, 256, (1, 16, 256, 256, 3), np.uint8)
     features = model.features(random.standard_normal((1, 80, 3000)).astype(np.float32))
     tokens = model.audio_tokens(features, 0, np.arange(160, dtype=np.int32).reshape(16, 10))
-    model.generate(faces, tokens[None], keep_mask(256), steps=1, guidance_scale=1.0, seed=1)
+    model.generate(faces, tokens[None], steps=1, guidance_scale=1.0, seed=1)
     _print_seconds(
-        f"{model.spec.name} (random weights), one window of 16 frames, 1 step, guidance 1, {model.device}", clock.seconds, 16
+        f"{model.info.name} (random weights), one window of 16 frames, 1 step, guidance 1, {model.device}", clock.seconds, 16
     )
     out.print("20 steps cost 20 times the UNet's row; guidance above 1 doubles it.\n")
 

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from latentsync_ray import LipSync, Pair, Recipe
 from latentsync_ray.media.speech import SAMPLE_RATE
-from latentsync_ray.model.specs import MODELS
+from latentsync_ray.models.latentsync.specs import MODELS
 from latentsync_ray.nano.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_ceiling, write_take
 from latentsync_ray.nano.portrait import Light, read_aperture
 from latentsync_ray.nano.training.folder import megabytes
@@ -70,7 +70,7 @@ def dub(dubber: LipSync, take: Take, folder: Path, name: str, *, guidance: float
     """Dub a take: its score, and the dB that the autoencoder alone reaches on it."""
     video, audio = write_take(take, folder, name)
     record = done(dubber(Pair(clip_id=f"{name}-{guidance:g}", video=str(video), audio=str(audio), guidance_scale=guidance)))
-    crops = aligned(video, audio, folder / "aligned", recipe=dubber.recipe, resolution=dubber.model.resolution)
+    crops = aligned(video, audio, folder / "aligned", recipe=dubber.recipe)
     best = write_ceiling(take, audio, crops, folder / f"{name}-ceiling.mp4", model=dubber.model, recipe=dubber.recipe)
     return score_take(take, Path(str(record.output)), crops), score_take(take, best, crops).mouth_psnr
 

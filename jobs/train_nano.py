@@ -25,9 +25,9 @@ import torch
 import typer
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from latentsync_ray.model.specs import MODELS
-from latentsync_ray.model.unet import LatentSyncUNet
-from latentsync_ray.model.vae import build_small_vae
+from latentsync_ray.models.latentsync.specs import MODELS
+from latentsync_ray.models.latentsync.unet import LatentSyncUNet
+from latentsync_ray.models.latentsync.vae import build_small_vae
 from latentsync_ray.nano import portrait, training
 from latentsync_ray.nano.training.folder import megabytes, write_folder
 from latentsync_ray.nano.training.listen import train_encoder

@@ -9,7 +9,7 @@ import numpy as np
 
 from latentsync_ray.errors import ConfigError
 
-__all__ = ["kind_of", "one_of", "path_text", "short"]
+__all__ = ["given", "kind_of", "one_of", "path_text", "short"]
 
 _T = TypeVar("_T")
 
@@ -19,6 +19,14 @@ def path_text(value: Any, what: str) -> str:
     if isinstance(value, str | os.PathLike) and isinstance(text := os.fspath(value), str) and text.strip():
         return text
     raise ConfigError(f"{what} is {value!r}; it must be a path or URI")
+
+
+def given(value: Any) -> Any:
+    """None for what tables hold where nothing is: empty text, NaN and pandas' NA; other text without blanks around it."""
+    if isinstance(value, str):
+        value = value.strip()
+    nothing = type(value).__name__ == "NAType" or value in ("", "nan", "NaN") or value != value
+    return None if nothing else value
 
 
 def kind_of(value: Any, kind: type[_T], what: str, remedy: str) -> _T:

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,15 +18,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from latentsync_ray.errors import ConfigError
-from latentsync_ray.types import Device, LoopMode
+from latentsync_ray.errors import ConfigError, InvalidPair
+from latentsync_ray.types import UNUSABLE_ID, Device, LoopMode, Pair
 
-__all__ = ["WINDOW", "Cluster", "Job", "Recipe", "absolute", "build_job", "load_job"]
+__all__ = ["ROW_SETTINGS", "Cluster", "Job", "Recipe", "Work", "absolute", "build_job", "load_job", "row_settings", "settle"]
+
+ROW_SETTINGS = ("guidance_scale", "seed", "loop_mode")
+"""Fields of the recipe that a row may set for itself."""
+Work = Literal["faces", "generation", "encoding"]
+"""What a clip goes through; each is made of the one before."""
+_MADE_BY: dict[Work, tuple[str, ...]] = {
+    "faces": ("model", "detector", "parity", "fps", "fps_rule", "loop_mode", "segment_frames", "cpu_threads"),
+    "generation": ("steps", "guidance_scale", "seed", "dtype", "micro_batch"),
+    "encoding": ("paste", "crf", "preset"),
+}
+"""Which fields of the recipe each depends on first. Limits (``max_...``) change nothing that is made."""
 
 _FORMER = {"sync_gpus": "generate_gpus", "sync_workers": "generate_workers", "sync_cpus": "generate_cpus"}
 """Keys that had another name."""
-WINDOW = 16
-"""Frames per temporal window of the model; its normalisation runs over all of them (LatentSync, ``num_frames``)."""
 
 
 class _Strict(BaseModel):
@@ -64,8 +74,8 @@ class Recipe(_Strict):
     """Output frames per second. The models were trained at 25; "source" keeps the clip's own rate."""
     fps_rule: Literal["near", "cli"] = "near"
     """Which source frame an output frame shows: nearest slot, or as ``ffmpeg -r`` does (parity with the official script)."""
-    segment_frames: Annotated[int, Field(ge=48, le=1024, multiple_of=WINDOW)] = 128
-    """Frames per segment, a multiple of the model's 16-frame window."""
+    segment_frames: Annotated[int, Field(ge=48, le=1024)] = 128
+    """Frames per segment, rounded up to whole windows of the model (LatentSync's have 16 frames)."""
     crf: Annotated[int, Field(ge=0, le=51)] = 18
     """x264 quality; smaller is better and bigger."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "veryfast"
@@ -75,9 +85,14 @@ class Recipe(_Strict):
     max_seconds: Annotated[float, Field(gt=0)] = 4 * 3600
     """Longer video or audio is refused (``too_large``)."""
 
-    def fingerprint(self) -> str:
-        """16 hex digits that change whenever a field does that can change a pixel: raising a limit leaves them as they are."""
-        fields = self.model_dump(exclude={"max_pixels", "max_seconds"})
+    def fingerprint(self, upto: Work = "encoding") -> str:
+        """16 hex digits that change whenever a field does that can change the work up to there, by default the whole clip.
+
+        So what is kept of one kind of work outlives changes of what comes after it: faces those of ``crf``.
+        """
+        kinds = list(_MADE_BY)
+        names = {name for kind in kinds[: kinds.index(upto) + 1] for name in _MADE_BY[kind]}
+        fields = self.model_dump(include=names)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def frame_rate(self, source: Fraction) -> Fraction:
@@ -176,6 +191,31 @@ class Job(_Strict):
     @classmethod
     def _absolute(cls, value: str) -> str:
         return absolute(value)
+
+
+def row_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a row makes for itself, as the recipe's fields read them; those that are None or missing are left out.
+
+    Raises InvalidPair for what no recipe would allow.
+    """
+    given = {name: values[name] for name in ROW_SETTINGS if values.get(name) is not None}
+    try:
+        read = Recipe.model_validate(given)
+    except ValidationError as error:
+        told = ((each["loc"][0], each["input"], each["msg"]) for each in error.errors())
+        problems = (f"{name} is {value!r}: {text[:1].lower()}{text[1:]}" for name, value, text in told)
+        raise InvalidPair("; ".join(problems)) from error
+    return {name: getattr(read, name) for name in given}
+
+
+def settle(pair: Pair, recipe: Recipe) -> Pair:
+    """The pair with its open settings filled from the recipe. Raises InvalidPair for settings and names that cannot be."""
+    if re.search(UNUSABLE_ID, pair.clip_id):
+        raise InvalidPair(
+            f"clip_id {pair.clip_id!r} cannot be a file name: no slash, '..', '::', control character, leading dot"
+        )
+    own = row_settings(pair.to_row())
+    return Pair.of(pair, **{name: own.get(name, getattr(recipe, name)) for name in ROW_SETTINGS})
 
 
 def absolute(output: str) -> str:

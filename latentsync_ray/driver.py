@@ -20,7 +20,7 @@ from latentsync_ray.config import Job
 from latentsync_ray.errors import ClipError, ConfigError, InternalError, WorkerDied
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
-from latentsync_ray.model.source import find_spec
+from latentsync_ray.models.find import find_model
 from latentsync_ray.preflight import check_inputs, check_recipe
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
@@ -35,6 +35,13 @@ log = logging.getLogger(__name__)
 
 class _Runner(Protocol):
     """What ``local`` and ``pipeline`` have in common."""
+
+    def prepare(self, job: Job) -> Job:
+        """Be ready for passes: the job, with what the machines decide for all of them.
+
+        Raises ConfigError when they cannot do it.
+        """
+        ...
 
     def one_pass(
         self, pairs: list[Pair], job: Job, *, first: bool, on_phase: Callable[[str], None] | None
@@ -114,18 +121,21 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
 def _run(
     job: Job, table: pa.Table, todo: np.ndarray, records: Records, lease: Lease, progress: Progress, began: float
 ) -> Summary:
-    note = find_spec(job.recipe.model).note
+    note = find_model(job.recipe.model).note
     failed_before = records.failed(table["clip_id"])
     progress.start(len(table), len(table) - len(todo))
     if len(todo) and note:
         progress.note(note)
     if len(todo) and job.cluster.runner == "ray":
         progress.phase("starting Ray")
+    runner = _runner(job)
+    if len(todo):
+        job = runner.prepare(job)
     ok = failed = bugs = frames = 0
     with records:
         for first in range(0, len(todo), job.cluster.shard_clips):
             rows = [to_pair(table, int(index)) for index in todo[first : first + job.cluster.shard_clips]]
-            for result in _dub(rows, job, progress):
+            for result in _dub(rows, job, runner, progress):
                 lease.check()
                 if isinstance(result, Part):
                     progress.phase("dubbing")
@@ -153,10 +163,10 @@ def _run(
     )
 
 
-def _dub(rows: list[Pair], job: Job, progress: Progress) -> Iterator[Part | ClipRecord]:
+def _dub(rows: list[Pair], job: Job, runner: _Runner, progress: Progress) -> Iterator[Part | ClipRecord]:
     """Rows that the manifest reader refused become records at once; the others are dubbed."""
     yield from (failed_record(row, job.recipe) for row in rows if row.error_code)
-    yield from dub([row for row in rows if not row.error_code], job, on_phase=progress.phase)
+    yield from _passes([row for row in rows if not row.error_code], job, runner, on_phase=progress.phase)
 
 
 def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
@@ -165,8 +175,14 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
     Clips whose worker died are tried in as many passes as the job allows. Raises ConfigError or ModelError for what makes the
     whole job impossible.
     """
-    left = {pair.clip_id: pair for pair in pairs}
     runner = _runner(job)
+    yield from _passes(pairs, runner.prepare(job), runner, on_phase=on_phase)
+
+
+def _passes(
+    pairs: Iterable[Pair], job: Job, runner: _Runner, *, on_phase: Callable[[str], None] | None
+) -> Iterator[Part | ClipRecord]:
+    left = {pair.clip_id: pair for pair in pairs}
     for number in range(job.cluster.passes):
         if not left:
             return

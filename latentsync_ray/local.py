@@ -24,10 +24,10 @@ from latentsync_ray.stages.table import STAGES, Settings, chain
 from latentsync_ray.types import UNUSABLE_ID, ClipPlan, ClipRecord, Device, Pair, Part, Row
 
 if TYPE_CHECKING:
-    from latentsync_ray.model.latentsync import LatentSync
+    from latentsync_ray.models import Model
     from latentsync_ray.stages.generate import Generate
 
-__all__ = ["LipSync", "check_output", "lipsync", "logs_folder", "one_pass"]
+__all__ = ["LipSync", "check_output", "lipsync", "logs_folder", "one_pass", "prepare"]
 
 _ENDINGS = (".mp4", ".m4v")
 """Names of the container that is written."""
@@ -59,7 +59,7 @@ class LipSync:
         self.join = Join(recipe, output, sink or lookup(SINKS, "mp4", "sink")(output), commit=commit)
 
     @property
-    def model(self) -> LatentSync:
+    def model(self) -> Model:
         """The model that stays loaded."""
         return cast("Generate", self.stages["generate"]).model
 
@@ -180,6 +180,11 @@ def check_output(video: str, audio: str, output: str, *, overwrite: bool) -> Non
         raise ConfigError(f"{output} would hold an MP4: let its name end in {' or '.join(_ENDINGS)}")
     if not overwrite and storage.exists(output):
         raise ConfigError(f"{output} exists already: name another file, or allow replacing it (--force, overwrite=True)")
+
+
+def prepare(job: Job) -> Job:
+    """The job as it is: nothing has to be ready."""
+    return job
 
 
 def one_pass(

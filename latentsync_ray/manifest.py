@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from latentsync_ray import redact
-from latentsync_ray.config import Recipe
+from latentsync_ray.arguments import given
+from latentsync_ray.config import ROW_SETTINGS, row_settings
 from latentsync_ray.errors import ConfigError, InputNotFound, InvalidPair
 from latentsync_ray.layout import join
 from latentsync_ray.storage import exists, fetch, is_remote, list_files
@@ -31,8 +31,7 @@ __all__ = ["OWN_COLUMNS", "extra_columns", "made_id", "pair_of", "read_manifest"
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
-_SETTINGS = ("guidance_scale", "seed", "loop_mode")
-OWN_COLUMNS = ("clip_id", "video", "audio", "language", *_SETTINGS)
+OWN_COLUMNS = ("clip_id", "video", "audio", "language", *ROW_SETTINGS)
 """What a row of a manifest can say of its pair; all other columns are carried along."""
 _VIDEO = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
 _AUDIO = {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
@@ -75,36 +74,20 @@ def to_pair(table: pa.Table, index: int) -> Pair:
 
 def pair_of(row: Mapping[str, Any], where: str = "") -> Pair:
     """The pair in a row with a ``clip_id``; with an unusable value, told after ``where``, it has its ``error_code`` set."""
-    given = {name: _given(row.get(name)) for name in OWN_COLUMNS}
-    pair = Pair(
-        clip_id=str(given["clip_id"]), video=given["video"] or "", audio=given["audio"] or "", language=given["language"]
-    )
+    said = {name: given(row.get(name)) for name in OWN_COLUMNS}
+    pair = Pair(clip_id=str(said["clip_id"]), video=said["video"] or "", audio=said["audio"] or "", language=said["language"])
     for name in ("video", "audio"):
-        if not given[name]:
+        if not said[name]:
             return Pair.of_failed(pair, InvalidPair(f"{where}{name} is empty; it must be a path or URI"))
-    settings = {name: given[name] for name in _SETTINGS if given[name] is not None}
-    if not settings:
-        return pair
     try:
-        recipe = Recipe.model_validate(settings)  # one place says what is allowed
-    except ValidationError as error:
-        problems = [
-            f"{each['loc'][0]} is {each['input']!r}: {each['msg'][:1].lower()}{each['msg'][1:]}" for each in error.errors()
-        ]
-        return Pair.of_failed(pair, InvalidPair(f"{where}{'; '.join(problems)} (empty means: as the recipe says)"))
-    return Pair.of(pair, **{name: getattr(recipe, name) for name in settings})
+        return Pair.of(pair, **row_settings(said))
+    except InvalidPair as error:
+        return Pair.of_failed(pair, InvalidPair(f"{where}{error} (empty means: as the recipe says)"))
 
 
 def made_id(video: str, audio: str) -> str:
     """The clip id of a row that has none."""
     return _made_ids(pa.table({"video": pa.array([video], pa.string()), "audio": pa.array([audio], pa.string())}))[0].as_py()
-
-
-def _given(value: Any) -> Any:
-    """None for what means "not set": empty text and NaN."""
-    if isinstance(value, str):
-        value = value.strip()
-    return None if value in ("", "nan", "NaN") or value != value else value
 
 
 # Reading: each gives a table and the folder that relative paths start from.
@@ -192,7 +175,7 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _json_column(path: Path, name: str, rows: list[dict[str, Any]]) -> pa.Array:
     values = [row.get(name) for row in rows]
-    if name in _SETTINGS:
+    if name in ROW_SETTINGS:
         return pa.array([None if value is None else str(value) for value in values], pa.string())
     try:
         return pa.array(values)

@@ -12,10 +12,10 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-__all__ = ["best_lag", "mouth_motion", "speech_change", "sync_score"]
+from latentsync_ray.template import Shares
 
-_MOUTH = (58 / 256, 148 / 256, 198 / 256, 232 / 256)
-"""Left, top, right and bottom of mouth and chin, as shares of the aligned crop."""
+__all__ = ["best_lag", "mouth_motion", "sound_columns", "speech_change", "sync_score"]
+
 _GRAIN = (34, 20)
 """The mouth is looked at in that many columns and rows: coarse enough not to see the noise of the film."""
 _MEL_RATE = 100
@@ -28,23 +28,34 @@ _SHORTEST = 2.0
 """Seconds of visible face under which nothing can be said."""
 
 
-def mouth_motion(faces: np.ndarray, found: np.ndarray) -> np.ndarray:
+def mouth_motion(faces: np.ndarray, found: np.ndarray, mouth: Shares) -> np.ndarray:
     """How much each mouth differs from that of the frame before, in grey levels: float32 (F,).
 
-    ``faces`` are aligned crops (F, R, R, 3) uint8. NaN where the frame or the one before it shows no face (``found`` (F,)), so
-    also for the first.
+    ``faces`` are aligned crops (F, R, R, 3) uint8, ``mouth`` is where mouth and chin are in them. NaN where the frame or the
+    one before it shows no face (``found`` (F,)), so also for the first.
     """
     motion = np.full(len(found), np.nan, np.float32)
     if not len(faces):
         return motion
-    left, top, right, bottom = (round(edge * faces.shape[1]) for edge in _MOUTH)
+    left, top, right, bottom = (round(edge * faces.shape[1]) for edge in mouth)
     before = None
     for frame, (face, there) in enumerate(zip(faces, found, strict=True)):
-        mouth = cv2.resize(face[top:bottom, left:right], _GRAIN, interpolation=cv2.INTER_AREA).mean(axis=2) if there else None
-        if mouth is not None and before is not None:
-            motion[frame] = np.abs(mouth - before).mean()
-        before = mouth
+        seen = cv2.resize(face[top:bottom, left:right], _GRAIN, interpolation=cv2.INTER_AREA).mean(axis=2) if there else None
+        if seen is not None and before is not None:
+            motion[frame] = np.abs(seen - before).mean()
+        before = seen
     return motion
+
+
+def sound_columns(start: int, stop: int, fps: Fraction) -> tuple[int, int]:
+    """The columns of log-mel, 100 per second, that ``speech_change`` wants: the first, and the one after the last."""
+    edges = _edges(start, stop, fps)
+    return int(edges[0]), max(int(edges[-1]), int(edges[-2]) + 1)
+
+
+def _edges(start: int, stop: int, fps: Fraction) -> np.ndarray:
+    """Where the frames from the one before ``start`` begin, and where the last one ends, in columns."""
+    return np.arange(start - 1, stop + 1) * _MEL_RATE * fps.denominator // fps.numerator
 
 
 def speech_change(mel: np.ndarray, first_column: int, start: int, stop: int, fps: Fraction) -> np.ndarray:
@@ -53,7 +64,7 @@ def speech_change(mel: np.ndarray, first_column: int, start: int, stop: int, fps
     ``mel`` (bands, columns) is normalised log-mel, 100 columns per second, that begins at the recording's ``first_column``. NaN
     where it does not hold both frames.
     """
-    edges = np.arange(start - 1, stop + 1) * _MEL_RATE * fps.denominator // fps.numerator - first_column
+    edges = _edges(start, stop, fps) - first_column
     begins, ends = edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)  # above 100 frames per second they share a column
     inside = (begins >= 0) & (ends <= mel.shape[1])
     sums = np.concatenate([np.zeros((len(mel), 1)), np.cumsum(mel, axis=1, dtype=np.float64)], axis=1)

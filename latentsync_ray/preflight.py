@@ -17,9 +17,7 @@ import pyarrow as pa
 from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError
-from latentsync_ray.model.hub import HUB, size
-from latentsync_ray.model.remedies import published_bytes
-from latentsync_ray.model.source import check_reachable, find_spec, locate
+from latentsync_ray.models.find import find_model
 from latentsync_ray.registry import DETECTORS, lookup
 
 __all__ = ["check_inputs", "check_recipe", "fetch_model"]
@@ -45,18 +43,13 @@ def check_recipe(recipe: Recipe, *, note: Callable[[str], None], fetch: bool = T
         check()
     if fetch:
         fetch_model(recipe.model, note=note)
-        return
-    spec = find_spec(recipe.model)
-    if spec.source and not check_reachable(spec) and spec.source.startswith(HUB):
-        known = published_bytes(spec.source) + published_bytes(spec.vae)
-        note(f"nodes that do not have {spec.name} download it{f', {size(known)},' if known else ''} before their first clip")
+    else:
+        find_model(recipe.model).check_elsewhere(say=note)
 
 
 def fetch_model(name: str, *, note: Callable[[str], None]) -> None:
     """Have a model's files on this machine, from the hub if need be. Raises ConfigError, WeightsNotFound or ModelError."""
-    spec = find_spec(name)
-    if spec.source:
-        locate(spec, say=note, bar=True)
+    find_model(name).fetch(say=note, bar=True)
 
 
 def check_inputs(

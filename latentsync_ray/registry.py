@@ -1,8 +1,8 @@
 """The tables of what can be exchanged, and the one function that looks into them.
 
 Each entry is ``"module:attribute"`` and is imported on first use, so that a detector's or sink's dependencies cost nothing
-until it is chosen. To add one, write its file and add its line here. Model versions stand in
-``latentsync_ray.model.specs.MODELS``.
+until it is chosen. To add one, write its file and add its line here. Versions of a model stand with its family, e.g. in
+``latentsync_ray.models.latentsync.specs.MODELS``.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from typing import Any
 
 from latentsync_ray.errors import ConfigError
 
-__all__ = ["DETECTORS", "SINKS", "lookup"]
+__all__ = ["DETECTORS", "FAMILIES", "SINKS", "lookup"]
 
 DETECTORS: dict[str, str] = {
     "embedded": "latentsync_ray.faces.embedded:EmbeddedDetector",
     "insightface": "latentsync_ray.faces.insightface:InsightFaceDetector",
 }
 """Face detectors by name; see ``latentsync_ray.faces.Detector`` for what one has to do."""
+
+FAMILIES: dict[str, str] = {
+    "latentsync": "latentsync_ray.models.latentsync.family:LATENTSYNC",
+}
+"""Families of models; see ``latentsync_ray.models.Family``."""
 
 SINKS: dict[str, str] = {
     "mp4": "latentsync_ray.sinks.mp4:Mp4Sink",

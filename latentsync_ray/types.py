@@ -4,25 +4,22 @@
 
 (``Clip`` is what plan learns of the clip itself, ``Segment`` what the three middle nouns share.)
 
-Array columns are declared once (axes, dtype). The declaration checks every row on construction, prints shapes and never pixels,
-and builds the empty arrays of failed rows, so that all rows of one kind keep one schema.
-
 Axes: T output frames of the clip, F output frames of the segment (0 when its part already lies in storage), S crop side in px,
-K Whisper windows of 30 s, D finished segments.
+D finished segments; K, B and C are the model's own.
 """
 
 from __future__ import annotations
 
 import dataclasses as dc
 import os
-from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Self
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from latentsync_ray.arguments import path_text, short
-from latentsync_ray.errors import ClipError
+from latentsync_ray.arguments import given, path_text
+from latentsync_ray.row import Row, array
 
 __all__ = [
     "UNUSABLE_ID",
@@ -37,7 +34,7 @@ __all__ = [
     "Part",
     "Row",
     "Segment",
-    "array",
+    "Span",
 ]
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
@@ -50,66 +47,17 @@ LoopMode = Literal["pingpong", "loop"]
 """How the video repeats when the audio is longer: forward-backward-forward, or from the start again."""
 
 
-def array(axes: str, dtype: type[np.generic]) -> Any:
-    """Declare an array column: letters are sizes shared across the row, digits are fixed, e.g. ``array("F S S 3",
-    np.uint8)``.
-    """
-    shape = axes.split()
-    empty = np.zeros([int(axis) if axis.isdigit() else 0 for axis in shape], dtype)
-    return dc.field(metadata={"axes": shape, "dtype": empty.dtype}, default_factory=lambda: empty)
+@dc.dataclass(frozen=True, slots=True)
+class Span:
+    """Output frames ``start`` to ``stop`` of a clip, and what a model has to know of the whole speech to hear them."""
 
-
-@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Row:
-    """One clip, or one piece of it, on its way. ``error_code`` is None as long as nothing went wrong."""
-
-    clip_id: str
-    error_code: str | None = None
-    error: str | None = None
-
-    def __post_init__(self) -> None:
-        sizes: dict[str, int] = {}
-        for field in dc.fields(self):
-            if not field.metadata:
-                continue
-            value, axes, dtype = getattr(self, field.name), field.metadata["axes"], field.metadata["dtype"]
-            where = f"{type(self).__name__}.{field.name} of clip {self.clip_id!r}"
-            if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != len(axes):
-                got = f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-                raise ValueError(f"{where} is {got}, expected {dtype} with axes {' '.join(axes)}")
-            for axis, size in zip(axes, value.shape, strict=True):
-                if size != (int(axis) if axis.isdigit() else sizes.setdefault(axis, size)):
-                    raise ValueError(f"{where} is {value.shape}, expected axes {' '.join(axes)} with {sizes}")
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={short(value)}' for name, value in self.to_row().items())})"
-
-    def to_row(self) -> dict[str, Any]:
-        """The fields as a flat dict, arrays as they are: one row of a Ray Data block."""
-        return {field.name: getattr(self, field.name) for field in dc.fields(self)}
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Build from a mapping; columns that are not fields are left out, numpy scalars become Python's."""
-        return cls(**{field.name: _plain(row[field.name]) for field in dc.fields(cls) if field.name in row})
-
-    @classmethod
-    def of(cls, row: Row, **learned: Any) -> Self:
-        """The next noun: everything of ``row`` that it also has, plus what was ``learned``."""
-        return cls.from_row({**row.to_row(), **learned})
-
-    @classmethod
-    def of_failed(cls, row: Row, error: ClipError | None = None) -> Self:
-        """The next noun for a clip that failed: scalars kept, arrays empty, the error noted (the first one stays)."""
-        arrays = {field.name for field in dc.fields(cls) if field.metadata}
-        kept = {name: value for name, value in row.to_row().items() if name not in arrays}
-        if error is not None and not row.error_code:
-            kept |= {"error_code": error.code, "error": str(error)}
-        return cls.from_row(kept)
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    start: int
+    stop: int
+    fps: Fraction
+    samples: int
+    """Of the whole speech, at 16 kHz."""
+    peak: float
+    """Largest log10 mel power of the whole speech."""
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -145,6 +93,8 @@ class Pair(Row):
             value = getattr(self, name)
             if not isinstance(value, str):
                 object.__setattr__(self, name, path_text(value, f"{name} of clip {self.clip_id!r}"))
+        for name in ("guidance_scale", "seed", "loop_mode", "language"):
+            object.__setattr__(self, name, given(getattr(self, name)))  # a row of pandas says NaN for nothing
         Row.__post_init__(self)  # super() does not know the class that slots make
 
 
@@ -165,10 +115,10 @@ class Clip(Pair):
     width: int = 0
     """Output size in px: as displayed (rotation applied), padded to even."""
     height: int = 0
-    audio_steps: int = 0
-    """Whisper steps (50 per second) in the whole audio."""
+    samples: int = 0
+    """Of the whole speech, at 16 kHz."""
     mel_peak: float = 0.0
-    """Largest log10 mel power of the whole audio: the reference level of its normalisation."""
+    """Largest log10 mel power of the whole speech: the reference level of its normalisation."""
     audio_channel: int | None = None
     """The channel, counted from 1, that the model hears because a mix of all would cancel; None: the mix."""
     deinterlaced: bool = False
@@ -203,6 +153,11 @@ class Segment(Clip):
     corrupt_frames: int = 0
     crop_seconds: float = 0.0
 
+    @property
+    def span(self) -> Span:
+        """What of the speech the segment is about."""
+        return Span(self.start, self.stop, Fraction(self.fps_num, self.fps_den), self.samples, self.mel_peak)
+
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class FaceCrops(Segment):
@@ -214,9 +169,10 @@ class FaceCrops(Segment):
     affines: np.ndarray = array("F 2 3", np.float32)
     """Frame px -> crop px of the ``crop size`` of the model's resolution."""
     found: np.ndarray = array("F", np.bool_)
-    mel: np.ndarray = array("K 80 3000", np.float32)
-    """Normalised log-mel of the Whisper windows that the segment touches."""
-    first_window: int = 0
+    speech: np.ndarray = array("K B C", np.float32)
+    """What the model hears, as its family prepares it (``models.ModelInfo.hear``)."""
+    speech_change: np.ndarray = array("H", np.float32)
+    """How much the sound changes from frame to frame; see ``measure``. H is F, or 0 of a segment that is finished."""
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -233,9 +189,8 @@ class GeneratedFaces(Segment):
     """Device and number format that made them, e.g. ``cuda sm_90 x132 bfloat16`` on an H100 of 132 multiprocessors: others give
     other last bits."""
     mouth_motion: np.ndarray = array("M", np.float32)
-    """How much each new mouth differs from the one before; with ``speech_change`` see ``measure``. NaN where unknown.
-    M is F, or 0 when nothing was measured."""
-    speech_change: np.ndarray = array("M", np.float32)
+    """How much each new mouth differs from the one before; see ``measure``. NaN where unknown. M as H."""
+    speech_change: np.ndarray = array("H", np.float32)
     generate_seconds: float = 0.0
 
 
@@ -250,7 +205,7 @@ class Part(Segment):
     checkpoint: str = ""
     precision: str = ""
     mouth_motion: np.ndarray = array("M", np.float32)
-    speech_change: np.ndarray = array("M", np.float32)
+    speech_change: np.ndarray = array("H", np.float32)
     generate_seconds: float = 0.0
     paste_seconds: float = 0.0
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from latentsync_ray.config import WINDOW, Cluster, Job, Recipe, build_job, load_job
+from latentsync_ray.config import Cluster, Job, Recipe, Work, build_job, load_job
 from latentsync_ray.errors import ConfigError
 
 MINIMAL = "manifest: pairs.csv\noutput: out\n"
@@ -42,7 +43,7 @@ def test_values_and_overrides(tmp_path):
         ("manifest: ' '\noutput: o", "manifest: value error, must not be empty"),
         (MINIMAL + "recipe: {steps: 0}", r"recipe\.steps: input should be greater than or equal to 1"),
         (MINIMAL + "recipe: {guidance_scale: 7}", r"recipe\.guidance_scale: input should be less than or equal to 2"),
-        (MINIMAL + "recipe: {segment_frames: 100}", r"recipe\.segment_frames: .*multiple of 16"),
+        (MINIMAL + "recipe: {segment_frames: 20}", r"recipe\.segment_frames: .*greater than or equal to 48"),
         (MINIMAL + "recipe: {loop_mode: bounce}", r"recipe\.loop_mode: input should be 'pingpong' or 'loop'"),
         (MINIMAL + "recipe: {fps: 0}", r"recipe\.fps"),
         (MINIMAL + "failure_budget: 2", "failure_budget"),
@@ -125,6 +126,14 @@ def test_every_field_of_the_recipe_but_its_limits_changes_its_fingerprint(name):
     assert len(changed.fingerprint()) == 16
 
 
+def test_each_kind_of_work_has_a_fingerprint_of_its_own():
+    same = Recipe()
+    for name, outlived in (("detector", []), ("steps", ["faces"]), ("crf", ["faces", "generation"])):
+        changed = Recipe.model_validate({name: OTHER[name]})
+        kept = [work for work in get_args(Work) if changed.fingerprint(work) == same.fingerprint(work)]
+        assert kept == outlived, name
+
+
 def test_recipes_cannot_be_changed():
     with pytest.raises(ValidationError):
         Recipe().steps = 5  # pyright: ignore[reportAttributeAccessIssue]
@@ -139,4 +148,3 @@ def test_every_field_is_explained(model):
 def test_frame_rate():
     assert Recipe().frame_rate(Fraction(30000, 1001)) == 25
     assert Recipe(fps="source").frame_rate(Fraction(30000, 1001)) == Fraction(30000, 1001)
-    assert Recipe().segment_frames % WINDOW == 0

@@ -26,12 +26,14 @@ GROUND = {
     "redact",
     "registry",
     "retry",
+    "row",
     "storage",
+    "template",
     "types",
 }
 FLOORS = (
     GROUND,
-    {"faces", "lease", "manifest", "measure", "media", "model", "records", "sinks"},
+    {"faces", "lease", "manifest", "measure", "media", "models", "records", "sinks"},
     {"preflight", "stages"},
     {"local", "nano", "pipeline", "progress", "report"},
     {"dataset", "driver", "serve"},
@@ -41,10 +43,13 @@ FLOORS = (
 ONLY = {
     "ray": {"dataset", "pipeline", "serve"},
     "av": {"media"},
-    "diffusers": {"model"},
-    "transformers": {"model"},
+    "diffusers": {"models"},
+    "transformers": {"models"},
     "fsspec": {"storage"},
 }
+FAMILIES = {path.name for path in (HOUSE / "models").iterdir() if path.is_dir() and path.name != "__pycache__"}
+KNOW_FAMILIES = {"models", "nano"}
+"""Rooms that may know a family of models: ``nano`` trains one of LatentSync's. To all others a model is its protocol."""
 MOST_LINES = 350
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 PLACES = r"_work|drafts|metadata|parts|uploads|run\.json"
@@ -83,6 +88,8 @@ def broken_rules(me: str, source: str) -> list[str]:
             broken.append(f"{name}: relative")
         elif me not in ONLY.get(top, {me}):
             broken.append(f"{top}: only for {', '.join(sorted(ONLY[top]))}")
+        elif top == "latentsync_ray" and rest[:1] == ["models"] and me not in KNOW_FAMILIES and FAMILIES & set(rest[1:2]):
+            broken.append(f"{name}: a family of models; ask models.find")
         elif top == "latentsync_ray" and rest and rest[0] != me and not rest[0].startswith("__"):
             neighbours = me in GROUND and rest[0] in GROUND
             if floor(rest[0]) >= my_floor and not neighbours:
@@ -98,7 +105,9 @@ def broken_rules(me: str, source: str) -> list[str]:
         ("stages", "def f():\n    import latentsync_ray.local", "floor 3"),
         ("stages", "import ray.data", "only for dataset, pipeline, serve"),
         ("media", "from fsspec.core import url_to_fs", "only for storage"),
-        ("model", "from . import x", "relative"),
+        ("models", "from . import x", "relative"),
+        ("stages", "from latentsync_ray.models.latentsync import x", "ask models.find"),
+        ("nano", "from latentsync_ray.models.latentsync import x", None),
         ("media", "from latentsync_ray.media.grid import x\nimport av\nfrom latentsync_ray import __version__, storage", None),
         ("config", "from latentsync_ray.errors import ConfigError", None),
     ],

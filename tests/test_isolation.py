@@ -12,7 +12,7 @@ import logging, os
 from pathlib import Path
 import fsspec, pytest, torch
 from latentsync_ray import lease, storage
-from latentsync_ray.faces.mask import keep_mask
+from latentsync_ray.models.latentsync.mask import keep_mask
 
 HOME = Path.cwd()
 

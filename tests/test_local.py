@@ -16,7 +16,7 @@ from make_clips import speech_like, write_clip, write_speech
 
 from latentsync_ray import Cluster, ConfigError, Job, LipSync, Pair, Recipe, assets, lipsync, read_records, run, storage
 from latentsync_ray.driver import dub
-from latentsync_ray.model.denoise import denoise
+from latentsync_ray.models.latentsync.denoise import denoise
 from latentsync_ray.types import ClipRecord
 
 RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
@@ -122,7 +122,7 @@ def test_a_window_that_fails_costs_its_clip_and_not_the_job(
             yield latents * (torch.nan if guidance_scale > 1 else 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr("latentsync_ray.model.latentsync.denoise", guidance_overflows)
+        patch.setattr("latentsync_ray.models.latentsync.model.denoise", guidance_overflows)
         summary = run(job)
     assert (summary.ok, summary.failed, summary.exit_code) == (2, 1, 0)
     codes = {row["clip_id"]: row["error_code"] for row in read_records(tmp_path / "out").to_pylist()}

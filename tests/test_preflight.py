@@ -17,6 +17,7 @@ import yaml
 
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Recipe, driver, lipsync, preflight, storage
 from latentsync_ray.config import build_job, load_job
+from latentsync_ray.models.latentsync import family
 from latentsync_ray.pipeline.cluster import _sees
 from latentsync_ray.records import Records
 from latentsync_ray.stages.failures import failed_record
@@ -46,7 +47,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         for pair in pairs:
             yield failed_record(pair, job.recipe, storage.InputNotFound("gone"))
 
-    monkeypatch.setattr(driver, "_runner", lambda job: SimpleNamespace(one_pass=dub, logs_folder=str))
+    monkeypatch.setattr(driver, "_runner", lambda job: SimpleNamespace(prepare=lambda job: job, one_pass=dub, logs_folder=str))
     return counts
 
 
@@ -181,12 +182,12 @@ def test_a_node_says_which_paths_it_does_not_see(tmp_path: Path, monkeypatch: py
 
 def test_a_cluster_only_has_to_find_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes, recipe = Notes(), Recipe(model="latentsync-1.6")
-    monkeypatch.setattr(preflight, "locate", lambda *_, **__: pytest.fail("it was fetched to the driver"))
+    monkeypatch.setattr(family, "locate", lambda *_, **__: pytest.fail("it was fetched to the driver"))
     for here, told in (
         (True, []),
         (False, ["nodes that do not have latentsync-1.6 download it, 5.48 GB, before their first clip"]),
     ):
-        monkeypatch.setattr(preflight, "check_reachable", lambda _, here=here: here)
+        monkeypatch.setattr(family, "check_reachable", lambda _, here=here: here)
         preflight.check_recipe(recipe, note=notes.append, fetch=False)
         assert notes == told
     folder = tmp_path / "models/latentsync-1.6"

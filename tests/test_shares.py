@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
-from latentsync_ray import Cluster, ConfigError
+from latentsync_ray import Cluster, ConfigError, Job, pipeline
 from latentsync_ray.pipeline.shares import shares
 
 GIB = 2**30
@@ -54,6 +55,17 @@ def test_models_run_on_one_kind_of_gpu(caplog: pytest.LogCaptureFixture) -> None
     ask = shares(Cluster(accelerator="V100"), [V100, A100])
     assert ask.of["generate"]["accelerator_type"] == "V100"
     assert ask.workers == (1, 4)
+
+
+def test_the_kind_is_chosen_once_for_all_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nodes that come between two passes must not give half a clip to another kind."""
+    present = [A100, V100]
+    monkeypatch.setattr(pipeline, "connect", lambda _: None)
+    monkeypatch.setattr(pipeline, "nodes", lambda: present)
+    job = pipeline.prepare(Job(manifest="pairs.csv", output=tmp_path))
+    present += [V100, V100]
+    assert shares(job.cluster, present).of["generate"]["accelerator_type"] == "A100"
+    assert pipeline.prepare(job) == job
 
 
 def test_a_kind_that_is_not_there_is_told() -> None:

@@ -40,7 +40,7 @@ def crops(frames: int = 3, side: int = 8, **changed) -> FaceCrops:
         ({"faces": np.zeros((3, 8, 9, 3), np.uint8)}, r"expected axes G S S 3 with .*'S': 8"),
         ({"affines": np.zeros((4, 2, 3), np.float32)}, r"affines .* is \(4, 2, 3\), expected axes F 2 3 with .*'F': 3"),
         ({"found": [True]}, r"found of clip 'anna' is list, expected bool with axes F"),
-        ({"mel": None}, r"mel of clip 'anna' is NoneType"),
+        ({"speech": None}, r"speech of clip 'anna' is NoneType"),
     ],
 )
 def test_arrays_are_checked(changed, message):
@@ -84,6 +84,13 @@ def test_failed_rows_have_the_columns_of_good_ones(noun):
         value, fine = getattr(row, field.name), getattr(good, field.name)
         if isinstance(fine, np.ndarray):
             assert (value.dtype, value.ndim, value.size) == (fine.dtype, fine.ndim, 0)
+
+
+@pytest.mark.parametrize("nothing", [float("nan"), "", np.float64("nan"), None])
+def test_what_a_table_holds_for_nothing_is_no_setting(nothing):
+    columns = ("guidance_scale", "seed", "loop_mode", "language")
+    pair = Pair(clip_id="a", video="v", audio="s", **dict.fromkeys(columns, nothing))
+    assert [getattr(pair, name) for name in columns] == [None] * 4
 
 
 def test_the_first_error_stays():

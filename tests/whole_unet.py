@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync_ray.model.checkpoint import fill
-from latentsync_ray.model.options import UNetConfig
-from latentsync_ray.model.unet import LatentSyncUNet
+from latentsync_ray.models.latentsync.checkpoint import fill
+from latentsync_ray.models.latentsync.options import UNetConfig
+from latentsync_ray.models.latentsync.unet import LatentSyncUNet
 
 SMALL = UNetConfig(block_out_channels=(32, 32, 32, 64), norm_num_groups=8, audio_width=64)
 VARIANTS: dict[str, UNetConfig] = {

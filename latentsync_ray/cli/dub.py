@@ -67,10 +67,10 @@ def lipsync(
         raise ConfigError(_as_options(str(error), recipe)) from error
 
     from latentsync_ray import local
-    from latentsync_ray.model.source import find_spec
+    from latentsync_ray.models.find import find_model
 
     local.check_output(video, audio, output, overwrite=force)
-    note = find_spec(job.recipe.model).note
+    note = find_model(job.recipe.model).note
     progress = make_progress()
     progress.start(1, 0)
     try:

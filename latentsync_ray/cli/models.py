@@ -11,7 +11,7 @@ from rich.markup import escape
 from latentsync_ray.cli.terminal import ERR, OUT, show, size, table
 
 if TYPE_CHECKING:
-    from latentsync_ray.model.specs import Licence
+    from latentsync_ray.models import Licence
 
 __all__ = ["app", "download", "models"]
 
@@ -23,7 +23,7 @@ def models(context: typer.Context) -> None:
     """List the models and detectors: which are on this machine, how to get the others, and their licences."""
     if context.invoked_subcommand:
         return
-    from latentsync_ray.model.listing import describe_detectors, describe_models
+    from latentsync_ray.models.listing import describe_detectors, describe_models
 
     rows, detectors = describe_models(), describe_detectors()
     listing = table("model", "face", "on this machine")
@@ -62,15 +62,10 @@ def download(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name that 'latentsync-ray models' lists, or hf://OWNER/NAME.")],
 ) -> None:
     """Fetch a model's files, or those that it lacks, to this machine, and verify those that are published with it."""
-    from latentsync_ray.model.source import find_spec, locate
+    from latentsync_ray.models.find import find_model
 
-    spec = find_spec(name)
-    if not spec.source:
-        OUT.print(f"[bold]{escape(name)}[/]  needs no files", soft_wrap=True)
-        return
     say = partial(ERR.print, highlight=False, markup=False, soft_wrap=True)
-    files = locate(spec, say=say, bar=True, complete=True)
-    digest = files.digest()
-    OUT.print(f"[bold]{escape(name)}[/]  {escape(str(files.unet.parent))}", soft_wrap=True)
-    verified = ", ".join(files.published)
-    OUT.print(f"checkpoint {digest}" + (f"; as published: {verified}" if verified else ""), soft_wrap=True)
+    first, *others = find_model(name).complete(say=say)
+    OUT.print(f"[bold]{escape(name)}[/]  {escape(first)}", soft_wrap=True)
+    for line in others:
+        OUT.print(line, soft_wrap=True)

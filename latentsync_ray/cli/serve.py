@@ -51,15 +51,14 @@ def serve(
         from latentsync_ray.serve.web import check_port, listen
     except ImportError as error:
         raise _missing(error) from error
-    from latentsync_ray.model.source import find_spec, locate
+    from latentsync_ray.models.find import find_model
 
     settings = load_settings(config, folder=folder)
     chosen = {"model": model, "steps": steps}
     recipe = settings.recipe.model_copy(update={name: value for name, value in chosen.items() if value is not None})
     settings = settings.model_copy(update={"recipe": type(recipe).model_validate(recipe.model_dump())})
-    spec = find_spec(settings.recipe.model)
-    if spec.source:
-        locate(spec)  # a missing model is told here, and not by a worker that does not start
+    model_info = find_model(settings.recipe.model)
+    model_info.fetch()  # a missing model is told here, and not by a worker that does not start
     if metrics_port and address:
         raise ConfigError("--metrics-port is for a Ray of one's own; the cluster at --address has its own metrics port")
     if tls:
@@ -82,8 +81,8 @@ def serve(
     fresh = key or (new_key() if server.keys.empty() else None)
     if fresh:
         server.keys.add("default", fresh)
-    if spec.note:
-        ERR.print(spec.note)
+    if model_info.note:
+        ERR.print(model_info.note)
     ERR.print("starting Ray and the model ...")
 
     def tell() -> None:

@@ -1,8 +1,8 @@
 """From three points of a face to the square picture that the model sees.
 
-Knows the official template, its similarity fit and its way of sampling (LatentSync 1.6, ``AlignRestore``). Knows nothing about
-detectors. Pixel coordinates: the centre of the top-left pixel is (0, 0). Needs OpenCV 5: older versions place bilinear samples
-on a 1/32 px grid, which changes 4 % of the crop's values by a grey level or two.
+Knows LatentSync's similarity fit and its way of sampling (LatentSync 1.6, ``AlignRestore``). Knows nothing about detectors, and
+of the model only its template. Pixel coordinates: the centre of the top-left pixel is (0, 0). Needs OpenCV 5: older versions
+place bilinear samples on a 1/32 px grid, which changes 4 % of the crop's values by a grey level or two.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from latentsync_ray.template import Shares, Template
+
 __all__ = [
     "OUTSIDE",
     "OfficialBias",
     "affine",
     "crop_box",
     "crop_face",
-    "crop_size",
     "of_stored_pixels",
     "square_pixels",
-    "template",
 ]
 
 OUTSIDE = 127
@@ -57,33 +57,18 @@ def _shown(width: int, height: int, aspect: float) -> tuple[int, int]:
     return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
 
-def crop_size(resolution: int) -> tuple[int, int]:
-    """Width and height in px of the upright 3:4 crop that becomes the model's ``resolution`` x ``resolution`` picture."""
-    scale = _scale(resolution)
-    return int(75 * scale), int(100 * scale)  # truncation of the double: 209 rather than 210 rows at resolution 192
-
-
-def template(resolution: int) -> np.ndarray:
-    """Where image-left brow, image-right brow and nose belong in the crop: float64 (3, 2), px."""
-    return np.array([[17, 20], [58, 20], [37.5, 40]]) * _scale(resolution)
-
-
-def _scale(resolution: int) -> float:
-    return resolution / 256 * 2.8
-
-
-def affine(landmarks: np.ndarray, resolution: int) -> np.ndarray:
+def affine(landmarks: np.ndarray, template: Template) -> np.ndarray:
     """The similarity that takes a face's (3, 2) points in the frame to the template: float32 (2, 3), frame px -> crop px.
 
     Scale is the ratio of standard deviations (over all six numbers), not the least-squares one, as in the official code.
     Raises ValueError when the three points coincide or are not finite.
     """
-    return _fit(landmarks, resolution)[0].astype(np.float32)
+    return _fit(landmarks, template)[0].astype(np.float32)
 
 
-def _fit(landmarks: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+def _fit(landmarks: np.ndarray, template: Template) -> tuple[np.ndarray, np.ndarray]:
     """The affine in float64, and how far the nose stays off the template's, in standard deviations."""
-    source, target = np.asarray(landmarks, np.float64), template(resolution)
+    source, target = np.asarray(landmarks, np.float64), template.points
     source_mean, target_mean = source.mean(0), target.mean(0)
     source_std, target_std = (source - source_mean).std(ddof=1), (target - target_mean).std(ddof=1)
     if not (np.isfinite(source_std) and source_std > 0):
@@ -106,40 +91,38 @@ class OfficialBias:
     def __init__(self) -> None:
         self.bias: np.ndarray | None = None
 
-    def __call__(self, landmarks: np.ndarray, resolution: int) -> np.ndarray:
+    def __call__(self, landmarks: np.ndarray, template: Template) -> np.ndarray:
         """float32 (2, 3), frame px -> crop px."""
-        matrix, offset = _fit(np.round(landmarks), resolution)
+        matrix, offset = _fit(np.round(landmarks), template)
         self.bias = offset if self.bias is None else 0.2 * self.bias + 0.8 * offset
         matrix[:, 2] += self.bias
         return matrix.astype(np.float32)
 
 
-def crop_box(
-    matrix: np.ndarray, resolution: int, *, part: tuple[float, float, float, float] = (0, 0, 1, 1)
-) -> tuple[int, int, int, int]:
+def crop_box(matrix: np.ndarray, template: Template, *, part: Shares = (0, 0, 1, 1)) -> tuple[int, int, int, int]:
     """Whole-pixel box (x0, y0, x1, y1), ends excluded, around the crop in the frame; may reach outside the frame.
 
-    ``part`` is the same for a part of the crop, or for more than it: left, top, right and bottom as shares of its width and
-    height. The box is a pixel wider on every side, for the interpolation.
+    ``part`` asks for the same of a part of the crop, or of more than it. The box is a pixel wider on every side, for the
+    interpolation.
     """
-    corners = np.array([[[part[x], part[y]] for x, y in ((0, 1), (2, 1), (2, 3), (0, 3))]]) * crop_size(resolution) - 0.5
+    corners = np.array([[[part[x], part[y]] for x, y in ((0, 1), (2, 1), (2, 3), (0, 3))]]) * template.size - 0.5
     in_frame = cv2.transform(corners, cv2.invertAffineTransform(np.asarray(matrix, np.float64)))[0]
     x0, y0 = np.floor(in_frame.min(0)).astype(int) - 1
     x1, y1 = np.ceil(in_frame.max(0)).astype(int) + 2
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def crop_face(image: np.ndarray, matrix: np.ndarray, resolution: int, *, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+def crop_face(image: np.ndarray, matrix: np.ndarray, template: Template, *, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
     """Cut the aligned face out of a frame: uint8 (R, R, 3).
 
     ``image`` is the uint8 (H, W, 3) frame, or a region of it whose top-left pixel is at ``origin`` (x, y) and that holds all of
     the crop that lies inside the frame. Samples bilinearly in float32, truncates, then squeezes 3:4 to a square with Lanczos.
     """
     height, width = image.shape[:2]
-    x0, y0, x1, y1 = crop_box(matrix, resolution)
+    x0, y0, x1, y1 = crop_box(matrix, template)
     left, top = min(max(x0 - origin[0], 0), width - 1), min(max(y0 - origin[1], 0), height - 1)
     needed = image[top : max(y1 - origin[1], top + 1), left : max(x1 - origin[0], left + 1)].astype(np.float32)
     shifted = np.asarray(matrix, np.float64).copy()
     shifted[:, 2] += shifted[:, :2] @ (origin[0] + left, origin[1] + top)
-    crop = cv2.warpAffine(needed, shifted, crop_size(resolution), borderMode=cv2.BORDER_CONSTANT, borderValue=(OUTSIDE,) * 3)
-    return cv2.resize(crop.astype(np.uint8), (resolution, resolution), interpolation=cv2.INTER_LANCZOS4)
+    crop = cv2.warpAffine(needed, shifted, template.size, borderMode=cv2.BORDER_CONSTANT, borderValue=(OUTSIDE,) * 3)
+    return cv2.resize(crop.astype(np.uint8), (template.side, template.side), interpolation=cv2.INTER_LANCZOS4)

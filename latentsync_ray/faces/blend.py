@@ -15,8 +15,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from latentsync_ray.faces.align import crop_box, crop_size
-from latentsync_ray.faces.mask import keep_mask
+from latentsync_ray.faces.align import crop_box
+from latentsync_ray.template import Template
 
 __all__ = ["PasteMode", "blend_planes", "blend_rgb"]
 
@@ -25,18 +25,18 @@ _Box = tuple[int, int, int, int]
 
 _FEATHER = 24
 """In mode "mask" the seam is 1/24 of the face's side wide, 10 px at 256. Chosen by eye."""
-_REPAINTED = (9 / 256, 95 / 256, 248 / 256, 243 / 256)
-"""Left, top, right and bottom of what the model generates, as shares of the crop (see ``mask``)."""
 
 
-def blend_rgb(frame: np.ndarray, face: np.ndarray, affine: np.ndarray, *, mode: PasteMode = "mask") -> np.ndarray:
+def blend_rgb(
+    frame: np.ndarray, face: np.ndarray, affine: np.ndarray, template: Template, *, mode: PasteMode = "mask"
+) -> np.ndarray:
     """A copy of ``frame`` (uint8 (H, W, 3) RGB) with ``face`` pasted in.
 
     ``face`` is (R, R, 3), uint8 or float in [-1, 1] (may overshoot); ``affine`` (2, 3) takes frame px to crop px.
     Mode "crop" truncates to whole levels as the official code does, mode "mask" rounds.
     """
     result = frame.copy()
-    (x0, y0, x1, y1), patch = _patch(face, affine, frame.shape[:2], mode)
+    (x0, y0, x1, y1), patch = _patch(face, affine, template, frame.shape[:2], mode)
     below = result[y0:y1, x0:x1]
     blended = patch[..., :3] + (1 - patch[..., 3:]) * below
     below[:] = blended if mode == "crop" else np.rint(blended)
@@ -49,6 +49,7 @@ def blend_planes(
     v: np.ndarray,
     face: np.ndarray,
     affine: np.ndarray,
+    template: Template,
     *,
     matrix: np.ndarray,
     offset: np.ndarray,
@@ -59,7 +60,7 @@ def blend_planes(
     ``face`` and ``affine`` as in ``blend_rgb``; ``matrix`` (3, 3) and ``offset`` (3,) turn RGB 0..255 into the clip's YUV
     0..255. Only the face is converted: where the weight is zero every sample keeps its value.
     """
-    (x0, y0, x1, y1), patch = _patch(face, affine, y.shape, mode)
+    (x0, y0, x1, y1), patch = _patch(face, affine, template, y.shape, mode)
     if not patch.size:
         return
     to_yuv = np.eye(4, dtype=np.float32)
@@ -75,26 +76,28 @@ def _mix(plane: np.ndarray, weighted: np.ndarray, weight: np.ndarray) -> None:
     plane[:] = np.clip(np.rint(weighted + (1 - weight) * plane), 0, 255)
 
 
-def _patch(face: np.ndarray, affine: np.ndarray, frame_size: tuple[int, ...], mode: PasteMode) -> tuple[_Box, np.ndarray]:
+def _patch(
+    face: np.ndarray, affine: np.ndarray, template: Template, frame_size: tuple[int, ...], mode: PasteMode
+) -> tuple[_Box, np.ndarray]:
     """The box of the frame that changes, and its patch. Even coordinates: whole chroma samples. May be empty."""
     height, width = frame_size
-    x0, y0, x1, y1 = crop_box(affine, len(face), part=_REPAINTED if mode == "mask" else (0, 0, 1, 1))
+    x0, y0, x1, y1 = crop_box(affine, template, part=template.drawn if mode == "mask" else (0, 0, 1, 1))
     x0, y0, x1, y1 = x0 - x0 % 2, y0 - y0 % 2, x1 + x1 % 2, y1 + y1 % 2
     x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     if x0 >= x1 or y0 >= y1:
         return (0, 0, 0, 0), np.zeros((0, 0, 4), np.float32)
     box = x0, y0, x1, y1
-    return box, _repainted(face, affine, box) if mode == "mask" else _whole_crop(face, affine, box)
+    return box, (_repainted if mode == "mask" else _whole_crop)(face, affine, template, box)
 
 
-def _repainted(face: np.ndarray, affine: np.ndarray, box: _Box) -> np.ndarray:
+def _repainted(face: np.ndarray, affine: np.ndarray, template: Template, box: _Box) -> np.ndarray:
     """The patch of what the model generated."""
     if face.dtype != np.uint8:
         face = np.clip(np.rint(face * 127.5 + 127.5), 0, 255).astype(np.uint8)
-    crop, (across, down) = crop_size(len(face)), _zooms(affine)
+    crop, (across, down) = template.size, _zooms(affine)
     # First to the size it has in the frame: sampling a larger picture at fewer points would alias and shimmer.
     size = max(1, round(crop[0] / across)), max(1, round(crop[1] / down))
-    weight = cv2.resize(_feathered(len(face)), size, interpolation=cv2.INTER_LINEAR)
+    weight = cv2.resize(_feathered(template), size, interpolation=cv2.INTER_LINEAR)
     return _warp(_weighted(_resize(face, size), weight), affine, crop, box)
 
 
@@ -108,11 +111,11 @@ def _zooms(affine: np.ndarray) -> tuple[float, float]:
     return 1 / across, 1 / down
 
 
-def _whole_crop(face: np.ndarray, affine: np.ndarray, box: _Box) -> np.ndarray:
+def _whole_crop(face: np.ndarray, affine: np.ndarray, template: Template, box: _Box) -> np.ndarray:
     """The patch of the whole crop, in the official order and sizes."""
     if face.dtype == np.uint8:
         face = face / np.float32(127.5) - 1
-    crop = crop_size(len(face))
+    crop = template.size
     outside = (127,) * 3  # in a picture of -1..1: the outermost pixels turn white, as they do in the official code
     pixels = _warp(_resize(face.astype(np.float32), crop), affine, crop, box, borderValue=outside)
     covered = cv2.erode(_warp(np.ones(crop[::-1], np.float32), affine, crop, box), np.ones((2, 2), np.uint8))
@@ -151,8 +154,8 @@ def _warp(picture: np.ndarray, affine: np.ndarray, crop: tuple[int, int], box: _
 
 
 @cache
-def _feathered(resolution: int) -> np.ndarray:
+def _feathered(template: Template) -> np.ndarray:
     """Weight of what the model generated: float32 (R, R), zero outside and on the outline, rising inward to 1."""
-    distance = cv2.distanceTransform((keep_mask(resolution) < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
-    ramp = np.clip((distance - 1) * _FEATHER / resolution, 0, 1)
+    distance = cv2.distanceTransform((template.keep < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    ramp = np.clip((distance - 1) * _FEATHER / template.side, 0, 1)
     return ramp * ramp * (3 - 2 * ramp)

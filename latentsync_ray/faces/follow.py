@@ -17,6 +17,7 @@ from latentsync_ray.faces import Detector
 from latentsync_ray.faces.align import affine, crop_box
 from latentsync_ray.faces.flow import changed_abruptly
 from latentsync_ray.faces.track import BRIDGED, REACH, Followed, Track, missing, nearest
+from latentsync_ray.template import Template
 
 __all__ = ["Followed", "Follower"]
 
@@ -30,8 +31,8 @@ _ABSENCE = 48
 class Follower:
     """Follows one face through frames. Keeps nothing between passes."""
 
-    def __init__(self, detector: Detector) -> None:
-        self.detector = detector
+    def __init__(self, detector: Detector, template: Template) -> None:
+        self.detector, self.template = detector, template
 
     @property
     def warm_up(self) -> int:
@@ -50,6 +51,9 @@ class Follower:
         """
         return self._look_always(frames) if self.detector.interval == 1 else self._look_sometimes(frames)
 
+    def _crop(self, landmarks: np.ndarray) -> tuple[int, int, int, int]:
+        return crop_box(affine(landmarks, self.template), self.template)
+
     def _look_always(self, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[Followed]:
         ours, last = _Ours(), None
         before: np.ndarray | None = None  # the points in the frame before the gap
@@ -59,7 +63,7 @@ class Follower:
                 ours.forget()
                 yield from (missing(each) for each, _ in gap)
                 gap, before = [], None
-            landmarks = ours.among(self.detector(frame, None if ours.landmarks is None else _crop(ours.landmarks)), row)
+            landmarks = ours.among(self.detector(frame, None if ours.landmarks is None else self._crop(ours.landmarks)), row)
             if landmarks is None:
                 gap.append((row, frame))
                 if len(gap) > BRIDGED:
@@ -67,7 +71,7 @@ class Follower:
                     before = None
             else:
                 ours.remember(row, landmarks)
-                track = Track(row, frame, landmarks, interval=1)
+                track = Track(row, frame, landmarks, self.template, interval=1)
                 if before is None or not track.bridge(gap, before):
                     unseen = track.extend_back([*gap, (row, frame)])
                     yield from (missing(each) for each, _ in gap[:unseen])
@@ -88,7 +92,7 @@ class Follower:
                 track, search = None, True
             if track:
                 if _due(row, last_row, self.detector.interval):
-                    track.look(row, self.detector(frame, _crop(track.landmarks)))
+                    track.look(row, self.detector(frame, self._crop(track.landmarks)))
                 if track.confirmed:
                     ours.remember(row, track.landmarks)
                 yield from track.rest() if track.given_up else track.settled()
@@ -113,7 +117,7 @@ class Follower:
         landmarks = ours.among(self.detector(frame), row)
         if landmarks is None:
             return None, len(waiting)
-        track = Track(row, frame, landmarks, interval=self.detector.interval)
+        track = Track(row, frame, landmarks, self.template, interval=self.detector.interval)
         faceless = track.extend_back(waiting)
         if faceless and before is not None and before.landmarks is not None and before.row == waiting[0][0] - 1:
             faceless = 0 if track.bridge(waiting[:faceless], before.landmarks) else faceless
@@ -137,10 +141,6 @@ class _Ours:
         if self.landmarks is not None and row - self.row <= _ABSENCE:
             return nearest(faces, self.landmarks, distance=4, ratio=2)
         return faces[0].astype(np.float64) if len(faces) else None
-
-
-def _crop(landmarks: np.ndarray) -> tuple[int, int, int, int]:
-    return crop_box(affine(landmarks, 256), 256)
 
 
 def _due(row: int, last_row: int, every: int) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from latentsync_ray.faces.align import affine, crop_box
 from latentsync_ray.faces.flow import alike, between, move, movement
+from latentsync_ray.template import Template
 
 __all__ = ["BRIDGED", "REACH", "Followed", "Track", "crop_region", "interpolated", "missing", "nearest"]
 
@@ -52,9 +53,9 @@ def missing(row: int) -> Followed:
     return Followed(row, None, np.zeros((0, 0, 3), np.uint8), (0, 0))
 
 
-def crop_region(row: int, frame: np.ndarray, landmarks: np.ndarray) -> Followed:
+def crop_region(row: int, frame: np.ndarray, landmarks: np.ndarray, template: Template) -> Followed:
     """A frame with a face: its region is copied, so that the frame can be let go."""
-    wide = crop_box(affine(landmarks, 256), 256, part=(-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN))
+    wide = crop_box(affine(landmarks, template), template, part=(-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN))
     x0, y0, x1, y1 = _within(wide, frame.shape)
     return Followed(row, np.asarray(landmarks, np.float64), frame[y0:y1, x0:x1].copy(), (x0, y0))
 
@@ -97,7 +98,8 @@ class _Kept:
 class Track:
     """Begins with a look at ``row``; grows by ``extend`` and ``look``; ``settled`` and ``rest`` let its frames go, in order."""
 
-    def __init__(self, row: int, frame: np.ndarray, landmarks: np.ndarray, *, interval: int) -> None:
+    def __init__(self, row: int, frame: np.ndarray, landmarks: np.ndarray, template: Template, *, interval: int) -> None:
+        self._template = template
         self._calm = _NEIGHBOURS * interval
         self._reach = REACH * interval
         self.misses = 0
@@ -108,7 +110,7 @@ class Track:
         """Where the face is in the newest frame: the latest look, moved along. Not smoothed."""
         self._pose = np.eye(3)
         self._looks = {row: landmarks}  # points in px of the first frame
-        self._kept = deque([_Kept(self._pose, crop_region(row, frame, landmarks), frame.shape)])
+        self._kept = deque([_Kept(self._pose, crop_region(row, frame, landmarks, template), frame.shape)])
 
     def extend_back(self, frames: list[tuple[int, np.ndarray]]) -> int:
         """Follow the face back through earlier frames, given in display order and ending with the first of the track.
@@ -126,7 +128,7 @@ class Track:
                     return index + 1
                 step = np.eye(3)
             pose, landmarks = step @ pose, move(step, landmarks)
-            self._kept.appendleft(_Kept(pose, crop_region(row, frame, landmarks), frame.shape))
+            self._kept.appendleft(_Kept(pose, crop_region(row, frame, landmarks, self._template), frame.shape))
         return 0
 
     def bridge(self, gap: list[tuple[int, np.ndarray]], landmarks: np.ndarray) -> bool:
@@ -142,7 +144,7 @@ class Track:
             list(zip(gap, interpolated(landmarks, first.rough.landmarks, len(gap)), strict=True))
         ):
             pose = between(first.rough.landmarks, points) @ first.pose
-            self._kept.appendleft(_Kept(pose, crop_region(row, frame, points), frame.shape))
+            self._kept.appendleft(_Kept(pose, crop_region(row, frame, points, self._template), frame.shape))
         return True
 
     def extend(self, before: np.ndarray, row: int, frame: np.ndarray) -> bool:
@@ -151,7 +153,7 @@ class Track:
         if step is None:
             return False
         self._pose, self.landmarks = step @ self._pose, move(step, self.landmarks)
-        self._kept.append(_Kept(self._pose, crop_region(row, frame, self.landmarks), frame.shape))
+        self._kept.append(_Kept(self._pose, crop_region(row, frame, self.landmarks, self._template), frame.shape))
         return True
 
     def look(self, row: int, faces: np.ndarray) -> None:
@@ -198,7 +200,7 @@ class Track:
         after = min(after, len(rows) - 1)
         share = (row - rows[before]) / (rows[after] - rows[before]) if before != after else 0.0
         landmarks = (1 - share) * calm[before] + share * calm[after]
-        x0, y0, x1, y1 = _within(crop_box(affine(landmarks, 256), 256), kept.frame_size)
+        x0, y0, x1, y1 = _within(crop_box(affine(landmarks, self._template), self._template), kept.frame_size)
         (left, top), (height, width) = rough.origin, rough.region.shape[:2]
         if x0 < left or y0 < top or x1 > left + width or y1 > top + height:
             return rough  # what would have to be cut is gone; looks that agree as closely as ``look`` asks do not come here

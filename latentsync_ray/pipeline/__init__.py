@@ -22,17 +22,30 @@ from latentsync_ray import errors, redact
 from latentsync_ray.config import Job, Recipe
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.pipeline.blocks import parts_dataset
-from latentsync_ray.pipeline.cluster import check_nodes, connect, logs_folder, never_began, without_worker_messages
+from latentsync_ray.pipeline.cluster import check_nodes, connect, logs_folder, never_began, nodes, without_worker_messages
 from latentsync_ray.pipeline.joins import Arrivals, Joins, join_parts
+from latentsync_ray.pipeline.shares import kind_of_gpu
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import raise_settings
 from latentsync_ray.types import ClipRecord, Pair, Part
 
-__all__ = ["check_nodes", "connect", "join_parts", "logs_folder", "one_pass", "parts_dataset", "told"]
+__all__ = ["check_nodes", "connect", "join_parts", "logs_folder", "one_pass", "parts_dataset", "prepare", "told"]
 
 log = logging.getLogger(__name__)
+
+
+def prepare(job: Job) -> Job:
+    """Join the cluster: the job, with the kind of GPU that models run on in all its passes.
+
+    Raises ConfigError when the cluster does not answer, or its nodes cannot do the job.
+    """
+    connect(job.cluster)
+    if job.cluster.address:
+        check_nodes(job)
+    kind = job.cluster.accelerator or kind_of_gpu(job.cluster, nodes())
+    return job.model_copy(update={"cluster": job.cluster.model_copy(update={"accelerator": kind})})
 
 
 def one_pass(
@@ -45,8 +58,6 @@ def one_pass(
     ``on_phase`` is told what is under way.
     """
     connect(job.cluster)
-    if first and job.cluster.address:
-        check_nodes(job)
     if on_phase:
         on_phase("waiting for the first frames" if first else "another pass: waiting for frames")
     with without_worker_messages():

@@ -12,7 +12,7 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from latentsync_ray.config import Cluster, Recipe
 from latentsync_ray.errors import DeviceLost
-from latentsync_ray.model.source import find_spec
+from latentsync_ray.models.find import find_model
 from latentsync_ray.pipeline.cluster import nodes
 from latentsync_ray.pipeline.shares import shares
 from latentsync_ray.stages.rows import apply, task
@@ -28,7 +28,7 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
 
     Raises ConfigError when there is no such model, or as ``shares``.
     """
-    find_spec(recipe.model)  # a name that is wrong is told here, and not by workers
+    find_model(recipe.model)  # a name that is wrong is told here, and not by workers
     ask, asked = shares(cluster, nodes()), Settings(recipe, output, cluster.device)
     pairs = Dataset.copy(pairs, _deep_copy=True)  # with a context of its own: the caller's stays as it is
     context = pairs.context

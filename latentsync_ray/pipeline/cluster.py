@@ -19,8 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from latentsync_ray.config import Cluster, Job
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.layout import mark_uri
-from latentsync_ray.model.source import find_spec
-from latentsync_ray.model.specs import MODELS
+from latentsync_ray.models.find import model_names
 from latentsync_ray.pipeline.shares import shares
 from latentsync_ray.storage import delete, is_remote, write_bytes
 
@@ -87,7 +86,7 @@ def check_nodes(job: Job) -> None:
     if not is_remote(job.output):
         paths["output"] = mark_uri(job.output, uuid.uuid4().hex)
         write_bytes(paths["output"], b"")
-    if Path(find_spec(job.recipe.model).source).is_dir() and job.recipe.model not in MODELS:
+    if Path(job.recipe.model).is_dir() and job.recipe.model not in model_names():
         paths["recipe.model"] = job.recipe.model
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]] if paths else []

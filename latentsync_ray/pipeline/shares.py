@@ -15,7 +15,7 @@ from latentsync_ray.config import Cluster
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.stages.table import tasks
 
-__all__ = ["Shares", "shares"]
+__all__ = ["Shares", "kind_of_gpu", "shares"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Shares:
 
 def shares(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> Shares:
     """The shares on a cluster whose nodes have these resources. Raises ConfigError when a GPU is wanted and none is there."""
-    kind = _kind_of_gpu(cluster, nodes)
+    kind = kind_of_gpu(cluster, nodes)
     present = 0.0
     if cluster.device in ("auto", "cuda"):
         present = sum(node.get("GPU", 0.0) for node in nodes if kind is None or _KIND + kind in node)
@@ -64,7 +64,7 @@ def shares(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> Shares:
     return Shares(of=of, workers=cluster.generate_workers or (1, max(1, int(present / gpus) if gpus else 1)))
 
 
-def _kind_of_gpu(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> str | None:
+def kind_of_gpu(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> str | None:
     """The kind that models run on; None when Ray does not tell. Raises ConfigError when the one that is wanted is not there."""
     kinds: Counter[str] = Counter()
     for node in nodes:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from latentsync_ray.errors import headline, is_transient
-from latentsync_ray.records import RECORD_SCHEMA, read_records
+from latentsync_ray.records import read_records
+from latentsync_ray.stages.table import TIMED
 
 __all__ = ["Failures", "Report", "SlowClip", "summarise"]
-
-_STAGES = [name.removesuffix("_seconds") for name in RECORD_SCHEMA.names if name.endswith("_seconds")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +65,10 @@ class Report:
 
 def summarise(output: str, *, slowest: int = 5) -> Report:
     """Count what the records of ``output`` say. Raises ConfigError when there are none."""
-    numbers = ["frames", "frames_without_face", "duration", "bytes", *(f"{stage}_seconds" for stage in _STAGES)]
+    numbers = ["frames", "frames_without_face", "duration", "bytes", *(f"{stage}_seconds" for stage in TIMED)]
     table = read_records(output, columns=["clip_id", "status", "error_code", "error", "cost", *numbers])
     column = {name: table[name].fill_null(0).to_numpy() for name in numbers}
-    seconds = np.sum([column[f"{stage}_seconds"] for stage in _STAGES], axis=0)
+    seconds = np.sum([column[f"{stage}_seconds"] for stage in TIMED], axis=0)
     failed = table.filter(table["error_code"].is_valid()).select(["clip_id", "error_code", "error"]).to_pylist()
     by_code: dict[str, list[dict[str, str]]] = {}
     for row in failed:
@@ -94,7 +93,7 @@ def summarise(output: str, *, slowest: int = 5) -> Report:
         frames_without_face=int(column["frames_without_face"].sum()),
         output_seconds=float(column["duration"].sum()),
         bytes=int(column["bytes"].sum()),
-        stage_seconds={stage: float(column[f"{stage}_seconds"].sum()) for stage in _STAGES},
+        stage_seconds={stage: float(column[f"{stage}_seconds"].sum()) for stage in TIMED},
         slowest=[
             SlowClip(clip_id=table["clip_id"][row].as_py(), seconds=float(seconds[row]), frames=int(column["frames"][row]))
             for row in np.argsort(-seconds, kind="stable")[:slowest].tolist()

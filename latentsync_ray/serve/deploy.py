@@ -24,7 +24,7 @@ from latentsync_ray.serve.hosts import HostRouting
 from latentsync_ray.serve.server import Server
 from latentsync_ray.serve.settings import Settings, load_settings
 from latentsync_ray.serve.worker import Worker
-from latentsync_ray.stages.table import STAGES
+from latentsync_ray.stages.table import TIMED
 
 __all__ = ["DispatcherReplica", "Dubber", "Ingress", "build", "deploy", "launch", "log_folder", "metrics_url", "stop"]
 
@@ -32,7 +32,6 @@ _NAME = "latentsync"
 _LOGGING = LoggingConfig(encoding="JSON")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 """Which Ray puts into its tracebacks."""
-_STAGES = (*(stage.name for stage in STAGES), "join")
 _WAITING = 2
 """Requests on their way beyond one for each worker: they show the autoscaler that there is more to do."""
 _UPSCALE_SECONDS = 10
@@ -70,7 +69,7 @@ class Dubber:
             self._results.inc(tags={"code": (record.error_code or "ok") if record else str(row.code)})
         if record and record.ok:
             self._output.inc(record.duration or 0)
-            for stage in _STAGES:
+            for stage in TIMED:
                 self._stages.observe(getattr(record, f"{stage}_seconds", None) or 0, tags={"stage": stage})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from latentsync_ray.config import ROW_SETTINGS
 from latentsync_ray.errors import ClipError, LatentSyncError, WorkerDied
 from latentsync_ray.records import commit_pending
 from latentsync_ray.serve.queue import Queue
@@ -19,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 
 def record_failure(row: RequestRow, settings: Settings, error: ClipError) -> None:
     """Leave the record for the table, as a worker would have. A request must end all the same when storage does not take it."""
-    asked = {name: row.arguments.get(name) for name in ("guidance_scale", "seed", "loop_mode")}
+    asked = {name: row.arguments.get(name) for name in ROW_SETTINGS}
     pair = Pair(clip_id=row.id, video=row.arguments["video_url"], audio=row.arguments["audio_url"], **asked)
     try:
         commit_pending(settings.folder, failed_record(pair, settings.recipe, error))

@@ -18,6 +18,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from latentsync_ray import redact
+from latentsync_ray.config import ROW_SETTINGS
 from latentsync_ray.errors import TooLarge, is_transient
 from latentsync_ray.local import LipSync
 from latentsync_ray.records import commit_pending
@@ -101,7 +102,7 @@ class Worker:
                 clip_id=row.id,
                 video=str(paths["video"]),
                 audio=str(paths["audio"]),
-                **{name: arguments[name] for name in ("guidance_scale", "seed", "loop_mode")},
+                **{name: arguments[name] for name in ROW_SETTINGS},
             )
             sink = Results(self._files, row.key_name)
             record = self._run(job, pair, sink, limits)

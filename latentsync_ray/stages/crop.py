@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -20,10 +19,11 @@ from latentsync_ray.disk import scratch
 from latentsync_ray.errors import NoFace
 from latentsync_ray.faces.align import OfficialBias, affine, crop_face, of_stored_pixels, square_pixels
 from latentsync_ray.faces.follow import Follower
+from latentsync_ray.measure import sound_columns, speech_change
 from latentsync_ray.media.decode import read_frames
 from latentsync_ray.media.speech import decode_speech, read_speech
-from latentsync_ray.model.audio import touched_windows
-from latentsync_ray.model.mel import mel_window
+from latentsync_ray.models.find import find_model
+from latentsync_ray.models.mel import mel_columns
 from latentsync_ray.registry import DETECTORS, lookup
 from latentsync_ray.stages.inputs import open_video, planned_input
 from latentsync_ray.types import ClipPlan, FaceCrops, Segment
@@ -32,16 +32,16 @@ __all__ = ["Crop"]
 
 
 class Crop:
-    """``Crop(recipe, resolution)(plan)`` yields one ``FaceCrops`` per segment; ``resolution`` is the model's crop side in px.
+    """``Crop(recipe)(plan)`` yields one ``FaceCrops`` per segment.
 
     In the clip's order, whatever is finished, so that a Ray task that is run again gives the same rows in the same order.
     Segments whose parts are finished come out empty. Raises NoFace, before any row, when no frame of the clip shows a face.
     """
 
-    def __init__(self, recipe: Recipe, resolution: int) -> None:
-        self.recipe, self.resolution = recipe, resolution
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.model = recipe, find_model(recipe.model)
         cv2.setNumThreads(recipe.cpu_threads)  # more of them take more CPU for the same time
-        self.follower = Follower(lookup(DETECTORS, recipe.detector, "detector")())
+        self.follower = Follower(lookup(DETECTORS, recipe.detector, "detector")(), self.model.template)
 
     def __call__(self, plan: ClipPlan) -> Iterator[FaceCrops]:
         if len(plan.finished) == plan.segment_count:
@@ -56,8 +56,8 @@ class Crop:
                 yield FaceCrops.of(segment)
                 continue
             crops = aligned.crops(segment, rows)
-            if crops.found.any():
-                crops, seen = self._with_speech(crops, samples), True
+            crops = self._with_speech(crops, samples)
+            seen = seen or bool(crops.found.any())
             held.append(replace(crops, crop_seconds=time.perf_counter() - began))
             began = time.perf_counter()
             if seen:
@@ -71,9 +71,12 @@ class Crop:
             )
 
     def _with_speech(self, crops: FaceCrops, samples: np.ndarray) -> FaceCrops:
-        windows = touched_windows(crops.start, crops.stop, Fraction(crops.fps_num, crops.fps_den), crops.audio_steps)
-        mel = np.stack([mel_window(samples, window, crops.mel_peak) for window in windows])
-        return replace(crops, mel=mel, first_window=windows.start)
+        span = crops.span
+        mel, first = mel_columns(samples, *sound_columns(span.start, span.stop, span.fps), span.peak)
+        change = speech_change(mel, first, span.start, span.stop, span.fps)
+        return replace(
+            crops, speech=self.model.hear(samples, span) if crops.found.any() else crops.speech, speech_change=change
+        )
 
     def _speech(self, plan: ClipPlan) -> np.ndarray:
         with scratch() as folder:
@@ -95,7 +98,7 @@ class _Aligned:
     """The aligned faces of a video, followed once in display order."""
 
     def __init__(self, crop: Crop, plan: ClipPlan) -> None:
-        self.resolution, self.follower, self.plan, self.recipe = crop.resolution, crop.follower, plan, crop.recipe
+        self.template, self.follower, self.plan, self.recipe = crop.model.template, crop.follower, plan, crop.recipe
         self.bias = OfficialBias() if crop.recipe.parity else None
         self.affines: dict[int, np.ndarray | None] = {}
         """Of pictures with square pixels, as are all that are looked at here."""
@@ -116,7 +119,8 @@ class _Aligned:
         affines = [self._stored(self.affines[row]) for row in rows.tolist()]
         found = np.array([each is not None for each in affines])
         nowhere = np.zeros((2, 3), np.float32)
-        cut = np.zeros((len(rows) if found.any() else 0, self.resolution, self.resolution, 3), np.uint8)
+        side = self.template.side
+        cut = np.zeros((len(rows) if found.any() else 0, side, side, 3), np.uint8)
         for position in np.flatnonzero(found):
             face = faces[int(rows[position])]
             assert face is not None
@@ -149,7 +153,7 @@ class _Aligned:
             pass
         for row, picture in self._pictures(rows):
             known = self.affines[row]
-            yield row, None if known is None else crop_face(picture, known, self.resolution)
+            yield row, None if known is None else crop_face(picture, known, self.template)
 
     def _follow(self, first: int, last: int) -> Iterator[tuple[int, np.ndarray | None]]:
         _, index = open_video(self.plan, self.recipe)
@@ -158,9 +162,9 @@ class _Aligned:
                 self.affines[followed.row] = None
                 yield followed.row, None
                 continue
-            known = self.bias(followed.landmarks, self.resolution) if self.bias else affine(followed.landmarks, self.resolution)
+            known = self.bias(followed.landmarks, self.template) if self.bias else affine(followed.landmarks, self.template)
             self.affines[followed.row] = known
-            yield followed.row, crop_face(followed.region, known, self.resolution, origin=followed.origin)
+            yield followed.row, crop_face(followed.region, known, self.template, origin=followed.origin)
 
     def _pictures(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         path, index = open_video(self.plan, self.recipe)  # each time: a cache may have dropped it in the meantime

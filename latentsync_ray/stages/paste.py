@@ -19,6 +19,7 @@ from latentsync_ray.media.colour import colour_matrix
 from latentsync_ray.media.decode import Planes
 from latentsync_ray.media.encode import encode_part
 from latentsync_ray.media.playback import play
+from latentsync_ray.models.find import find_model
 from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.stages.parts import load_part, save_part
 from latentsync_ray.types import GeneratedFaces, Part
@@ -30,7 +31,7 @@ class Paste:
     """``Paste(recipe, output)(faces) -> Part``; an empty segment is one whose part lies in storage already."""
 
     def __init__(self, recipe: Recipe, output: str) -> None:
-        self.recipe, self.output = recipe, output
+        self.recipe, self.output, self.template = recipe, output, find_model(recipe.model).template
         cv2.setNumThreads(recipe.cpu_threads)
 
     def __call__(self, faces: GeneratedFaces) -> Part:
@@ -50,6 +51,7 @@ class Paste:
                         planes.v,
                         faces.faces[number],
                         faces.affines[number],
+                        self.template,
                         mode=recipe.paste,
                         matrix=matrix,
                         offset=offset,

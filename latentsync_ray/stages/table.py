@@ -8,18 +8,17 @@ takes all parts of a clip, and so its runner has to count them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from latentsync_ray.config import Recipe
-from latentsync_ray.model.source import find_spec
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.generate import Generate
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.types import ClipPlan, Device, FaceCrops, GeneratedFaces, Pair, Part, Row
+from latentsync_ray.types import ClipPlan, ClipRecord, Device, FaceCrops, GeneratedFaces, Pair, Part, Row
 
-__all__ = ["STAGES", "Call", "Settings", "Stage", "chain", "tasks"]
+__all__ = ["STAGES", "TIMED", "Call", "Settings", "Stage", "chain", "tasks"]
 
 _GIB = 2**30
 
@@ -58,7 +57,7 @@ STAGES: tuple[Stage, ...] = (
         name="crop",
         takes=ClipPlan,
         gives=FaceCrops,
-        make=lambda asked: Crop(asked.recipe, find_spec(asked.recipe.model).resolution),
+        make=lambda asked: Crop(asked.recipe),
         memory=_GIB,
     ),
     Stage(
@@ -77,6 +76,11 @@ STAGES: tuple[Stage, ...] = (
         memory=_GIB // 2,
     ),
 )
+
+
+_COLUMNS = {field.name for field in fields(ClipRecord)}
+TIMED = tuple(name for name in (*(stage.name for stage in STAGES), "join") if f"{name}_seconds" in _COLUMNS)
+"""Stages whose seconds are in a clip's record, ``join`` included."""
 
 
 def tasks(stages: Sequence[Stage] = STAGES) -> Iterator[tuple[Stage, ...]]:

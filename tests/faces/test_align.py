@@ -14,11 +14,10 @@ from latentsync_ray.faces.align import (
     affine,
     crop_box,
     crop_face,
-    crop_size,
     of_stored_pixels,
     square_pixels,
-    template,
 )
+from latentsync_ray.models.latentsync.template import template
 
 Reader = Callable[[Path], np.ndarray]
 
@@ -26,30 +25,30 @@ Reader = Callable[[Path], np.ndarray]
 @pytest.mark.parametrize("resolution", [128, 256, 512])
 def test_template_matrices_and_bias_are_the_official_ones(official: Path, resolution: int) -> None:
     wanted = load_file(official / "matrices.safetensors")
-    assert crop_size(resolution) == tuple(wanted[f"face_size_wh_{resolution}"])
-    np.testing.assert_allclose(template(resolution), wanted[f"template_{resolution}"], atol=1e-5)
+    assert template(resolution).size == tuple(wanted[f"face_size_wh_{resolution}"])
+    np.testing.assert_allclose(template(resolution).points, wanted[f"template_{resolution}"], atol=1e-5)
     bias = OfficialBias()
     for row, landmarks in enumerate(wanted["triples_mean"]):
-        matrix = bias(landmarks, resolution)
+        matrix = bias(landmarks, template(resolution))
         assert matrix.dtype == np.float32
         np.testing.assert_allclose(matrix, wanted[f"matrices_smooth_{resolution}"][row], atol=2e-3)
         np.testing.assert_allclose(np.asarray(bias.bias), wanted[f"bias_state_{resolution}"][row], atol=1e-5)
     for landmarks, matrix in zip(wanted["triples_rounded"], wanted[f"matrices_nosmooth_{resolution}"], strict=True):
-        np.testing.assert_allclose(affine(landmarks, resolution), matrix, atol=2e-3)
+        np.testing.assert_allclose(affine(landmarks, template(resolution)), matrix, atol=2e-3)
     for landmarks, matrix in zip(wanted["mirrored_triples"], wanted[f"matrices_mirrored_nosmooth_{resolution}"], strict=True):
-        found = affine(landmarks, resolution)
+        found = affine(landmarks, template(resolution))
         np.testing.assert_allclose(found, matrix, atol=2e-3)
         assert np.linalg.det(found[:, :2]) > 0
 
 
 def test_crop_is_cut_to_the_official_size_where_the_product_is_just_under_a_whole_number() -> None:
-    assert crop_size(192) == (157, 209)
+    assert template(192).size == (157, 209)
 
 
 @pytest.mark.parametrize("landmarks", [np.ones((3, 2)), np.full((3, 2), np.nan)])
 def test_points_that_span_nothing_are_refused(landmarks: np.ndarray) -> None:
     with pytest.raises(ValueError, match="three distinct, finite points"):
-        affine(landmarks, 256)
+        affine(landmarks, template(256))
 
 
 def test_crops_are_the_official_ones(official: Path, rgb: Reader) -> None:
@@ -58,7 +57,7 @@ def test_crops_are_the_official_ones(official: Path, rgb: Reader) -> None:
     assert {"frame0.r256", "edge.r256"} <= set(names)
     for name in names:
         frame, wanted = rgb(official / f"{name.split('.')[0]}.png"), rgb(official / f"{name}.resized.png")
-        off = np.abs(crop_face(frame, cases[f"{name}.matrix"], len(wanted)).astype(int) - wanted)
+        off = np.abs(crop_face(frame, cases[f"{name}.matrix"], template(len(wanted))).astype(int) - wanted)
         assert off.max() <= 2, name
         assert (off == 0).mean() >= 0.98, name
 
@@ -68,32 +67,32 @@ def test_the_small_pipelines_faces_are_the_official_ones(reference: Path, rgb: R
     strip = rgb(reference / "pipeline_small" / "faces_strip.png").reshape(-1, 128, 128, 3)
     bias = OfficialBias()
     for row, face in enumerate(strip):
-        matrix = bias(wanted["triples_rounded"][row], 128)
+        matrix = bias(wanted["triples_rounded"][row], template(128))
         np.testing.assert_allclose(matrix, wanted["matrices"][row], atol=2e-3)
         frame = rgb(reference / "pipeline_small" / "frames" / f"{row:03d}.png")
-        off = np.abs(crop_face(frame, matrix, 128).astype(int) - face)
+        off = np.abs(crop_face(frame, matrix, template(128)).astype(int) - face)
         assert off.max() <= 2
         assert (off == 0).mean() >= 0.98
 
 
 def test_a_region_of_the_frame_gives_the_same_crop(golden: Path, rgb: Reader) -> None:
     frame, matrix = rgb(golden / "faces" / "edge.png"), np.load(golden / "faces" / "warp_restore.npz")["edge.r256.matrix"]
-    x0, y0, x1, y1 = crop_box(matrix, 256)
+    x0, y0, x1, y1 = crop_box(matrix, template(256))
     left, top = max(x0, 0), max(y0, 0)
     assert (left, top) != (x0, y0) or x1 > frame.shape[1] or y1 > frame.shape[0]  # part of it is outside
     region = frame[top : max(y1, 0), left : max(x1, 0)]
-    assert np.array_equal(crop_face(region, matrix, 256, origin=(left, top)), crop_face(frame, matrix, 256))
+    assert np.array_equal(crop_face(region, matrix, template(256), origin=(left, top)), crop_face(frame, matrix, template(256)))
 
 
 def test_a_crop_outside_the_frame_is_grey() -> None:
-    matrix = affine(np.array([[-900, -900], [-800, -900], [-850, -840]]), 128)
-    assert (crop_face(np.zeros((50, 60, 3), np.uint8), matrix, 128) == OUTSIDE).all()
+    matrix = affine(np.array([[-900, -900], [-800, -900], [-850, -840]]), template(128))
+    assert (crop_face(np.zeros((50, 60, 3), np.uint8), matrix, template(128)) == OUTSIDE).all()
 
 
 def test_crop_box_holds_every_sample_and_grows_with_its_part() -> None:
-    matrix = affine(np.array([[300.2, 200.0], [380.0, 230.5], [330.0, 260.0]]), 256)
-    box, wide = crop_box(matrix, 256), crop_box(matrix, 256, part=(-0.5, -0.5, 1.5, 1.5))
-    width, height = crop_size(256)
+    matrix = affine(np.array([[300.2, 200.0], [380.0, 230.5], [330.0, 260.0]]), template(256))
+    box, wide = crop_box(matrix, template(256)), crop_box(matrix, template(256), part=(-0.5, -0.5, 1.5, 1.5))
+    width, height = template(256).size
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     samples = cv2.transform(np.dstack([x, y]).astype(np.float64), cv2.invertAffineTransform(matrix.astype(np.float64)))
     assert samples[..., 0].min() >= box[0]
@@ -108,16 +107,16 @@ def test_crop_box_holds_every_sample_and_grows_with_its_part() -> None:
 def test_pixels_that_are_not_square(scene: Callable, pose: Callable, aspect: float, degrees: float) -> None:
     placed = pose(300, 200, 1.6, degrees)
     shown = cv2.GaussianBlur(scene(placed), (0, 0), 2)
-    matrix = affine(cv2.transform(np.array([[[202, 95], [245, 95], [223, 121]]], np.float64), placed)[0], 128)
+    matrix = affine(cv2.transform(np.array([[[202, 95], [245, 95], [223, 121]]], np.float64), placed)[0], template(128))
     stored_size = (round(640 / aspect), 480) if aspect > 1 else (640, round(480 * aspect))
     stored = cv2.resize(shown, stored_size, interpolation=cv2.INTER_AREA)
     assert square_pixels(stored, aspect).shape == shown.shape
     mapped = of_stored_pixels(matrix, aspect, size=stored_size)
     assert mapped.dtype == np.float32
-    wanted = crop_face(shown, matrix, 128).astype(int)
-    for crop in (crop_face(square_pixels(stored, aspect), matrix, 128), crop_face(stored, mapped, 128)):
+    wanted = crop_face(shown, matrix, template(128)).astype(int)
+    for crop in (crop_face(square_pixels(stored, aspect), matrix, template(128)), crop_face(stored, mapped, template(128))):
         assert np.abs(crop - wanted).mean() < 1.5
-    assert np.abs(crop_face(stored, matrix, 128) - wanted).mean() > 15
+    assert np.abs(crop_face(stored, matrix, template(128)) - wanted).mean() > 15
 
 
 @pytest.mark.parametrize("aspect", [1.0, 1.0001, 100.0, 0.01])

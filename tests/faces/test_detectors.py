@@ -13,6 +13,7 @@ from latentsync_ray.errors import ConfigError, WeightsNotFound
 from latentsync_ray.faces.align import affine, crop_box
 from latentsync_ray.faces.embedded import EmbeddedDetector
 from latentsync_ray.faces.insightface import InsightFaceDetector, landmarks_of_106
+from latentsync_ray.models.latentsync.template import template
 from latentsync_ray.registry import DETECTORS, lookup
 
 
@@ -24,7 +25,7 @@ def test_embedded_detector_finds_the_portrait_at_any_size(portrait: np.ndarray, 
     assert faces.shape == (1, 3, 2)
     assert faces.dtype == np.float32
     assert np.abs(faces[0] / scale - [[202, 95], [245, 95], [223, 121]]).max() < 6
-    near = detector(picture, crop_box(affine(faces[0], 256), 256))
+    near = detector(picture, crop_box(affine(faces[0], template(256)), template(256)))
     np.testing.assert_allclose(near[0], faces[0], atol=4 * scale)
 
 
@@ -80,6 +81,22 @@ def test_missing_insightface_says_how_to_install_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "insightface.app", None)
     with pytest.raises(ConfigError, match=r"pip install .*\[insightface\]' && pip install --no-deps .*non-commercial"):
         InsightFaceDetector()
+
+
+def test_insightface_takes_no_gpu_that_nobody_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    class FaceAnalysis:
+        def __init__(self, **options: object) -> None:
+            asked.append(options)
+
+        def prepare(self, **options: object) -> None:
+            asked.append(options)
+
+    monkeypatch.setitem(sys.modules, "insightface", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "insightface.app", SimpleNamespace(FaceAnalysis=FaceAnalysis))
+    InsightFaceDetector()
+    assert [options.get("providers", options.get("ctx_id")) for options in asked] == [["CPUExecutionProvider"], -1]
 
 
 def test_models_of_insightface_that_cannot_be_had_say_where_they_go(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from latentsync_ray.faces.align import affine, crop_face
 from latentsync_ray.faces.embedded import EmbeddedDetector
 from latentsync_ray.faces.flow import move, movement
 from latentsync_ray.faces.follow import Followed, Follower
+from latentsync_ray.models.latentsync.template import template
 
 Scene = Callable[..., np.ndarray]
 GREY = np.full((480, 640, 3), 128, np.uint8)
@@ -21,13 +22,13 @@ IN_PORTRAIT = np.array([[202, 95], [245, 95], [223, 121]], np.float64)
 
 def follow(frames: list[np.ndarray], *, first: int = 0, detector: object = None) -> list[Followed]:
     """Rows ``first`` and later of a clip, checked for order, and for regions that the crop can be cut from."""
-    followed = list(Follower(detector or EmbeddedDetector())(enumerate(frames[first:], first)))  # type: ignore[arg-type]
+    followed = list(Follower(detector or EmbeddedDetector(), template(256))(enumerate(frames[first:], first)))  # type: ignore[arg-type]
     assert [one.row for one in followed] == list(range(first, len(frames)))
     for one in followed[:: max(1, len(followed) // 7)]:
         if one.landmarks is not None:
-            matrix = affine(one.landmarks, 256)
-            from_region = crop_face(one.region, matrix, 256, origin=one.origin)
-            assert np.array_equal(from_region, crop_face(frames[one.row], matrix, 256))
+            matrix = affine(one.landmarks, template(256))
+            from_region = crop_face(one.region, matrix, template(256), origin=one.origin)
+            assert np.array_equal(from_region, crop_face(frames[one.row], matrix, template(256)))
     return followed
 
 
@@ -69,7 +70,7 @@ def test_a_moving_face_is_found_everywhere_and_steadily(clip: list[np.ndarray], 
 
 @pytest.mark.parametrize("first_wanted", [100, 131])
 def test_a_pass_that_starts_warm_up_rows_early_arrives_at_the_same_points(clip: list[np.ndarray], first_wanted: int) -> None:
-    begin = first_wanted - Follower(EmbeddedDetector()).warm_up
+    begin = first_wanted - Follower(EmbeddedDetector(), template(256)).warm_up
     assert begin > 0
     whole, late = follow(clip)[first_wanted:], follow(clip, first=begin)[first_wanted - begin :]
     for one, other in zip(whole, late, strict=True):
@@ -235,12 +236,11 @@ def test_bridging_does_not_depend_on_where_the_pass_began(clip: list[np.ndarray]
     answers = {row: [points] for row, points in enumerate(true_points(sway)) if row not in unseen}
     frames = numbered(covered(clip[:60], range(40, 44), sway))
     whole = follow(frames, detector=Scripted(answers, interval=1))
-    warm_up = Follower(Scripted(answers, interval=1)).warm_up
+    warm_up = Follower(Scripted(answers, interval=1), template(256)).warm_up
     for first in range(28, 56):
         late = follow(frames, first=first - warm_up, detector=Scripted(answers, interval=1))[warm_up:]
-        early = list(
-            itertools.islice(Follower(Scripted(answers, interval=1))(enumerate(frames[: first + 1 + warm_up])), first + 1)
-        )
+        follower = Follower(Scripted(answers, interval=1), template(256))
+        early = list(itertools.islice(follower(enumerate(frames[: first + 1 + warm_up])), first + 1))
         for one, other in [*zip(whole[first:], late, strict=True), (whole[first], early[first])]:
             assert (one.landmarks is None) == (other.landmarks is None)
             if one.landmarks is not None and other.landmarks is not None:
@@ -257,7 +257,7 @@ def test_frames_are_let_go(clip: list[np.ndarray]) -> None:
             read += 1
             yield row, GREY if row < 30 else clip[row]
 
-    for one in Follower(EmbeddedDetector())(frames()):
+    for one in Follower(EmbeddedDetector(), template(256))(frames()):
         assert read - one.row <= (49 if one.row >= 30 else 10)
 
 
@@ -280,7 +280,7 @@ def test_real_footage(clips: Path, name: str) -> None:
         frames = [frame.to_ndarray(format="rgb24") for _, frame in zip(range(40), container.decode(video=0), strict=False)]
     followed = follow(frames)
     assert len(rows_with_face(followed)) == len(frames)
-    crops = [crop_face(one.region, affine(one.landmarks, 512), 512, origin=one.origin) for one in followed]  # type: ignore[arg-type]
+    crops = [crop_face(one.region, affine(one.landmarks, template(512)), template(512), origin=one.origin) for one in followed]  # type: ignore[arg-type]
     brows_and_nose = np.array([[116, 102], [396, 102], [256, 205]], np.float64)  # the template, in px of the square
     steps = [movement(*pair, brows_and_nose) for pair in itertools.pairwise(crops)]
     left_over = [

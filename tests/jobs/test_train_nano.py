@@ -16,13 +16,13 @@ from make_demo_clip import NEW_TEXT, NEW_VOICE, OWN_TEXT, OWN_VOICE
 from torch.multiprocessing.spawn import ProcessRaisedException
 from train_pair import regress
 
-from latentsync_ray.config import WINDOW
 from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech
-from latentsync_ray.model.audio import step_indices
-from latentsync_ray.model.latentsync import load_model
-from latentsync_ray.model.mel import audio_step_count, log_mel_peak, mel_window
-from latentsync_ray.model.options import WhisperSize
-from latentsync_ray.model.whisper import build_encoder, speech_features
+from latentsync_ray.models.latentsync.audio import step_indices
+from latentsync_ray.models.latentsync.model import load_model
+from latentsync_ray.models.latentsync.options import WhisperSize
+from latentsync_ray.models.latentsync.specs import WINDOW
+from latentsync_ray.models.latentsync.whisper import build_encoder, speech_features
+from latentsync_ray.models.mel import audio_step_count, log_mel_peak, mel_window
 from latentsync_ray.nano.portrait import read_aperture, sound_curves
 from latentsync_ray.nano.training.listen import features, slot_frames
 from latentsync_ray.nano.training.loop import train
@@ -220,6 +220,6 @@ def test_a_tiny_training_from_nothing_ends_in_a_model(tmp_path: Path) -> None:
     sizes = ["--tracks", "14", "--scenes", "2", "--encoder-steps", "2", "--autoencoder-steps", "2", "--unet-steps", "2"]
     subprocess.run([*command, str(tmp_path / "a"), *sizes], check=True, capture_output=True)
     model = load_model(str(tmp_path / "a"), device="cpu")
-    assert model.resolution == 128
+    assert model.info.template.side == 128
     subprocess.run([*command, str(tmp_path / "b"), *sizes], check=True, capture_output=True)
     assert load_model(str(tmp_path / "b"), device="cpu").checkpoint == model.checkpoint

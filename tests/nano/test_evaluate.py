@@ -13,9 +13,8 @@ from make_clips import speech_like
 from rendered import Rendered
 
 from latentsync_ray.config import Recipe
-from latentsync_ray.faces.align import crop_size
-from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.media.speech import SAMPLE_RATE
+from latentsync_ray.models.latentsync.template import template
 from latentsync_ray.nano.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_portrait, write_take
 from latentsync_ray.types import FaceCrops
 
@@ -41,7 +40,7 @@ def pair(take: Take, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
 
 @pytest.fixture(scope="module")
 def crops(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[FaceCrops]:
-    return aligned(*pair, tmp_path_factory.mktemp("aligned"), recipe=Recipe(), resolution=SIDE)
+    return aligned(*pair, tmp_path_factory.mktemp("aligned"), recipe=Recipe(model="nano"))
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ def test_late_lips_are_seen(take: Take, scored, late: int) -> None:
 
 def test_a_seam_is_seen(take: Take, crops: list[FaceCrops], scored) -> None:
     affines = np.concatenate([segment.affines for segment in crops])
-    region = cv2.resize((keep_mask(SIDE) < 0.5).astype(np.float32), crop_size(SIDE), interpolation=cv2.INTER_NEAREST)
+    region = cv2.resize((template(SIDE).keep < 0.5).astype(np.float32), template(SIDE).size, interpolation=cv2.INTER_NEAREST)
 
     def tinted() -> Iterable[np.ndarray]:
         for frame, affine in zip(take.source(), affines, strict=True):

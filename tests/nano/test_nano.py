@@ -15,8 +15,8 @@ from rendered import Rendered
 
 from latentsync_ray import LipSync, Pair, Recipe
 from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech
-from latentsync_ray.model.source import find_spec, locate
-from latentsync_ray.model.specs import MODELS
+from latentsync_ray.models.latentsync.source import find_spec, locate
+from latentsync_ray.models.latentsync.specs import MODELS
 from latentsync_ray.nano.evaluate import Score, Take, aligned, make_take, read_clip, score_take, write_ceiling, write_take
 from latentsync_ray.nano.portrait import Light, read_aperture
 from latentsync_ray.types import ClipRecord, FaceCrops
@@ -65,7 +65,7 @@ def dubbed(dub: Dub, take: Take) -> ClipRecord:
 
 
 def crops_of(record: ClipRecord, folder: Path) -> list[FaceCrops]:
-    return aligned(Path(record.video), Path(record.audio), folder, recipe=RECIPE, resolution=128)
+    return aligned(Path(record.video), Path(record.audio), folder, recipe=RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -135,4 +135,5 @@ def test_it_is_small_and_complete() -> None:
 
 def test_the_folder_describes_the_model_that_has_its_name() -> None:
     named, described = MODELS["nano"], find_spec(MODELS["nano"].source)
+    assert described is not None
     assert (described.resolution, described.unet) == (named.resolution, named.unet)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync_ray.config import WINDOW, Recipe
+from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ModelError, NotFinite, OutOfMemory
-from latentsync_ray.model.denoise import denoise as model_denoise
+from latentsync_ray.models.latentsync.denoise import denoise as model_denoise
 from latentsync_ray.stages.generate import Generate, fill_gaps, to_uint8, window_frames
 from latentsync_ray.stages.plan import segment_stops
 from latentsync_ray.types import FaceCrops, GeneratedFaces
@@ -20,12 +20,13 @@ from latentsync_ray.types import FaceCrops, GeneratedFaces
 STEPS = 500
 
 
+@pytest.mark.parametrize("size", [16, 5])
 @pytest.mark.parametrize("frame_count", [1, 7, 16, 17, 31, 32, 33, 128, 143])
-def test_windows_hold_16_frames_and_cover_all(frame_count: int) -> None:
-    windows = window_frames(frame_count)
-    assert all(window.shape == (WINDOW,) for window in windows)
+def test_windows_are_whole_and_cover_all(frame_count: int, size: int) -> None:
+    windows = window_frames(frame_count, size)
+    assert all(window.shape == (size,) for window in windows)
     assert set(np.concatenate(windows).tolist()) == set(range(frame_count))
-    if frame_count >= WINDOW:
+    if frame_count >= size:
         assert all((np.diff(window) == 1).all() for window in windows)
 
 
@@ -53,14 +54,14 @@ def crops(start: int, stop: int, clip: np.ndarray, found: np.ndarray, mel: np.nd
         audio="s",
         guidance_scale=1.0,
         seed=1,
-        audio_steps=STEPS,
+        samples=320 * STEPS,
         start=start,
         stop=stop,
         source_frames=np.arange(start, stop, dtype=np.int32),
         faces=clip[start:stop],
         affines=np.zeros((count, 2, 3), np.float32),
         found=found[start:stop],
-        mel=mel,
+        speech=mel,
     )
 
 
@@ -72,7 +73,7 @@ def test_faces_do_not_depend_on_the_segment_length(generate: Generate) -> None:
     found[40:60] = False
 
     def dub(segment_frames: int) -> np.ndarray:
-        stops = segment_stops(frame_count, segment_frames).tolist()
+        stops = segment_stops(frame_count, segment_frames, 16).tolist()
         made = [generate(crops(start, stop, clip, found, mel)) for start, stop in zip([0, *stops], stops, strict=False)]
         return np.concatenate([faces.faces for faces in made])
 
@@ -109,7 +110,7 @@ def overflowing(generate: Generate, monkeypatch: pytest.MonkeyPatch, failure: Ex
         for latents in model_denoise(*args, guidance_scale=guidance_scale, **options):
             yield latents * torch.nan if guidance_scale > 1 else latents
 
-    monkeypatch.setattr("latentsync_ray.model.latentsync.denoise", denoise)
+    monkeypatch.setattr("latentsync_ray.models.latentsync.model.denoise", denoise)
 
 
 NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")

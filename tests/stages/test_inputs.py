@@ -86,12 +86,12 @@ def test_an_input_that_is_replaced_is_noticed_by_every_stage(
     pair: Pair, place: Place, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan(RECIPE, str(tmp_path / "out"))(pair)
-    first = next(Crop(RECIPE, 64)(plan))
+    first = next(Crop(RECIPE)(plan))
     place("other.mp4" if name == "video" else "other.wav", "v.mp4" if name == "video" else "a.wav")
     monkeypatch.setenv("LATENTSYNC_RAY_CACHE", str(tmp_path / "another-node"))
     told = f"the {name} .* was replaced while the clip was in work"
     with pytest.raises(InputChanged, match=told):
-        list(Crop(RECIPE, 64)(plan))
+        list(Crop(RECIPE)(plan))
     if name == "video":
         with pytest.raises(InputChanged, match=told):
             Paste(RECIPE, str(tmp_path / "out"))(GeneratedFaces.of(first))
@@ -124,13 +124,13 @@ def test_segments_come_in_order_whatever_is_finished(made: Path, tmp_path: Path)
     pair = Pair(clip_id="a", video=str(tmp_path / "late.mp4"), audio=str(made / "a.wav"))
     plan = Plan(RECIPE, str(tmp_path / "out"))(pair)
     assert plan.segment_count == 3
-    whole = list(Crop(RECIPE, 64)(plan))
+    whole = list(Crop(RECIPE)(plan))
     assert [bool(crops.found.any()) for crops in whole] == [False, True, True]
     for finished in ([0], [1], [0, 2], [0, 1, 2]):
-        again = list(Crop(RECIPE, 64)(ClipPlan.of(plan, finished=np.array(finished, np.int32))))
+        again = list(Crop(RECIPE)(ClipPlan.of(plan, finished=np.array(finished, np.int32))))
         assert [crops.index for crops in again] == [0, 1, 2]
         for crops in again:
             if crops.index not in finished:
                 assert np.array_equal(crops.faces, whole[crops.index].faces)
-                assert np.array_equal(crops.mel, whole[crops.index].mel)
+                assert np.array_equal(crops.speech, whole[crops.index].speech)
                 assert np.array_equal(crops.affines, whole[crops.index].affines)

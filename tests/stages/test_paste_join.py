@@ -20,14 +20,14 @@ from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.types import FaceCrops, GeneratedFaces, Pair, Part, Segment
 
-RECIPE = Recipe(segment_frames=80, crf=0, preset="ultrafast")
+RECIPE = Recipe(model="nano", segment_frames=80, crf=0, preset="ultrafast")
 
 
 @pytest.fixture(scope="module")
 def segments(tmp_path_factory: pytest.TempPathFactory) -> list[FaceCrops]:
     pair = Pair(clip_id="a", video=str(assets.demo_video()), audio=str(assets.demo_audio()))
     plan = Plan(RECIPE, str(tmp_path_factory.mktemp("plan")))(pair)
-    return list(Crop(RECIPE, 128)(plan))
+    return list(Crop(RECIPE)(plan))
 
 
 def pasted(segments: list[FaceCrops], output: Path, checkpoints: str = "ab") -> list[Part]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from latentsync_ray import stages, types
 from latentsync_ray.errors import InvalidPair
 from latentsync_ray.records import RECORD_SCHEMA
 from latentsync_ray.stages.rows import apply, task
-from latentsync_ray.stages.table import STAGES, Settings, Stage, chain, tasks
-from latentsync_ray.types import Pair, Part, Row
+from latentsync_ray.stages.table import STAGES, TIMED, Settings, Stage, chain, tasks
+from latentsync_ray.types import ClipRecord, Pair, Part, Row
 
 ASKED = Settings(None, "out")  # pyright: ignore[reportArgumentType]
 
@@ -25,8 +27,17 @@ def test_each_stage_takes_what_the_one_before_gives() -> None:
 def test_each_stage_has_its_column_of_seconds() -> None:
     """A stage that only looks may have none."""
     columns = [name.removesuffix("_seconds") for name in RECORD_SCHEMA.names if name.endswith("_seconds")]
+    assert columns == list(TIMED)
+
+
+def test_pictures_of_the_pipeline_show_its_stages() -> None:
     names = [*(stage.name for stage in STAGES), "join"]
-    assert columns == [name for name in names if name in columns]
+    nouns = [Pair, *(stage.gives for stage in STAGES), ClipRecord]
+    flow = "".join(f" --{verb}--> {noun.__name__}" for verb, noun in zip(names, nouns[1:], strict=True))
+    assert f"Pair{flow}\n" in str(types.__doc__)
+    assert f"one verb a file: {', '.join(names)}." in str(stages.__doc__)
+    readme = Path(stages.__file__).parents[2] / "README.md"
+    assert f" {' --> '.join(names)} " in readme.read_text()
 
 
 def test_one_stage_has_the_model_and_stands_alone() -> None:

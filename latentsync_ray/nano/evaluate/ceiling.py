@@ -12,7 +12,8 @@ import numpy as np
 from latentsync_ray.config import Recipe
 from latentsync_ray.faces.align import crop_face
 from latentsync_ray.media.join import join_parts
-from latentsync_ray.model.latentsync import LatentSync
+from latentsync_ray.models import Model
+from latentsync_ray.models.latentsync.model import LatentSync
 from latentsync_ray.nano.evaluate.take import Take
 from latentsync_ray.stages.generate import to_uint8
 from latentsync_ray.stages.paste import Paste
@@ -21,19 +22,18 @@ from latentsync_ray.types import FaceCrops, GeneratedFaces
 __all__ = ["write_ceiling"]
 
 
-def write_ceiling(
-    take: Take, audio: Path, crops: Sequence[FaceCrops], output: Path, *, model: LatentSync, recipe: Recipe
-) -> Path:
+def write_ceiling(take: Take, audio: Path, crops: Sequence[FaceCrops], output: Path, *, model: Model, recipe: Recipe) -> Path:
     """Write the clip that ``model`` would make of ``take`` if it knew the truth and only had to draw it.
 
-    ``crops`` are the segments of the filmed clip at the model's resolution (see ``score.aligned``).
+    ``crops`` are the segments of the filmed clip for the same model (see ``score.aligned``).
     """
+    assert isinstance(model, LatentSync)
     truth, parts = take.truth(), []
     paste = Paste(recipe, str(output.parent / "parts"))
     for segment in crops:
         pictures = islice(truth, len(segment.affines))
         wanted = np.stack(
-            [crop_face(picture, affine, model.resolution) for picture, affine in zip(pictures, segment.affines, strict=True)]
+            [crop_face(picture, affine, model.info.template) for picture, affine in zip(pictures, segment.affines, strict=True)]
         )
         part = paste(GeneratedFaces.of(segment, faces=to_uint8(model.reconstruct(wanted))))
         parts.append(Path(part.uri))

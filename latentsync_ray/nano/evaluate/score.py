@@ -11,10 +11,10 @@ import numpy as np
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.faces.align import crop_face
-from latentsync_ray.faces.mask import keep_mask
 from latentsync_ray.measure import best_lag
 from latentsync_ray.media.decode import read_frames
 from latentsync_ray.media.source import probe_video
+from latentsync_ray.models.latentsync.template import template
 from latentsync_ray.nano.evaluate.take import Take
 from latentsync_ray.nano.portrait import mouth_points, read_aperture
 from latentsync_ray.stages.crop import Crop
@@ -81,10 +81,10 @@ def read_clip(path: Path) -> Iterator[np.ndarray]:
     return (picture.rgb() for _, picture in read_frames(path, index, np.arange(len(index), dtype=np.int32)))
 
 
-def aligned(video: Path, audio: Path, work: Path, *, recipe: Recipe, resolution: int) -> list[FaceCrops]:
-    """What the pipeline cuts out of a clip: its segments, with faces of side ``resolution``."""
+def aligned(video: Path, audio: Path, work: Path, *, recipe: Recipe) -> list[FaceCrops]:
+    """What the pipeline cuts out of a clip for the recipe's model: its segments."""
     plan = Plan(recipe, str(work))(Pair(clip_id="aligned", video=str(video), audio=str(audio)))
-    return sorted(Crop(recipe, resolution)(plan), key=lambda segment: segment.index)
+    return sorted(Crop(recipe)(plan), key=lambda segment: segment.index)
 
 
 def _correlation(curve: np.ndarray, read: np.ndarray) -> float:
@@ -109,7 +109,8 @@ def _seam(pictures: Iterable[np.ndarray], source: Iterable[np.ndarray], crops: S
         scaled = affine * (_SIDE / resolution)
         scaled[:, 2] += (_SIDE / resolution - 1) / 2  # pixel centres are whole numbers
         both = (
-            cv2.cvtColor(crop_face(each, scaled, _SIDE), cv2.COLOR_RGB2GRAY).astype(np.float32) for each in (picture, filmed)
+            cv2.cvtColor(crop_face(each, scaled, template(_SIDE)), cv2.COLOR_RGB2GRAY).astype(np.float32)
+            for each in (picture, filmed)
         )
         steps.append([[np.abs(grey[inner] - grey[outer]).mean() for inner, outer in contours] for grey in both])
     dubbed, before = np.mean(steps, axis=0)
@@ -118,7 +119,7 @@ def _seam(pictures: Iterable[np.ndarray], source: Iterable[np.ndarray], crops: S
 
 def _contours() -> list[tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]]:
     """Pairs of pixels to either side of each contour, _APART px from it: (rows, columns) within, (rows, columns) without."""
-    depth = cv2.distanceTransform((keep_mask(_SIDE) < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    depth = cv2.distanceTransform((template(_SIDE).keep < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
     contours = []
     for distance in _SEAM:
         inside = depth > distance

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from latentsync_ray.model.checkpoint import official_name
-from latentsync_ray.model.networks import AutoencoderKL, WhisperEncoder
-from latentsync_ray.model.specs import ModelSpec
-from latentsync_ray.model.unet import LatentSyncUNet
+from latentsync_ray.models.latentsync.checkpoint import official_name
+from latentsync_ray.models.latentsync.networks import AutoencoderKL, WhisperEncoder
+from latentsync_ray.models.latentsync.specs import ModelSpec
+from latentsync_ray.models.latentsync.unet import LatentSyncUNet
 
 __all__ = ["megabytes", "write_folder"]
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from latentsync_ray.model.audio import step_indices
-from latentsync_ray.model.mel import STEPS_PER_WINDOW
-from latentsync_ray.model.networks import GEGLU, WhisperEncoder
-from latentsync_ray.model.options import WhisperSize
-from latentsync_ray.model.whisper import build_encoder, speech_features
+from latentsync_ray.models.latentsync.audio import step_indices
+from latentsync_ray.models.latentsync.networks import GEGLU, WhisperEncoder
+from latentsync_ray.models.latentsync.options import WhisperSize
+from latentsync_ray.models.latentsync.whisper import build_encoder, speech_features
+from latentsync_ray.models.mel import STEPS_PER_WINDOW
 from latentsync_ray.nano.training.loop import train
 from latentsync_ray.nano.training.speech import FPS, Track
 from latentsync_ray.nano.training.start import start_local

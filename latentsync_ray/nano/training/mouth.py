@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentsync_ray.config import WINDOW
-from latentsync_ray.faces.mask import keep_mask
-from latentsync_ray.model.denoise import ddim
-from latentsync_ray.model.networks import WhisperEncoder
-from latentsync_ray.model.unet import LatentSyncUNet
+from latentsync_ray.models.latentsync.denoise import ddim
+from latentsync_ray.models.latentsync.mask import keep_mask
+from latentsync_ray.models.latentsync.networks import WhisperEncoder
+from latentsync_ray.models.latentsync.specs import WINDOW
+from latentsync_ray.models.latentsync.unet import LatentSyncUNet
 from latentsync_ray.nano.training.listen import hear
 from latentsync_ray.nano.training.loop import train
 from latentsync_ray.nano.training.pictures import MOUTHS, Scene

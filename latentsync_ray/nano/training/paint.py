@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync_ray.faces.mask import keep_mask
-from latentsync_ray.model.networks import AutoencoderKL, DiagonalGaussianDistribution
-from latentsync_ray.model.vae import PictureCodec, as_pictures
+from latentsync_ray.models.latentsync.mask import keep_mask
+from latentsync_ray.models.latentsync.networks import AutoencoderKL, DiagonalGaussianDistribution
+from latentsync_ray.models.latentsync.vae import PictureCodec, as_pictures
 from latentsync_ray.nano.training.loop import train
 
 __all__ = ["encode_scenes", "train_autoencoder"]

@@ -17,8 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from latentsync_ray.config import WINDOW
 from latentsync_ray.faces.align import affine, crop_face
+from latentsync_ray.models.latentsync.specs import WINDOW
+from latentsync_ray.models.latentsync.template import template
 from latentsync_ray.nano.portrait import SIDE, Light, Performance, posed_points, render_clip
 from latentsync_ray.nano.training.speech import Track
 
@@ -61,7 +62,7 @@ def render_scene(seed: int, curves: Sequence[np.ndarray], *, resolution: int) ->
     off = _TRIPLE + draw.normal(0, 1.5, (1, 2)) + draw.normal(0, 1.0, (3, 2))
     wander = np.cumsum(draw.normal(0, 0.12, (WINDOW, 3, 2)), axis=0)
     affines = [
-        affine((posed_points(off + wander[frame], pose[frame]) + 0.5) * size / SIDE - 0.5, resolution)
+        affine((posed_points(off + wander[frame], pose[frame]) + 0.5) * size / SIDE - 0.5, template(resolution))
         for frame in range(WINDOW)
     ]
     scene = np.empty((MOUTHS, WINDOW, resolution, resolution, 3), np.uint8)
@@ -73,7 +74,7 @@ def render_scene(seed: int, curves: Sequence[np.ndarray], *, resolution: int) ->
             pose=pose,
         )
         for frame, picture in enumerate(render_clip(performance, size=size, light=light)):
-            scene[number, frame] = crop_face(picture, affines[frame], resolution)
+            scene[number, frame] = crop_face(picture, affines[frame], template(resolution))
     return scene
 
 

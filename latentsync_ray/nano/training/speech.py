@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import resample_poly
 
-from latentsync_ray.model.mel import SAMPLE_RATE, audio_step_count, log_mel_peak, mel_window
+from latentsync_ray.models.mel import SAMPLE_RATE, audio_step_count, log_mel_peak, mel_window
 from latentsync_ray.nano.portrait import mouth_of, sound_curves
 from latentsync_ray.nano.training.espeak import speak
 

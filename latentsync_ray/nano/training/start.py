@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from latentsync_ray.model.networks import WhisperEncoder, WhisperEncoderLayer
+from latentsync_ray.models.latentsync.networks import WhisperEncoder, WhisperEncoderLayer
 
 __all__ = ["start_local"]
 

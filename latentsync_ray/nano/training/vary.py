@@ -13,7 +13,7 @@ import functools
 import numpy as np
 from scipy.optimize import nnls
 
-from latentsync_ray.model.mel import SAMPLE_RATE, mel_bands
+from latentsync_ray.models.mel import SAMPLE_RATE, mel_bands
 from latentsync_ray.nano.portrait import voice_weight
 from latentsync_ray.nano.training.speech import FPS, Track
 

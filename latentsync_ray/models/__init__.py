@@ -1,0 +1,160 @@
+"""Models that draw mouths. A family of them is a folder here, behind the protocols below; ``find`` knows which there are.
+
+A ``ModelInfo`` is what stages without a GPU need to know: the template of the face, the window, what is heard of the speech. It
+``load``s the ``Model`` itself. To add a family, write these two and add its ``Family`` to ``FAMILIES`` (``registry.py``); a
+single model of your own can do without: ``recipe.model: "module:attribute"`` names its ``ModelInfo``.
+
+``mel`` (Whisper's spectrogram), ``hub`` (downloads) and ``devices`` (number formats, failures) serve all families.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from latentsync_ray.template import Template
+from latentsync_ray.types import Device, Span
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DType", "Family", "Licence", "Model", "ModelInfo", "ModelRow"]
+
+DType = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Licence:
+    """On which terms a part of a model, or of a detector, is published."""
+
+    part: str
+    terms: str
+    """As its publisher calls them, or "unknown"."""
+    stated_at: str
+    note: str = ""
+    """How sure that is; empty: read there."""
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model as ``latentsync-ray models`` lists it."""
+
+    name: str
+    resolution: int
+    """Side of the face in px."""
+    licences: tuple[Licence, ...]
+    found: str = ""
+    """Where it is on this machine; empty: it has to be fetched, or is incomplete."""
+    incomplete: str = ""
+    """What is wrong with a folder that holds only some of its files; else empty."""
+    download_bytes: int = 0
+    """What is left to fetch."""
+    command: str = ""
+    """Fetches it; empty when there is nothing to fetch."""
+    by_hand: list[str] = field(default_factory=list)
+
+
+class ModelInfo(Protocol):
+    """A model before its weights are read. Needs no torch."""
+
+    @property
+    def name(self) -> str:
+        """As ``recipe.model`` says it."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What whoever uses the model has to be told; empty: nothing."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """W: frames that the network sees together. Clips are cut into whole windows."""
+        ...
+
+    @property
+    def template(self) -> Template:
+        """Where the model wants a face. Always the same object."""
+        ...
+
+    def hear(self, samples: np.ndarray, span: Span) -> np.ndarray:
+        """What ``listen`` needs for the frames of ``span``, float32 (K, B, C), of the whole speech: int16 (n,), 16 kHz mono."""
+        ...
+
+    def fetch(self, *, say: Callable[[str], None] | None = None, bar: bool = False) -> None:
+        """Have the model's files on this machine. ``say`` hears of downloads, unless a ``bar`` shows them.
+
+        Raises WeightsNotFound or CheckpointMismatch.
+        """
+        ...
+
+    def complete(self, *, say: Callable[[str], None]) -> list[str]:
+        """Fetch whatever the model lacks, verify all of it and say in a few lines what there is. Raises as ``fetch``."""
+        ...
+
+    def check_elsewhere(self, *, say: Callable[[str], None]) -> None:
+        """Make sure that other machines can find the model; ``say`` what they will have to do. Raises WeightsNotFound."""
+        ...
+
+    def describe(self) -> ModelRow:
+        """Which of its files are on this machine. Asks no network."""
+        ...
+
+    def load(self, *, device: Device = "auto", dtype: DType = "auto") -> Model:
+        """The model, ready to use. Raises as ``fetch``, and ModelError when the device is not there."""
+        ...
+
+
+class Model(Protocol):
+    """A loaded model on one device. Gives the same bits for the same call, on the same device and software."""
+
+    device: torch.device
+    checkpoint: str
+    """Hash of all weights, hex."""
+    precision: str
+    """What its bits depend on besides: device and number format, e.g. ``cuda sm_90 x132 bfloat16`` or ``cpu float32``."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What was known before."""
+        ...
+
+    def listen(self, speech: np.ndarray, span: Span) -> torch.Tensor:
+        """The speech of each of the span's F frames (F, ...), made of what ``hear`` gave for it."""
+        ...
+
+    def silence(self, windows: int) -> torch.Tensor:
+        """What ``generate`` takes for no speech at all: (windows, W, ...)."""
+        ...
+
+    def generate(self, faces: np.ndarray, speech: torch.Tensor, *, steps: int, guidance_scale: float, seed: int) -> np.ndarray:
+        """New faces, float32 (B, W, R, R, 3), RGB about [-1, 1] but not clamped, of B independent windows.
+
+        ``faces`` (B, W, R, R, 3) are aligned RGB pictures, uint8, and ``speech`` (B, W, ...) what is said. Raises OutOfMemory,
+        NotFinite or DeviceLost.
+        """
+        ...
+
+
+class Family(Protocol):
+    """Models that share their code."""
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Of the models that have one."""
+        ...
+
+    @property
+    def hint(self) -> str:
+        """What makes a folder one of the family's models: "put a ... into it"."""
+        ...
+
+    def find(self, name: str) -> ModelInfo | None:
+        """The model of that name, or in that folder or URI; None when it is none of the family's.
+
+        Raises ModelError when it says that it is, and is not.
+        """
+        ...

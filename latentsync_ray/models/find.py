@@ -1,0 +1,42 @@
+"""From ``recipe.model`` to what has to be known of the model: cheap, and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from latentsync_ray import redact
+from latentsync_ray.errors import ConfigError, ModelError
+from latentsync_ray.models import Family, ModelInfo
+from latentsync_ray.registry import FAMILIES, lookup
+
+__all__ = ["find_model", "model_names"]
+
+
+def find_model(name: str) -> ModelInfo:
+    """The model of that name, in that folder or URI, or the one that is the ``"module:attribute"`` of that name.
+
+    Raises ConfigError when there is no such thing, ModelError for a folder that does not say what it is.
+    """
+    if name in model_names() or _is_place(name):
+        for family in _families():
+            if info := family.find(name):
+                return info
+        hints = "; or ".join(family.hint for family in _families())
+        raise ModelError(f"{redact.shown(name)} does not say what it is: {hints}")
+    if ":" in name:
+        return lookup({}, name, "model")
+    raise ConfigError(f"no model {name!r}: neither a folder nor one of {', '.join(model_names())}")
+
+
+def model_names() -> list[str]:
+    """The models that have a name, family by family."""
+    return [name for family in _families() for name in family.names]
+
+
+def _is_place(name: str) -> bool:
+    return "://" in name or Path(name).is_dir()
+
+
+def _families() -> Iterator[Family]:
+    return (lookup(FAMILIES, name, "family of models") for name in FAMILIES)

@@ -1,0 +1,196 @@
+"""The model as the pipeline sees it: speech features in, faces with new mouths out.
+
+Puts the networks of this family together. Knows neither clips nor segments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from contextlib import AbstractContextManager
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from latentsync_ray.errors import CheckpointMismatch, ConfigError, NotFinite
+from latentsync_ray.models import DType
+from latentsync_ray.models.devices import device_named, dtype_named, precision_of, working_on
+from latentsync_ray.models.latentsync.audio import STEPS_PER_FRAME, step_indices, touched_windows
+from latentsync_ray.models.latentsync.checkpoint import fill, load_unet
+from latentsync_ray.models.latentsync.denoise import denoise, starting_noise
+from latentsync_ray.models.latentsync.family import LatentSyncInfo
+from latentsync_ray.models.latentsync.source import find_spec, locate
+from latentsync_ray.models.latentsync.specs import ModelSpec
+from latentsync_ray.models.latentsync.synthetic import draw_weights
+from latentsync_ray.models.latentsync.unet import LatentSyncUNet
+from latentsync_ray.models.latentsync.vae import PictureCodec, as_pictures, build_small_vae, load_vae
+from latentsync_ray.models.latentsync.whisper import build_encoder, load_encoder, speech_features
+from latentsync_ray.models.mel import STEPS_PER_WINDOW, audio_step_count
+from latentsync_ray.types import Device, Span
+
+__all__ = ["LatentSync", "load", "load_model"]
+
+_REMEMBERED_WINDOWS = 4
+"""Whisper windows kept: neighbouring segments share their 30 s window, and a segment seldom touches more than two."""
+
+
+class LatentSync:
+    """See ``models.Model``."""
+
+    def __init__(
+        self, spec: ModelSpec, *, unet: LatentSyncUNet, whisper: WhisperEncoder, vae: AutoencoderKL, checkpoint: str
+    ) -> None:
+        if unet.options.audio and unet.options.audio_width != whisper.config.d_model:
+            raise CheckpointMismatch(
+                f"{spec.name}: the UNet listens to speech of width {unet.options.audio_width}, Whisper gives "
+                f"{whisper.config.d_model} (384 is Whisper tiny, 768 Whisper small)"
+            )
+        self.info = LatentSyncInfo(spec)
+        self.resolution = spec.resolution
+        self.checkpoint = checkpoint
+        # A tenth faster on a CPU; the order of channels in memory changes no shape.
+        layout = torch.channels_last if unet.device.type == "cpu" else torch.contiguous_format
+        self.unet = unet.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        self.codec = PictureCodec(vae.to(memory_format=layout), spec.resolution)  # pyright: ignore[reportCallIssue]
+        self.whisper = whisper
+        self.device = unet.device
+        self.dtype = unet.dtype
+        self.precision = precision_of(self.device, self.dtype)
+        self._heard: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    def listen(self, speech: NDArray[np.float32], span: Span) -> Tensor:
+        """Speech of each frame (F, 10 * layers, D); ``speech`` (K, 80, 3000) is the log-mel of the windows that they touch."""
+        steps = audio_step_count(span.samples)
+        windows = touched_windows(span.start, span.stop, span.fps, steps)
+        features = torch.cat([self._window_features(window) for window in speech])
+        return self.audio_tokens(features, windows.start, step_indices(span.start, span.stop, span.fps, steps))
+
+    def _window_features(self, window: NDArray[np.float32]) -> Tensor:
+        key = blake2b(np.ascontiguousarray(window).data, digest_size=16).digest()
+        if key not in self._heard:
+            self._heard[key] = self.features(window[None].copy())  # rows of a Ray block cannot be written to, and torch warns
+            while len(self._heard) > _REMEMBERED_WINDOWS:
+                self._heard.popitem(last=False)
+        self._heard.move_to_end(key)
+        return self._heard[key]
+
+    @torch.inference_mode()
+    def features(self, mel: NDArray[np.float32]) -> Tensor:
+        """Speech features (K * 1500, layers, D) of K consecutive 30 s windows (K, 80, 3000)."""
+        with self._working(windows=1):
+            return torch.cat([speech_features(self.whisper, torch.tensor(window, device=self.device)) for window in mel])
+
+    def audio_tokens(self, features: Tensor, first_window: int, indices: NDArray[np.int32]) -> Tensor:
+        """Speech of each frame (F, 10 * layers, D): the clip's steps ``indices`` (F, 10), all layers of a step together.
+
+        ``features`` start at the clip's window ``first_window``. Raises ValueError when they do not hold the steps.
+        """
+        steps = indices - first_window * STEPS_PER_WINDOW
+        if steps.size and not 0 <= steps.min() <= steps.max() < len(features):
+            raise ValueError(f"steps {indices.min()} to {indices.max()} are not in {len(features)} from window {first_window}")
+        return features[torch.from_numpy(steps).long().to(features.device)].flatten(1, 2)
+
+    def silence(self, windows: int) -> Tensor:
+        """Zeros (windows, 16, 10 * layers, D), as guidance has it."""
+        listener = self.whisper.config
+        tokens = STEPS_PER_FRAME * (listener.encoder_layers + 1)
+        return torch.zeros(windows, self.info.window, tokens, listener.d_model, device=self.device)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        faces: NDArray[np.uint8],
+        speech: Tensor,
+        *,
+        steps: int,
+        guidance_scale: float,
+        seed: int,
+    ) -> NDArray[np.float32]:
+        """See ``models.Model``; ``speech`` is (B, F, S, D), and windows may hold any number F of frames."""
+        side = self.resolution
+        if faces.shape != (*speech.shape[:2], side, side, 3):
+            raise ValueError(f"faces {faces.shape} at {side} px and speech {tuple(speech.shape)} do not match")
+        windows, frames = faces.shape[:2]
+        with self._working(windows=windows):
+            pictures = as_pictures(faces.reshape(-1, side, side, 3), self.device)
+            mask = torch.tensor(self.info.template.keep, device=self.device)
+            conditions = self._conditions(pictures, mask).unflatten(0, (windows, frames)).transpose(1, 2)
+            noise = starting_noise(seed, *conditions.shape[-2:]).to(self.device)
+            *_, latents = denoise(
+                self.unet, noise, conditions=conditions, speech=speech, steps=steps, guidance_scale=guidance_scale
+            )
+            decoded = self.codec.decode(latents.transpose(1, 2).flatten(0, 1))
+            blended = decoded * (1.0 - mask) + pictures * mask
+            result = blended.permute(0, 2, 3, 1).reshape(faces.shape).cpu().numpy()
+        if not np.isfinite(result).all():
+            precision = str(self.dtype).removeprefix("torch.")
+            raise NotFinite(
+                f"{self.info.name} gave numbers that are not finite in {precision}; set recipe.dtype=float32, and "
+                "mixed_recipes=true to do so in the same output"
+            )
+        return result
+
+    @torch.inference_mode()
+    def reconstruct(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """``faces`` (N, R, R, 3) through the autoencoder alone, the best that the model can draw: RGB about [-1, 1]."""
+        with self._working(windows=1):
+            decoded = self.codec.decode(self.codec.encode(as_pictures(faces, self.device)))
+            return decoded.permute(0, 2, 3, 1).cpu().numpy()
+
+    def _conditions(self, pictures: Tensor, mask: Tensor) -> Tensor:
+        """What the network sees of each picture (N, 3, R, R) besides noise: mask, masked and whole picture (N, 9, h, w)."""
+        masked, whole = self.codec.encode(pictures * mask), self.codec.encode(pictures)
+        shrunk = mask[:: self.codec.stride, :: self.codec.stride].expand(len(pictures), 1, -1, -1)
+        return torch.cat([shrunk, masked, whole], dim=1)
+
+    def _working(self, *, windows: int) -> AbstractContextManager[None]:
+        return working_on(self.device, self.info.name, f"at {self.resolution} px with {windows} windows at once")
+
+
+def load_model(name: str, *, device: Device = "auto", dtype: DType = "auto") -> LatentSync:
+    """The model of that name (see ``MODELS``), or in that folder or URI, ready to use. Raises as ``load``."""
+    spec = find_spec(name)
+    if spec is None:
+        raise ConfigError(f"{name} is no LatentSync model")
+    return load(spec, device=device, dtype=dtype)
+
+
+def load(spec: ModelSpec, *, device: Device = "auto", dtype: DType = "auto") -> LatentSync:
+    """A model, ready to use.
+
+    Raises WeightsNotFound when files are missing, CheckpointMismatch when they hold something else, ModelError when the device
+    is not there.
+    """
+    where = device_named(device)
+    precision = dtype_named(dtype, where)
+    if not spec.source:
+        return _drawn(spec, where, precision)
+    files = locate(spec)
+    return LatentSync(
+        spec,
+        unet=load_unet(files.unet, spec.unet, device=where, dtype=precision),
+        whisper=load_encoder(files.whisper, files.whisper_config, device=where),
+        # In the model's own format, float16 too: the official code runs this VAE so, and it stays in range.
+        vae=load_vae(files.vae, files.vae_config, device=where, dtype=precision),
+        checkpoint=files.digest(),
+    )
+
+
+def _drawn(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> LatentSync:
+    """A small model whose weights come from the spec's seed."""
+    here = Path(spec.name)
+    with torch.device("meta"):
+        unet, whisper, vae = LatentSyncUNet(spec.unet), build_encoder(spec.whisper), build_small_vae()
+    return LatentSync(
+        spec,
+        unet=fill(unet, draw_weights(unet, spec.seed), path=here, device=device, dtype=dtype),
+        whisper=fill(whisper, draw_weights(whisper, spec.seed), path=here, device=device, dtype=torch.float32),
+        vae=fill(vae, draw_weights(vae, spec.seed), path=here, device=device, dtype=dtype),
+        checkpoint=hashlib.sha256(repr(spec).encode()).hexdigest(),
+    )

@@ -1,0 +1,78 @@
+"""Pictures to latents and back, a few pictures at a time.
+
+Knows diffusers' ``AutoencoderKL`` and its files. The latent of a picture is the mode of its distribution: no noise is drawn, so
+a frame's latent depends on nothing but the frame.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latentsync_ray.models.latentsync.checkpoint import fill, read_checkpoint
+
+__all__ = ["PictureCodec", "as_pictures", "build_small_vae", "load_vae"]
+
+_LEGACY_ATTENTION = ((".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0."))
+"""Stable Diffusion's own VAEs, sd-vae-ft-mse among them, were published with these names."""
+
+_SLICE_PIXELS = 4 * 512 * 512
+_SLICE_PICTURES = 16
+
+
+def load_vae(path: Path, config: Path, *, device: torch.device, dtype: torch.dtype) -> AutoencoderKL:
+    """The autoencoder in diffusers' layout. Raises CheckpointMismatch, naming the keys, unless the file holds exactly it."""
+    with torch.device("meta"):
+        vae = AutoencoderKL.from_config(json.loads(config.read_text(encoding="utf-8")))
+    assert isinstance(vae, AutoencoderKL)
+    weights = {}
+    for name, tensor in read_checkpoint(path).items():
+        for legacy, current in _LEGACY_ATTENTION:
+            name = name.replace(legacy, current)
+        weights[name] = tensor
+    return fill(vae, weights, path=path, device=device, dtype=dtype)
+
+
+def build_small_vae(widths: tuple[int, int, int, int] = (8, 8, 16, 16)) -> AutoencoderKL:
+    """An autoencoder of the usual make, three halvings and 4 latent channels, with few weights: ``widths`` by level."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
+        block_out_channels=widths,  # pyright: ignore[reportArgumentType]
+        layers_per_block=1,
+        norm_num_groups=8,
+    )
+
+
+def as_pictures(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """RGB pixels (N, R, R, 3) as the networks see them: float32 (N, 3, R, R) in [-1, 1]."""
+    return torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+class PictureCodec:
+    """Encodes and decodes pictures of one side length, in slices of one fixed size that bound the memory."""
+
+    def __init__(self, vae: AutoencoderKL, resolution: int) -> None:
+        self.vae = vae
+        self.stride = 2 ** (len(vae.config["block_out_channels"]) - 1)
+        """Pixels per latent pixel."""
+        self._slice = max(1, min(_SLICE_PICTURES, _SLICE_PIXELS // resolution**2))
+        self._scale: float = vae.config["scaling_factor"]
+        self._shift: float = vae.config.get("shift_factor") or 0.0
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Latents (N, 4, h, w), float32 of about unit variance, of pictures (N, 3, R, R) in [-1, 1]."""
+        parts = pictures.to(self.vae.dtype).split(self._slice)
+        modes = [self.vae.encode(part, return_dict=False)[0].mode() for part in parts]
+        return (torch.cat(modes).float() - self._shift) * self._scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures (N, 3, R, R), float32, about [-1, 1] but not clamped, of latents (N, 4, h, w)."""
+        parts = (latents / self._scale + self._shift).to(self.vae.dtype).split(self._slice)
+        return torch.cat([self.vae.decode(part, return_dict=False)[0].float() for part in parts])  # pyright: ignore[reportArgumentType]
