@@ -22,11 +22,13 @@ def path_text(value: Any, what: str) -> str:
 
 
 def given(value: Any) -> Any:
-    """None for what tables hold where nothing is: empty text, NaN and pandas' NA; other text without blanks around it."""
+    """None for what tables hold where nothing is: empty text, NaN and pandas' NA; other text without blanks around it.
+
+    The text "nan" is a language (Min Nan), so it is not among these.
+    """
     if isinstance(value, str):
-        value = value.strip()
-    nothing = type(value).__name__ == "NAType" or value in ("", "nan", "NaN") or value != value
-    return None if nothing else value
+        return value.strip() or None
+    return None if type(value).__name__ == "NAType" or value != value else value
 
 
 def kind_of(value: Any, kind: type[_T], what: str, remedy: str) -> _T:

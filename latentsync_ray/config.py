@@ -32,7 +32,7 @@ _MADE_BY: dict[Work, tuple[str, ...]] = {
     "generation": ("steps", "guidance_scale", "seed", "dtype", "micro_batch"),
     "encoding": ("paste", "crf", "preset"),
 }
-"""Which fields of the recipe each depends on first. Limits (``max_...``) change nothing that is made."""
+"""The fields that first matter to each. Limits (``max_...``) change nothing that is made."""
 
 _FORMER = {"sync_gpus": "generate_gpus", "sync_workers": "generate_workers", "sync_cpus": "generate_cpus"}
 """Keys that had another name."""
@@ -46,7 +46,7 @@ class Recipe(_Strict):
     """Everything that can change a pixel of the result. Its fingerprint is in every part's name and every record."""
 
     model: str = "latentsync-1.6"
-    """A name that ``latentsync-ray models`` lists, or a folder or URI that holds a model of the same layout."""
+    """A name that ``latentsync-ray models`` lists, a folder or URI that holds a model, or "module:attribute" of your own."""
     steps: Annotated[int, Field(ge=1, le=999)] = 20
     """DDIM steps."""
     guidance_scale: Annotated[float, Field(ge=1, le=2)] = 1.0
@@ -86,9 +86,9 @@ class Recipe(_Strict):
     """Longer video or audio is refused (``too_large``)."""
 
     def fingerprint(self, upto: Work = "encoding") -> str:
-        """16 hex digits that change whenever a field does that can change the work up to there, by default the whole clip.
+        """16 hex digits that change with every field that can change the result: of all work, or of the work up to ``upto``.
 
-        So what is kept of one kind of work outlives changes of what comes after it: faces those of ``crf``.
+        Limits are left out: raising one leaves finished clips as they are.
         """
         kinds = list(_MADE_BY)
         names = {name for kind in kinds[: kinds.index(upto) + 1] for name in _MADE_BY[kind]}

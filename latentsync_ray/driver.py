@@ -128,9 +128,7 @@ def _run(
         progress.note(note)
     if len(todo) and job.cluster.runner == "ray":
         progress.phase("starting Ray")
-    runner = _runner(job)
-    if len(todo):
-        job = runner.prepare(job)
+    runner = _Prepared(job)
     ok = failed = bugs = frames = 0
     with records:
         for first in range(0, len(todo), job.cluster.shard_clips):
@@ -163,10 +161,10 @@ def _run(
     )
 
 
-def _dub(rows: list[Pair], job: Job, runner: _Runner, progress: Progress) -> Iterator[Part | ClipRecord]:
+def _dub(rows: list[Pair], job: Job, runner: _Prepared, progress: Progress) -> Iterator[Part | ClipRecord]:
     """Rows that the manifest reader refused become records at once; the others are dubbed."""
     yield from (failed_record(row, job.recipe) for row in rows if row.error_code)
-    yield from _passes([row for row in rows if not row.error_code], job, runner, on_phase=progress.phase)
+    yield from _passes([row for row in rows if not row.error_code], runner, on_phase=progress.phase)
 
 
 def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
@@ -175,14 +173,30 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
     Clips whose worker died are tried in as many passes as the job allows. Raises ConfigError or ModelError for what makes the
     whole job impossible.
     """
-    runner = _runner(job)
-    yield from _passes(pairs, runner.prepare(job), runner, on_phase=on_phase)
+    yield from _passes(pairs, _Prepared(job), on_phase=on_phase)
+
+
+class _Prepared:
+    """A job's runner, which prepares the job when there is something to do: once, for all passes."""
+
+    def __init__(self, job: Job) -> None:
+        self.runner, self._asked, self._job = _runner(job), job, None
+
+    @property
+    def job(self) -> Job:
+        """The job as prepared."""
+        if self._job is None:
+            self._job = self.runner.prepare(self._asked)
+        return self._job
 
 
 def _passes(
-    pairs: Iterable[Pair], job: Job, runner: _Runner, *, on_phase: Callable[[str], None] | None
+    pairs: Iterable[Pair], prepared: _Prepared, *, on_phase: Callable[[str], None] | None
 ) -> Iterator[Part | ClipRecord]:
     left = {pair.clip_id: pair for pair in pairs}
+    if not left:
+        return
+    job, runner = prepared.job, prepared.runner
     for number in range(job.cluster.passes):
         if not left:
             return

@@ -75,6 +75,7 @@ def to_pair(table: pa.Table, index: int) -> Pair:
 def pair_of(row: Mapping[str, Any], where: str = "") -> Pair:
     """The pair in a row with a ``clip_id``; with an unusable value, told after ``where``, it has its ``error_code`` set."""
     said = {name: given(row.get(name)) for name in OWN_COLUMNS}
+    said |= {name: None for name in ROW_SETTINGS if said[name] in ("nan", "NaN")}  # as CSV spells it
     pair = Pair(clip_id=str(said["clip_id"]), video=said["video"] or "", audio=said["audio"] or "", language=said["language"])
     for name in ("video", "audio"):
         if not said[name]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -24,14 +23,12 @@ class Template:
     points: np.ndarray
     """Where image-left brow, image-right brow and nose belong in the crop: float64 (3, 2), px."""
     keep: np.ndarray
-    """float32 (R, R), read-only: 1 where the picture is kept, 0 where the model draws, between only along the outline."""
+    """float32 (R, R), read-only: 1 where the picture is kept, 0 where the model draws; between along the outline."""
+    drawn: Shares
+    """The part of the picture in which the model draws."""
     mouth: Shares
     """Where mouth and chin are in the picture, for measuring their motion."""
 
-    @cached_property
-    def drawn(self) -> Shares:
-        """What the model draws, as a part of the picture."""
-        rows, columns = np.nonzero(self.keep < 1)
-        ends = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-        left, top, right, bottom = (int(end) / self.side for end in ends)
-        return left, top, right, bottom
+    def __post_init__(self) -> None:
+        for array in (self.points, self.keep):  # one template serves a whole process
+            array.setflags(write=False)

@@ -167,7 +167,7 @@ class FaceCrops(Segment):
     faces: np.ndarray = array("G S S 3", np.uint8)
     """G is F, or 0 when no frame of the segment shows a face."""
     affines: np.ndarray = array("F 2 3", np.float32)
-    """Frame px -> crop px of the ``crop size`` of the model's resolution."""
+    """Frame px -> px of the crop that the model's template describes."""
     found: np.ndarray = array("F", np.bool_)
     speech: np.ndarray = array("K B C", np.float32)
     """What the model hears, as its family prepares it (``models.ModelInfo.hear``)."""
@@ -189,7 +189,8 @@ class GeneratedFaces(Segment):
     """Device and number format that made them, e.g. ``cuda sm_90 x132 bfloat16`` on an H100 of 132 multiprocessors: others give
     other last bits."""
     mouth_motion: np.ndarray = array("M", np.float32)
-    """How much each new mouth differs from the one before; see ``measure``. NaN where unknown. M as H."""
+    """How much each new mouth differs from the one before; see ``measure``. NaN where unknown.
+    M is F, or 0 of a segment that is finished."""
     speech_change: np.ndarray = array("H", np.float32)
     generate_seconds: float = 0.0
 

@@ -69,7 +69,7 @@ def test_the_kind_is_chosen_once_for_all_passes(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_kind_that_is_not_there_is_told() -> None:
-    with pytest.raises(ConfigError, match="accelerator is 'H100', and the cluster has 8 A100: name one of those"):
+    with pytest.raises(ConfigError, match=r"models run on 'H100' .*, and the cluster has 8 A100: name one of those"):
         shares(Cluster(accelerator="H100"), [A100])
     assert shares(Cluster(accelerator="H100", generate_gpus=1), [A100]).of["generate"]["accelerator_type"] == "H100"
 

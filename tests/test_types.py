@@ -91,6 +91,7 @@ def test_what_a_table_holds_for_nothing_is_no_setting(nothing):
     columns = ("guidance_scale", "seed", "loop_mode", "language")
     pair = Pair(clip_id="a", video="v", audio="s", **dict.fromkeys(columns, nothing))
     assert [getattr(pair, name) for name in columns] == [None] * 4
+    assert Pair(clip_id="a", video="v", audio="s", language="nan").language == "nan", "Min Nan"
 
 
 def test_the_first_error_stays():

@@ -30,8 +30,15 @@ def loudness(samples: np.ndarray, span: Span) -> np.ndarray:
 def _template() -> Template:
     keep = np.ones((SIDE, SIDE), np.float32)
     keep[30:44, 8:40] = 0
-    points = np.array([[14.0, 16.0], [34.0, 16.0], [24.0, 28.0]])
-    return Template(side=SIDE, size=(SIDE, SIDE), points=points, keep=keep, mouth=(0.2, 0.6, 0.8, 0.9))
+    points = np.array([[19.0, 20.0], [29.0, 20.0], [24.0, 26.0]])  # further off than LatentSync sees a face
+    return Template(
+        side=SIDE,
+        size=(SIDE, SIDE),
+        points=points,
+        keep=keep,
+        drawn=(8 / 48, 30 / 48, 40 / 48, 44 / 48),
+        mouth=(0.2, 0.6, 0.8, 0.9),
+    )
 
 
 class ToyInfo:

@@ -68,4 +68,4 @@ def download(
     first, *others = find_model(name).complete(say=say)
     OUT.print(f"[bold]{escape(name)}[/]  {escape(first)}", soft_wrap=True)
     for line in others:
-        OUT.print(line, soft_wrap=True)
+        OUT.print(escape(line), soft_wrap=True)

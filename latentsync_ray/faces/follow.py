@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from latentsync_ray.faces import Detector
-from latentsync_ray.faces.align import affine, crop_box
+from latentsync_ray.faces import Detector, box_around
 from latentsync_ray.faces.flow import changed_abruptly
 from latentsync_ray.faces.track import BRIDGED, REACH, Followed, Track, missing, nearest
 from latentsync_ray.template import Template
@@ -51,9 +50,6 @@ class Follower:
         """
         return self._look_always(frames) if self.detector.interval == 1 else self._look_sometimes(frames)
 
-    def _crop(self, landmarks: np.ndarray) -> tuple[int, int, int, int]:
-        return crop_box(affine(landmarks, self.template), self.template)
-
     def _look_always(self, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[Followed]:
         ours, last = _Ours(), None
         before: np.ndarray | None = None  # the points in the frame before the gap
@@ -63,7 +59,7 @@ class Follower:
                 ours.forget()
                 yield from (missing(each) for each, _ in gap)
                 gap, before = [], None
-            landmarks = ours.among(self.detector(frame, None if ours.landmarks is None else self._crop(ours.landmarks)), row)
+            landmarks = ours.among(self.detector(frame, None if ours.landmarks is None else box_around(ours.landmarks)), row)
             if landmarks is None:
                 gap.append((row, frame))
                 if len(gap) > BRIDGED:
@@ -92,7 +88,7 @@ class Follower:
                 track, search = None, True
             if track:
                 if _due(row, last_row, self.detector.interval):
-                    track.look(row, self.detector(frame, self._crop(track.landmarks)))
+                    track.look(row, self.detector(frame, box_around(track.landmarks)))
                 if track.confirmed:
                     ours.remember(row, track.landmarks)
                 yield from track.rest() if track.given_up else track.settled()

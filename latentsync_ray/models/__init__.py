@@ -1,8 +1,8 @@
 """Models that draw mouths. A family of them is a folder here, behind the protocols below; ``find`` knows which there are.
 
 A ``ModelInfo`` is what stages without a GPU need to know: the template of the face, the window, what is heard of the speech. It
-``load``s the ``Model`` itself. To add a family, write these two and add its ``Family`` to ``FAMILIES`` (``registry.py``); a
-single model of your own can do without: ``recipe.model: "module:attribute"`` names its ``ModelInfo``.
+``load``s the ``Model`` itself. To add a family, write these two and a ``Family``, and name that in ``FAMILIES``
+(``registry.py``); a single model of your own can do without: ``recipe.model: "module:attribute"`` names its ``ModelInfo``.
 
 ``mel`` (Whisper's spectrogram), ``hub`` (downloads) and ``devices`` (number formats, failures) serve all families.
 """
@@ -77,11 +77,14 @@ class ModelInfo(Protocol):
 
     @property
     def template(self) -> Template:
-        """Where the model wants a face. Always the same object."""
+        """Where the model wants a face. Always the same object: masks are kept for each."""
         ...
 
     def hear(self, samples: np.ndarray, span: Span) -> np.ndarray:
-        """What ``listen`` needs for the frames of ``span``, float32 (K, B, C), of the whole speech: int16 (n,), 16 kHz mono."""
+        """What ``listen`` needs for the frames of ``span``, float32 (K, B, C): what these axes are is the family's affair.
+
+        ``samples`` are the whole speech: int16 (n,), 16 kHz mono.
+        """
         ...
 
     def fetch(self, *, say: Callable[[str], None] | None = None, bar: bool = False) -> None:
@@ -92,7 +95,10 @@ class ModelInfo(Protocol):
         ...
 
     def complete(self, *, say: Callable[[str], None]) -> list[str]:
-        """Fetch whatever the model lacks, verify all of it and say in a few lines what there is. Raises as ``fetch``."""
+        """Fetch whatever the model lacks and verify all of it: lines for people, the first of which says where it is.
+
+        Raises as ``fetch``.
+        """
         ...
 
     def check_elsewhere(self, *, say: Callable[[str], None]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from latentsync_ray import redact
@@ -16,16 +18,29 @@ __all__ = ["find_model", "model_names"]
 def find_model(name: str) -> ModelInfo:
     """The model of that name, in that folder or URI, or the one that is the ``"module:attribute"`` of that name.
 
-    Raises ConfigError when there is no such thing, ModelError for a folder that does not say what it is.
+    What was found at a URI is asked for once per process. Raises ConfigError when there is no such thing, ModelError for a
+    folder that does not say what it is.
     """
+    return _found_at(name) if "://" in name else _found(name)
+
+
+@lru_cache(maxsize=8)
+def _found_at(uri: str) -> ModelInfo:
+    return _found(uri)
+
+
+def _found(name: str) -> ModelInfo:
     if name in model_names() or _is_place(name):
         for family in _families():
             if info := family.find(name):
                 return info
         hints = "; or ".join(family.hint for family in _families())
         raise ModelError(f"{redact.shown(name)} does not say what it is: {hints}")
-    if ":" in name:
-        return lookup({}, name, "model")
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        info = lookup({}, name, "model")
+        if lacks := [each for each in ("template", "window", "hear", "load") if not hasattr(info, each)]:
+            raise ConfigError(f"model {name!r} is no ModelInfo (see latentsync_ray.models): it has no {', '.join(lacks)}")
+        return info
     raise ConfigError(f"no model {name!r}: neither a folder nor one of {', '.join(model_names())}")
 
 

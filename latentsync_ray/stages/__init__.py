@@ -1,6 +1,6 @@
 """The pipeline, one verb a file: plan, crop, generate, paste, join.
 
-A stage is a class with a small constructor and one call. It knows the rooms below it (media, faces, model, sinks) and nothing
+A stage is a class with a small constructor and one call. It knows the rooms below it (media, faces, models, sinks) and nothing
 of Ray: ``local.py`` calls the five in a loop, ``pipeline/`` hands the same five to Ray Data.
 """
 

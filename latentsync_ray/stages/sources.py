@@ -1,6 +1,6 @@
 """What is known of a video and of a speech. Facts of the source: all clips that are made of it share them.
 
-A dataset names one video in many rows, once per language, and one speech in some: each is measured once per process.
+A dataset names one video in many rows, once per language: each process measures it once, as long as it remembers it.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class SpeechFacts:
 
 
 def video_facts(video: Input, recipe: Recipe) -> VideoFacts:
-    """Raises UnreadableVideo or TooLarge."""
+    """What is known of a video. Raises UnreadableVideo or TooLarge."""
     index = probe(video, recipe)
     return VideoFacts(index, *_told(video.path, video.digest))
 
 
 def speech_facts(audio: Input, recipe: Recipe) -> SpeechFacts:
-    """Raises UnreadableAudio or TooLarge."""
+    """What is known of a speech. Raises UnreadableAudio or TooLarge."""
     return _heard(audio.path, audio.digest, recipe.max_seconds)
 
 

@@ -85,3 +85,14 @@ def test_families_are_asked_for_names_and_folders(tmp_path: Path, monkeypatch: p
 def test_a_model_of_ones_own_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match=r"model 'toy:NOTHING' cannot be imported"):
         find_model("toy:NOTHING")
+
+
+@pytest.mark.parametrize("name", ["./models:v2", "../x:y", ":x", "hf:/a/b", "gs:/bucket/m", "s3:", "/data/models:v2"])
+def test_what_is_no_name_of_a_module_is_no_model(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"no model .*: neither a folder nor one of"):
+        find_model(name)
+
+
+def test_what_is_no_model_is_told_before_work_starts() -> None:
+    with pytest.raises(ConfigError, match=r"'os:path' is no ModelInfo .*: it has no template, window, hear, load"):
+        find_model("os:path")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentsync_ray.models import DType, Licence, ModelRow
+from latentsync_ray.models import DType, ModelRow
 from latentsync_ray.models.hub import HUB, size
 from latentsync_ray.models.latentsync.audio import touched_windows
 from latentsync_ray.models.latentsync.remedies import by_hand, download_command, incomplete_folder, published_bytes
@@ -42,11 +42,6 @@ class LatentSyncInfo:
     def note(self) -> str:
         """What the command line tells whenever the model is used."""
         return self.spec.note
-
-    @property
-    def licences(self) -> tuple[Licence, ...]:
-        """Of all parts."""
-        return self.spec.licences
 
     @property
     def template(self) -> Template:

@@ -21,11 +21,12 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from latentsync_ray.errors import CheckpointMismatch, ConfigError, NotFinite
 from latentsync_ray.models import DType
 from latentsync_ray.models.devices import device_named, dtype_named, precision_of, working_on
+from latentsync_ray.models.find import find_model
 from latentsync_ray.models.latentsync.audio import STEPS_PER_FRAME, step_indices, touched_windows
 from latentsync_ray.models.latentsync.checkpoint import fill, load_unet
 from latentsync_ray.models.latentsync.denoise import denoise, starting_noise
 from latentsync_ray.models.latentsync.family import LatentSyncInfo
-from latentsync_ray.models.latentsync.source import find_spec, locate
+from latentsync_ray.models.latentsync.source import locate
 from latentsync_ray.models.latentsync.specs import ModelSpec
 from latentsync_ray.models.latentsync.synthetic import draw_weights
 from latentsync_ray.models.latentsync.unet import LatentSyncUNet
@@ -154,11 +155,14 @@ class LatentSync:
 
 
 def load_model(name: str, *, device: Device = "auto", dtype: DType = "auto") -> LatentSync:
-    """The model of that name (see ``MODELS``), or in that folder or URI, ready to use. Raises as ``load``."""
-    spec = find_spec(name)
-    if spec is None:
+    """The LatentSync model of that name (see ``MODELS``), or in that folder or URI, ready to use.
+
+    Raises as ``find_model`` and ``load``, and ConfigError for a model of another family.
+    """
+    info = find_model(name)
+    if not isinstance(info, LatentSyncInfo):
         raise ConfigError(f"{name} is no LatentSync model")
-    return load(spec, device=device, dtype=dtype)
+    return info.load(device=device, dtype=dtype)
 
 
 def load(spec: ModelSpec, *, device: Device = "auto", dtype: DType = "auto") -> LatentSync:
