@@ -77,7 +77,8 @@ def kind_of_gpu(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> str |
         if cluster.accelerator not in kinds and cluster.generate_gpus is None:
             raise ConfigError(
                 f"models run on {cluster.accelerator!r} (cluster.accelerator, or chosen when the job began), and the cluster "
-                f"has {has or 'no GPU whose kind Ray knows'}: name one of those, or set cluster.generate_gpus=1 to wait for others"
+                f"has {has or 'no GPU whose kind Ray knows'}: name one of those, or set "
+                "cluster.generate_gpus=1 to wait for others"
             )
         return cluster.accelerator
     if not kinds or cluster.device == "cpu":
