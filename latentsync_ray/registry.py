@@ -43,4 +43,7 @@ def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{kind} {name!r} cannot be imported: {error}") from error
+        raise ConfigError(
+            f"{kind} {name!r} cannot be imported: {error}; a module of your own has to be installed, or its folder in "
+            "PYTHONPATH, on every machine that works"
+        ) from error

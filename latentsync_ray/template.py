@@ -19,9 +19,9 @@ class Template:
     side: int
     """R: width and height of that picture in px."""
     size: tuple[int, int]
-    """Width and height in px of the upright crop that is squeezed into it."""
+    """Width and height in px of the upright crop that is squeezed into it; the same as ``side`` squeezes nothing."""
     points: np.ndarray
-    """Where image-left brow, image-right brow and nose belong in the crop: float64 (3, 2), px."""
+    """Where the centres of image-left brow, image-right brow and nose belong in the crop: float64 (3, 2), px."""
     keep: np.ndarray
     """float32 (R, R), read-only: 1 where the picture is kept, 0 where the model draws; between along the outline."""
     drawn: Shares

@@ -119,7 +119,7 @@ class Model(Protocol):
 
     device: torch.device
     checkpoint: str
-    """Hash of all weights, hex."""
+    """Hash of all weights, hex; of a model without any, a version of its code: parts of two are never put together."""
     precision: str
     """What its bits depend on besides: device and number format, e.g. ``cuda sm_90 x132 bfloat16`` or ``cpu float32``."""
 
@@ -129,18 +129,18 @@ class Model(Protocol):
         ...
 
     def listen(self, speech: np.ndarray, span: Span) -> torch.Tensor:
-        """The speech of each of the span's F frames (F, ...), made of what ``hear`` gave for it."""
+        """The speech of each of the span's F frames, frames first: (F, ...), made of what ``hear`` gave for it."""
         ...
 
     def silence(self, windows: int) -> torch.Tensor:
-        """What ``generate`` takes for no speech at all: (windows, W, ...)."""
+        """What ``generate`` takes for no speech at all: (windows, W, ...). Shows whether the model or the clip is to blame."""
         ...
 
     def generate(self, faces: np.ndarray, speech: torch.Tensor, *, steps: int, guidance_scale: float, seed: int) -> np.ndarray:
         """New faces, float32 (B, W, R, R, 3), RGB about [-1, 1] but not clamped, of B independent windows.
 
-        ``faces`` (B, W, R, R, 3) are aligned RGB pictures, uint8, and ``speech`` (B, W, ...) what is said. Raises OutOfMemory,
-        NotFinite or DeviceLost.
+        ``faces`` (B, W, R, R, 3) are aligned RGB pictures, uint8, and ``speech`` (B, W, ...) what is said. B is always
+        ``recipe.micro_batch``. Numbers may be not finite, which fails the clip. Raises OutOfMemory or DeviceLost.
         """
         ...
 

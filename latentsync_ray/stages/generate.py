@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -69,10 +70,9 @@ class Generate:
             batch = windows[first : first + recipe.micro_batch]
             padded = np.stack(batch + batch[-1:] * (recipe.micro_batch - len(batch)))
             shown = np.stack([fill_gaps(window, crops.found) for window in padded])
-            generated = self.model.generate(
+            generated = self._drawn(
                 crops.faces[shown],
                 spoken[padded],
-                steps=recipe.steps,
                 guidance_scale=crops.guidance_scale or recipe.guidance_scale,
                 seed=recipe.seed if crops.seed is None else crops.seed,
             )
@@ -82,14 +82,27 @@ class Generate:
                 on_frames(min(self.window * len(batch), len(result)))
         return result
 
+    def _drawn(self, faces: np.ndarray, speech: Any, *, guidance_scale: float, seed: int) -> np.ndarray:
+        """What the model makes of some windows, and whether that is what models have to give."""
+        made = self.model.generate(faces, speech, steps=self.recipe.steps, guidance_scale=guidance_scale, seed=seed)
+        if not (isinstance(made, np.ndarray) and made.dtype == np.float32 and made.shape == faces.shape):
+            got = f"{made.dtype}{tuple(made.shape)}" if hasattr(made, "dtype") else type(made).__name__
+            raise ModelError(f"the model {self.recipe.model!r} gave {got}, and not float32{faces.shape}; its code has a bug")
+        if not np.isfinite(made).all():
+            precision = self.model.precision
+            raise NotFinite(
+                f"{self.recipe.model} gave numbers that are not finite ({precision}); set recipe.dtype=float32, and "
+                "mixed_recipes=true to do so in the same output"
+            )
+        return made
+
     def _check_model(self, failure: type[ClipError]) -> None:
         """Raise ModelError when a grey picture that says nothing fails in the same way, by the recipe's own settings."""
         recipe, side = self.recipe, self.model.info.template.side
         try:
-            self.model.generate(
+            self._drawn(
                 np.full((recipe.micro_batch, self.window, side, side, 3), 127, np.uint8),
                 self.model.silence(recipe.micro_batch),
-                steps=recipe.steps,
                 guidance_scale=recipe.guidance_scale,
                 seed=recipe.seed,
             )

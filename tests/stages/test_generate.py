@@ -138,3 +138,21 @@ def test_what_no_clip_can_have_stops_the_job(
     monkeypatch.setattr(generate, "recipe", generate.recipe.model_copy(update={"guidance_scale": 1.5}))
     with pytest.raises(ModelError, match=r"no clip can be dubbed: tiny-random (gave numbers|at 64 px)"):
         generate(replace(segment, guidance_scale=1.5))
+
+
+@pytest.mark.parametrize(
+    ("gives", "told"),
+    [
+        (
+            lambda faces: faces.astype(np.float32)[:, :, ::2],
+            r"gave float32\(1, 16, 32, 64, 3\), and not float32\(1, 16, 64, 64, 3\)",
+        ),
+        (lambda faces: faces, r"gave uint8\(1, 16, 64, 64, 3\), and not float32"),
+        (lambda faces: torch.from_numpy(faces.astype(np.float32)), r"gave torch\.float32\(1, 16, 64, 64, 3\), and not float32"),
+    ],
+)
+def test_what_a_model_gives_is_looked_at(generate: Generate, monkeypatch: pytest.MonkeyPatch, gives: Any, told: str) -> None:
+    segment = crops(0, 16, np.zeros((16, 64, 64, 3), np.uint8), np.ones(16, np.bool_), np.zeros((1, 80, 3000), np.float32))
+    monkeypatch.setattr(generate.model, "generate", lambda faces, *_, **__: gives(faces))
+    with pytest.raises(ModelError, match=told):
+        generate(segment)
