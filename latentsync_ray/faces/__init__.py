@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Box", "Detector", "box_around"]
+__all__ = ["Box", "Detector"]
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in px of the frame."""
@@ -28,16 +28,6 @@ class Detector(Protocol):
         """All usable faces of a uint8 (H, W, 3) RGB frame, largest first: float32 (N, 3, 2).
 
         Each is image-left brow centre, image-right brow centre, nose centre, (x, y) in px, with fractions. ``near`` is the box
-        around the followed face a moment ago (``box_around``): a detector may search only there, or ignore it.
+        around the followed face a moment ago (``align.box_around``): a detector may search only there, or ignore it.
         """
         ...
-
-
-def box_around(landmarks: np.ndarray) -> Box:
-    """The box of a face with these points, float (3, 2): forehead to chin, a little wider than the brows."""
-    left, right, _ = np.asarray(landmarks, np.float64)
-    across = right - left
-    down = np.array([-across[1], across[0]])
-    corners = np.array([(left + right) / 2 + x * across + y * down for x in (-0.9, 0.9) for y in (-0.55, 1.65)])
-    (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
-    return float(x0), float(y0), float(x1), float(y1)

@@ -16,6 +16,7 @@ __all__ = [
     "OUTSIDE",
     "OfficialBias",
     "affine",
+    "box_around",
     "crop_box",
     "crop_face",
     "of_stored_pixels",
@@ -25,6 +26,15 @@ __all__ = [
 OUTSIDE = 127
 """Grey level of crop pixels that lie outside the frame."""
 
+_FACE = Template(
+    side=256,
+    size=(210, 280),
+    points=np.array([[47.6, 56], [162.4, 56], [105, 112]]),
+    keep=np.ones((1, 1), np.float32),
+    drawn=(0, 0, 1, 1),
+    mouth=(0, 0, 1, 1),
+)
+"""What of a picture is a face to whoever looks for it again, forehead to chin: no model's, but like LatentSync's."""
 _FLATTEST = 4
 """Pixels that are said to be wider or taller than this are taken for square: no format has such, so the header is damaged."""
 
@@ -110,6 +120,11 @@ def crop_box(matrix: np.ndarray, template: Template, *, part: Shares = (0, 0, 1,
     x0, y0 = np.floor(in_frame.min(0)).astype(int) - 1
     x1, y1 = np.ceil(in_frame.max(0)).astype(int) + 2
     return int(x0), int(y0), int(x1), int(y1)
+
+
+def box_around(landmarks: np.ndarray) -> tuple[int, int, int, int]:
+    """The box around a face with these (3, 2) points, px of the frame: left, top, right, bottom."""
+    return crop_box(affine(landmarks, _FACE), _FACE)
 
 
 def crop_face(image: np.ndarray, matrix: np.ndarray, template: Template, *, origin: tuple[int, int] = (0, 0)) -> np.ndarray:

@@ -22,8 +22,8 @@ _FACE = 90
 """Around a known place the picture is scaled so that the face is about this wide: 8 ms. Coarser was noisier."""
 _AGREEING = 4
 """Overlapping boxes that make a face: with 3 a space suit becomes one, with 7 faces are missed."""
-_WIDER, _HIGHER = 1.18, 0.03
-"""The cascade's box is this much wider than the root of the face's area, and its centre this share of that higher."""
+_WIDER = 1.11
+"""Width of the cascade's box over the geometric mean of the face's sides."""
 
 
 class EmbeddedDetector:
@@ -85,7 +85,7 @@ class EmbeddedDetector:
 
 
 def _box_of_face(box: Box) -> tuple[float, float, float]:
-    """Centre and width of the cascade's box for a face in ``box`` (see ``box_around``)."""
+    """Centre and width of the cascade's box for a face in ``box`` (see ``align.box_around``)."""
     x0, y0, x1, y1 = box
-    size = float(np.sqrt((x1 - x0) * (y1 - y0)))
-    return (x0 + x1) / 2, (y0 + y1) / 2 - _HIGHER * size, _WIDER * size
+    width = _WIDER * float(np.sqrt((x1 - x0) * (y1 - y0)))
+    return (x0 + x1) / 2, (y0 + y1) / 2 - 0.1 * width, width  # the face reaches further down than the box

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from latentsync_ray.faces import Detector, box_around
+from latentsync_ray.faces import Detector
+from latentsync_ray.faces.align import box_around
 from latentsync_ray.faces.flow import changed_abruptly
 from latentsync_ray.faces.track import BRIDGED, REACH, Followed, Track, missing, nearest
 from latentsync_ray.template import Template
