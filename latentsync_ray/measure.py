@@ -14,10 +14,13 @@ import numpy as np
 
 from latentsync_ray.template import Shares
 
-__all__ = ["best_lag", "mouth_motion", "sound_columns", "speech_change", "sync_score"]
+__all__ = ["best_lag", "loudness", "mouth_motion", "sound_columns", "speech_change", "sync_score"]
 
 _GRAIN = (34, 20)
 """The mouth is looked at in that many columns and rows: coarse enough not to see the noise of the film."""
+_SAMPLE_RATE = 16_000
+_LEAST_RANGE = 12.0
+"""dB between quiet and loud, of a sound that has both."""
 _MEL_RATE = 100
 """Columns of log-mel per second."""
 _SYLLABLE = 0.2
@@ -28,19 +31,36 @@ _SHORTEST = 2.0
 """Seconds of visible face under which nothing can be said."""
 
 
-def mouth_motion(faces: np.ndarray, found: np.ndarray, mouth: Shares) -> np.ndarray:
+def loudness(samples: np.ndarray, begins: np.ndarray, length: float) -> np.ndarray:
+    """How loud a sound is during each frame, float32 (n,): 0 for its quiet parts, 1 for its loud ones.
+
+    ``samples`` int16, 16 kHz; frames begin at ``begins`` (n,) seconds and last ``length`` seconds.
+    """
+    first = np.clip((begins * _SAMPLE_RATE).astype(np.int64), 0, len(samples))
+    last = np.clip(first + max(1, int(length * _SAMPLE_RATE)), 0, len(samples))
+    power = np.array(
+        [np.square(samples[a:b], dtype=np.float64).mean() if b > a else 0.0 for a, b in zip(first, last, strict=True)]
+    )
+    level = 10 * np.log10(power + 1)
+    quiet, loud = np.percentile(level, 10), np.percentile(level, 95)
+    return np.clip((level - quiet) / max(loud - quiet, _LEAST_RANGE), 0, 1).astype(np.float32)
+
+
+def mouth_motion(faces: np.ndarray, places: np.ndarray, mouth: Shares) -> np.ndarray:
     """How much each mouth differs from that of the frame before, in grey levels: float32 (F,).
 
-    ``faces`` are aligned crops (F, R, R, 3) uint8, ``mouth`` is where mouth and chin are in them. NaN where the frame or the
-    one before it shows no face (``found`` (F,)), so also for the first.
+    ``faces`` are aligned crops (P, R, R, 3) uint8, ``places`` (F,) says which of them each frame shows, -1 for none, and
+    ``mouth`` where mouth and chin are in them. NaN where the frame or the one before it shows no face, so also for the first.
     """
-    motion = np.full(len(found), np.nan, np.float32)
+    motion = np.full(len(places), np.nan, np.float32)
     if not len(faces):
         return motion
     left, top, right, bottom = (round(edge * faces.shape[1]) for edge in mouth)
     before = None
-    for frame, (face, there) in enumerate(zip(faces, found, strict=True)):
-        seen = cv2.resize(face[top:bottom, left:right], _GRAIN, interpolation=cv2.INTER_AREA).mean(axis=2) if there else None
+    for frame, place in enumerate(places.tolist()):
+        seen = None
+        if place >= 0:
+            seen = cv2.resize(faces[place, top:bottom, left:right], _GRAIN, interpolation=cv2.INTER_AREA).mean(axis=2)
         if seen is not None and before is not None:
             motion[frame] = np.abs(seen - before).mean()
         before = seen

@@ -16,6 +16,7 @@ from latentsync_ray.errors import ConfigError
 __all__ = ["DETECTORS", "FAMILIES", "SINKS", "lookup"]
 
 DETECTORS: dict[str, str] = {
+    "mesh": "latentsync_ray.faces.mesh:MeshDetector",
     "embedded": "latentsync_ray.faces.embedded:EmbeddedDetector",
     "insightface": "latentsync_ray.faces.insightface:InsightFaceDetector",
 }

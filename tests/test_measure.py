@@ -78,7 +78,7 @@ def test_mouth_motion_sees_the_mouth_only():
     eyes, mouth = still.copy(), still.copy()
     eyes[5:30] = 255 - eyes[5:30]
     mouth[40:52] = cv2.GaussianBlur(mouth[40:52], (0, 0), 3) // 2
-    motion = mouth_motion(np.stack([still, eyes, still, mouth, mouth]), np.ones(5, bool), MOUTH)
+    motion = mouth_motion(np.stack([still, eyes, still, mouth, mouth]), np.arange(5), MOUTH)
     assert np.isnan(motion[0])
     assert motion[1] == motion[2] == motion[4] == 0
     assert motion[3] > 5
@@ -87,9 +87,9 @@ def test_mouth_motion_sees_the_mouth_only():
 
 def test_mouth_motion_is_unknown_around_gaps():
     faces = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
-    motion = mouth_motion(faces, np.array([True, True, False, True, True]), MOUTH)
+    motion = mouth_motion(faces, np.array([0, 1, -1, 3, 4]), MOUTH)
     assert np.isfinite(motion).tolist() == [False, True, False, False, True]
-    assert np.isnan(mouth_motion(faces[:0], np.zeros(3, bool), MOUTH)).all()
+    assert np.isnan(mouth_motion(faces[:0], np.full(3, -1), MOUTH)).all()
 
 
 def test_speech_change_is_where_the_sound_changes():

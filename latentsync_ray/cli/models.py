@@ -11,7 +11,7 @@ from rich.markup import escape
 from latentsync_ray.cli.terminal import ERR, OUT, show, size, table
 
 if TYPE_CHECKING:
-    from latentsync_ray.models import Licence
+    from latentsync_ray.licence import Licence
 
 __all__ = ["app", "download", "models"]
 
@@ -23,7 +23,8 @@ def models(context: typer.Context) -> None:
     """List the models and detectors: which are on this machine, how to get the others, and their licences."""
     if context.invoked_subcommand:
         return
-    from latentsync_ray.models.listing import describe_detectors, describe_models
+    from latentsync_ray.faces.listing import describe_detectors
+    from latentsync_ray.models.find import describe_models
 
     rows, detectors = describe_models(), describe_detectors()
     listing = table("model", "face", "on this machine")
@@ -32,7 +33,7 @@ def models(context: typer.Context) -> None:
         found = "[red]incomplete, see below[/]" if row.incomplete else found
         listing.add_row(f"[bold]{row.name}[/]", f"{row.resolution} px", found)
     for detector in detectors:
-        found = "[green]installed[/]" if detector.installed else "not installed"
+        found = f"[green]{escape(detector.found)}[/]" if detector.found else "no; see below"
         listing.add_row(f"[bold]{detector.name}[/]", "detector", found)
     show(listing)
 
@@ -55,6 +56,9 @@ def models(context: typer.Context) -> None:
         elif row.command:
             OUT.print(f"\n[bold]{row.name}[/]: {row.command}, or for a machine without network:", soft_wrap=True)
             OUT.print("\n".join(row.by_hand), markup=False, soft_wrap=True)
+    for detector in detectors:
+        if not detector.found and detector.command:
+            OUT.print(f"\n[bold]{detector.name}[/]: {escape(detector.command)}", soft_wrap=True)
 
 
 @app.command()

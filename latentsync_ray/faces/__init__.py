@@ -1,22 +1,59 @@
-"""Faces: find, follow, cut out, put back. Knows pictures and geometry, and of the model its template; no files, no codecs."""
+"""Faces: find, follow, choose, cut out, put back. Knows pictures and geometry; knows nothing about files, codecs or the model.
+
+    detectors (mesh, embedded, insightface) --> link or follow --> Track --> steady, visible --> choose --> align, blend
+
+A ``Face`` is what a detector sees in one picture, a ``Track`` (``tracks.py``) one face through one shot.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Box", "Detector"]
+from latentsync_ray.faces.align import box_around
+
+__all__ = ["Box", "Detector", "Face", "size_of"]
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in px of the frame."""
 
 
-class Detector(Protocol):
-    """Finds faces in one picture. Keeps nothing from call to call: what belongs together over time is ``follow``'s affair.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Face:
+    """A face in a picture. Only ``landmarks`` have to be known; each of the others makes something better."""
 
-    ``interval``: look at every that many frames and follow the face optically between them; 1 means to look at every frame and
-    to take the points as they come.
+    landmarks: np.ndarray
+    """Image-left brow centre, image-right brow centre, nose centre: float (3, 2), (x, y) in px, with fractions. Left and right
+    are those of the upright face: of one that stands on its head, the other way round in the picture."""
+    box: Box | None = None
+    presence: float = 1.0
+    """How sure it is a face, 0 to 1."""
+    turn: tuple[float, float, float] | None = None
+    """Yaw, pitch and roll in degrees, 0 for a face that looks into the camera."""
+    mouth: float | None = None
+    """How far the lips are apart, in brow distances."""
+    outline: np.ndarray | None = None
+    """The visible edge of the face, float (N, 2), px."""
+    texture: np.ndarray | None = None
+    """Colours at places of the skin that are always the same ones, uint8 (V, 3) RGB: those of the lower face first, then those
+    of the upper one. Shows when something covers the mouth."""
+    lower: int = 0
+    """How many of them are the lower face's."""
+
+    @property
+    def bounds(self) -> Box:
+        """``box``, or one around the landmarks."""
+        return self.box or box_around(self.landmarks)
+
+
+class Detector(Protocol):
+    """Finds faces in one picture. Keeps nothing from call to call.
+
+    ``interval``: look at every that many frames and follow the largest face optically between them; 1 means to look at every
+    frame, and to follow all faces.
 
     A class may have a static method ``check()`` that raises ConfigError for what is missing on this machine: drivers call it
     before work starts.
@@ -24,10 +61,15 @@ class Detector(Protocol):
 
     interval: int
 
-    def __call__(self, frame: np.ndarray, near: Box | None = None) -> np.ndarray:
-        """All usable faces of a uint8 (H, W, 3) RGB frame, largest first: float32 (N, 3, 2).
+    def __call__(self, frame: np.ndarray, known: Sequence[Face] = (), *, search: bool = True) -> list[Face]:
+        """The faces of a uint8 (H, W, 3) RGB frame, in any order.
 
-        Each is image-left brow centre, image-right brow centre, nose centre, (x, y) in px, with fractions. ``near`` is the box
-        around the followed face a moment ago (``align.box_around``): a detector may search only there, or ignore it.
+        ``known`` are those of a moment ago. With ``search`` false they are all that matter: a detector may look around them
+        only.
         """
         ...
+
+
+def size_of(landmarks: np.ndarray) -> float:
+    """The size of a face: root of the summed squared distances of its points from their mean, 0.85 brow distances."""
+    return float(np.linalg.norm(landmarks - landmarks.mean(0)))

@@ -20,6 +20,7 @@ __all__ = [
     "crop_box",
     "crop_face",
     "of_stored_pixels",
+    "shown_size",
     "square_pixels",
 ]
 
@@ -45,13 +46,13 @@ def square_pixels(picture: np.ndarray, aspect: float) -> np.ndarray:
     ``aspect`` is width over height of a pixel. Faces are found and aligned in such pictures, since they know circles from eggs.
     """
     height, width = picture.shape[:2]
-    size = _shown(width, height, aspect)
+    size = shown_size(width, height, aspect)
     return picture if size == (width, height) else cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
 
 
 def of_stored_pixels(matrix: np.ndarray, aspect: float, *, size: tuple[int, int]) -> np.ndarray:
     """The affine for stored pictures of ``size`` (width, height), given that for the same ones after ``square_pixels``."""
-    width, height = _shown(*size, aspect)
+    width, height = shown_size(*size, aspect)
     if (width, height) == size:
         return matrix
     scale = np.array([width / size[0], height / size[1]])
@@ -61,7 +62,8 @@ def of_stored_pixels(matrix: np.ndarray, aspect: float, *, size: tuple[int, int]
     return stored.astype(np.float32)
 
 
-def _shown(width: int, height: int, aspect: float) -> tuple[int, int]:
+def shown_size(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """Width and height of a picture after ``square_pixels``."""
     if not 1 / _FLATTEST <= aspect <= _FLATTEST:
         return width, height
     return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))

@@ -23,6 +23,8 @@ __all__ = ["PasteMode", "blend_planes", "blend_rgb"]
 PasteMode = Literal["mask", "crop"]
 _Box = tuple[int, int, int, int]
 
+_SLACK, _JAW = 1.02, 1.12
+"""By how much the edge of the face is widened at the sides, for the detector's error, and at the chin, for a jaw that drops."""
 _FEATHER = 24
 """In mode "mask" the seam is 1/24 of the face's side wide, 10 px at 256. Chosen by eye."""
 
@@ -54,15 +56,21 @@ def blend_planes(
     matrix: np.ndarray,
     offset: np.ndarray,
     mode: PasteMode = "mask",
+    share: float = 1.0,
+    outline: np.ndarray | None = None,
 ) -> None:
     """Paste ``face`` into 8-bit YUV 4:2:0 planes, in place: y (H, W), u and v (H/2, W/2), H and W even.
 
     ``face`` and ``affine`` as in ``blend_rgb``; ``matrix`` (3, 3) and ``offset`` (3,) turn RGB 0..255 into the clip's YUV
-    0..255. Only the face is converted: where the weight is zero every sample keeps its value.
+    0..255. Only the face is converted: where the weight is zero every sample keeps its value. ``share`` is how much of the new
+    face is shown (0 to 1), ``outline`` (A, 2) the edge of the face in px of the crop, beyond which mode "mask" paints nothing;
+    A is 0 where it is not known.
     """
-    (x0, y0, x1, y1), patch = _patch(face, affine, template, y.shape, mode)
+    (x0, y0, x1, y1), patch = _patch(face, affine, template, y.shape, mode, outline=outline)
     if not patch.size:
         return
+    if share < 1:
+        patch *= np.float32(share)
     to_yuv = np.eye(4, dtype=np.float32)
     to_yuv[:3] = np.column_stack([matrix, offset])  # the offset counts as much as the weight says
     yuv = cv2.transform(patch, to_yuv)
@@ -77,7 +85,13 @@ def _mix(plane: np.ndarray, weighted: np.ndarray, weight: np.ndarray) -> None:
 
 
 def _patch(
-    face: np.ndarray, affine: np.ndarray, template: Template, frame_size: tuple[int, ...], mode: PasteMode
+    face: np.ndarray,
+    affine: np.ndarray,
+    template: Template,
+    frame_size: tuple[int, ...],
+    mode: PasteMode,
+    *,
+    outline: np.ndarray | None = None,
 ) -> tuple[_Box, np.ndarray]:
     """The box of the frame that changes, and its patch. Even coordinates: whole chroma samples. May be empty."""
     height, width = frame_size
@@ -87,10 +101,10 @@ def _patch(
     if x0 >= x1 or y0 >= y1:
         return (0, 0, 0, 0), np.zeros((0, 0, 4), np.float32)
     box = x0, y0, x1, y1
-    return box, (_repainted if mode == "mask" else _whole_crop)(face, affine, template, box)
+    return box, _repainted(face, affine, template, box, outline) if mode == "mask" else _whole_crop(face, affine, template, box)
 
 
-def _repainted(face: np.ndarray, affine: np.ndarray, template: Template, box: _Box) -> np.ndarray:
+def _repainted(face: np.ndarray, affine: np.ndarray, template: Template, box: _Box, outline: np.ndarray | None) -> np.ndarray:
     """The patch of what the model generated."""
     if face.dtype != np.uint8:
         face = np.clip(np.rint(face * 127.5 + 127.5), 0, 255).astype(np.uint8)
@@ -98,7 +112,27 @@ def _repainted(face: np.ndarray, affine: np.ndarray, template: Template, box: _B
     # First to the size it has in the frame: sampling a larger picture at fewer points would alias and shimmer.
     size = max(1, round(crop[0] / across)), max(1, round(crop[1] / down))
     weight = cv2.resize(_feathered(template), size, interpolation=cv2.INTER_LINEAR)
+    if outline is not None and len(outline):
+        weight = weight * _within(outline, crop, size)
     return _warp(_weighted(_resize(face, size), weight), affine, crop, box)
+
+
+def _within(outline: np.ndarray, crop: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Weight of what lies within the edge of the face: float32 (h, w) of ``size``, rising inward from 0 to 1.
+
+    ``outline`` (A, 2) is in px of the ``crop``. Below the chin there is room: a jaw that drops takes the edge along.
+    """
+    centre = outline.mean(0)
+    away = outline - centre
+    lower = np.clip(away[:, 1] / max(float(away[:, 1].max()), 1.0), 0, 1)[:, None] ** 4
+    grown = centre + away * (_SLACK + (_JAW - _SLACK) * lower)
+    polygon = ((grown + 0.5) * np.array(size) / crop - 0.5) * 16
+    inside = np.zeros(size[::-1], np.uint8)
+    cv2.fillPoly(inside, [np.rint(polygon).astype(np.int32)], 1, lineType=cv2.LINE_8, shift=4)
+    bordered = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    distance = cv2.distanceTransform(bordered, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    ramp = np.clip(distance * (_FEATHER / max(size)), 0, 1)
+    return ramp * ramp * (3 - 2 * ramp)
 
 
 def _zooms(affine: np.ndarray) -> tuple[float, float]:

@@ -7,10 +7,13 @@ more, profiles, and faces under 8 % of the frame's short side are not found.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
-from latentsync_ray.faces import Box
+from latentsync_ray.faces import Face
+from latentsync_ray.faces.align import box_around
 
 __all__ = ["EmbeddedDetector"]
 
@@ -38,15 +41,14 @@ class EmbeddedDetector:
 
         self._cascade = Cascade(lbp_frontal_face_cascade_filename())
 
-    def __call__(self, frame: np.ndarray, near: Box | None = None) -> np.ndarray:
-        """See ``Detector``. With ``near``, only faces of about that size at about that place are found."""
-        if near is not None:
-            boxes = self._look_closely(frame, _box_of_face(near))
+    def __call__(self, frame: np.ndarray, known: Sequence[Face] = (), *, search: bool = True) -> list[Face]:
+        """See ``Detector``. Of a known face, only what is about as large at about the same place is found."""
+        if known:
+            boxes = self._look_closely(frame, _box_of(known[0]))
         else:
             # What a closer look does not confirm is foliage rather than a face.
             boxes = [found for rough in self._search(frame) for found in self._look_closely(frame, rough)[:1]]
-        faces = [np.add(box[:2], _POINTS * box[2]) for box in sorted(boxes, key=lambda box: -box[2])]
-        return np.array(faces, np.float32).reshape(-1, 3, 2)
+        return [Face(landmarks=np.add(box[:2], _POINTS * box[2])) for box in sorted(boxes, key=lambda box: -box[2])]
 
     def _search(self, frame: np.ndarray) -> list[tuple[float, float, float]]:
         scale = min(1.0, _SHORT_SIDE / min(frame.shape[:2]))
@@ -84,8 +86,8 @@ class EmbeddedDetector:
         return sorted(boxes, key=lambda box: -box[2])
 
 
-def _box_of_face(box: Box) -> tuple[float, float, float]:
-    """Centre and width of the cascade's box for a face in ``box`` (see ``align.box_around``)."""
-    x0, y0, x1, y1 = box
+def _box_of(face: Face) -> tuple[float, float, float]:
+    """Centre and width of the cascade's box for a face."""
+    x0, y0, x1, y1 = box_around(face.landmarks)
     width = _WIDER * float(np.sqrt((x1 - x0) * (y1 - y0)))
     return (x0 + x1) / 2, (y0 + y1) / 2 - 0.1 * width, width  # the face reaches further down than the box

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-__all__ = ["alike", "between", "changed_abruptly", "move", "movement"]
+__all__ = ["CutFinder", "alike", "between", "changed_abruptly", "move", "movement"]
 
 _BROWS = 64.0
 """Pictures are scaled down until the brows are this many px apart: enough for the fit, and the cost no longer grows."""
@@ -79,10 +79,27 @@ def between(landmarks: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def changed_abruptly(before: np.ndarray, after: np.ndarray) -> bool:
     """Whether another picture follows: a cut, rather than motion. Both uint8 (H, W, 3)."""
-    if before.shape != after.shape:
-        return True
-    cells = [cv2.resize(np.ascontiguousarray(p[::4, ::4]), (16, 16), interpolation=cv2.INTER_AREA) for p in (before, after)]
-    return float(cv2.absdiff(*cells).mean()) > _CUT
+    return before.shape != after.shape or float(cv2.absdiff(_cells(before), _cells(after)).mean()) > _CUT
+
+
+class CutFinder:
+    """Tells cuts picture by picture, looking at each once."""
+
+    def __init__(self) -> None:
+        self._before: tuple[tuple[int, ...], np.ndarray] | None = None
+
+    def __call__(self, picture: np.ndarray) -> bool:
+        """Whether this one, uint8 (H, W, 3), changed abruptly against the one of the call before."""
+        before, self._before = self._before, (picture.shape, _cells(picture))
+        return before is not None and (
+            before[0] != self._before[0] or float(cv2.absdiff(before[1], self._before[1]).mean()) > _CUT
+        )
+
+
+def _cells(picture: np.ndarray) -> np.ndarray:
+    """The picture in 16 x 16 cells, each the mean of some of its pixels."""
+    step = max(4, min(picture.shape[:2]) // 135)  # of 1080p every eighth: memory is what takes the time
+    return cv2.resize(np.ascontiguousarray(picture[::step, ::step]), (16, 16), interpolation=cv2.INTER_AREA)
 
 
 def _window(landmarks: np.ndarray, frame_size: tuple[int, ...]) -> tuple[tuple[slice, slice], np.ndarray]:

@@ -7,13 +7,14 @@ allows non-commercial research only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from latentsync_ray.errors import ConfigError, WeightsNotFound
 from latentsync_ray.extras import install_command
-from latentsync_ray.faces import Box
+from latentsync_ray.faces import Face
 
 __all__ = ["InsightFaceDetector", "landmarks_of_106"]
 
@@ -55,17 +56,18 @@ class InsightFaceDetector:
         """``app`` is a prepared ``FaceAnalysis``; by default one is made, with its models downloaded if need be."""
         self._app = _face_analysis() if app is None else app
 
-    def __call__(self, frame: np.ndarray, near: Box | None = None) -> np.ndarray:
-        """See ``Detector``; the whole frame is searched."""
+    def __call__(self, frame: np.ndarray, known: Sequence[Face] = (), *, search: bool = True) -> list[Face]:
+        """See ``Detector``; the whole frame is searched, always."""
         usable = []
         for face in self._app.get(np.ascontiguousarray(frame[..., ::-1])):  # InsightFace takes BGR
             width, height = face.bbox[2] - face.bbox[0], face.bbox[3] - face.bbox[1]
             if width < _LEAST_WIDTH or height < _LEAST_HEIGHT or face.det_score < _LEAST_SCORE:
                 continue
             if _SHAPES[0] <= width / height <= _SHAPES[1]:
-                usable.append((width * height, landmarks_of_106(face.landmark_2d_106)))
-        usable.sort(key=lambda sized: -sized[0])
-        return np.array([landmarks for _, landmarks in usable], np.float32).reshape(-1, 3, 2)
+                x0, y0, x1, y1 = (float(edge) for edge in face.bbox)
+                landmarks = landmarks_of_106(face.landmark_2d_106)
+                usable.append(Face(landmarks=landmarks, box=(x0, y0, x1, y1), presence=float(face.det_score)))
+        return usable
 
 
 def _import() -> Any:

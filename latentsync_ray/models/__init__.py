@@ -15,27 +15,16 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from latentsync_ray.licence import Licence
 from latentsync_ray.template import Template
 from latentsync_ray.types import Device, Span
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DType", "Family", "Licence", "Model", "ModelInfo", "ModelRow"]
+__all__ = ["DType", "Family", "Model", "ModelInfo", "ModelRow"]
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class Licence:
-    """On which terms a part of a model, or of a detector, is published."""
-
-    part: str
-    terms: str
-    """As its publisher calls them, or "unknown"."""
-    stated_at: str
-    note: str = ""
-    """How sure that is; empty: read there."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +57,11 @@ class ModelInfo(Protocol):
     @property
     def note(self) -> str:
         """What whoever uses the model has to be told; empty: nothing."""
+        ...
+
+    @property
+    def detector(self) -> str:
+        """The face detector that the model was trained with, when it takes no other's points well; else empty."""
         ...
 
     @property

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from latentsync_ray import redact
 from latentsync_ray.errors import ConfigError, ModelError
-from latentsync_ray.models import Family, ModelInfo
+from latentsync_ray.models import Family, ModelInfo, ModelRow
 from latentsync_ray.registry import FAMILIES, lookup
 
-__all__ = ["find_model", "model_names"]
+__all__ = ["describe_models", "find_model", "model_names"]
 
 
 def find_model(name: str) -> ModelInfo:
@@ -47,6 +47,11 @@ def _found(name: str) -> ModelInfo:
 def model_names() -> list[str]:
     """The models that have a name, family by family."""
     return [name for family in _families() for name in family.names]
+
+
+def describe_models() -> list[ModelRow]:
+    """The models that have a name, and which of them are on this machine. Asks no network."""
+    return [find_model(name).describe() for name in model_names()]
 
 
 def _is_place(name: str) -> bool:

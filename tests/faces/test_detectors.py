@@ -10,10 +10,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from latentsync_ray.errors import ConfigError, WeightsNotFound
-from latentsync_ray.faces.align import affine, crop_box
+from latentsync_ray.faces import Face
 from latentsync_ray.faces.embedded import EmbeddedDetector
 from latentsync_ray.faces.insightface import InsightFaceDetector, landmarks_of_106
-from latentsync_ray.models.latentsync.template import template
+from latentsync_ray.faces.mesh import MeshDetector
 from latentsync_ray.registry import DETECTORS, lookup
 
 
@@ -21,26 +21,30 @@ from latentsync_ray.registry import DETECTORS, lookup
 def test_embedded_detector_finds_the_portrait_at_any_size(portrait: np.ndarray, scale: float) -> None:
     detector = EmbeddedDetector()
     picture = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    faces = detector(picture)
-    assert faces.shape == (1, 3, 2)
-    assert faces.dtype == np.float32
-    assert np.abs(faces[0] / scale - [[202, 95], [245, 95], [223, 121]]).max() < 6
-    near = detector(picture, crop_box(affine(faces[0], template(256)), template(256)))
-    np.testing.assert_allclose(near[0], faces[0], atol=4 * scale)
+    (face,) = detector(picture)
+    assert face.landmarks.shape == (3, 2)
+    assert np.abs(face.landmarks / scale - [[202, 95], [245, 95], [223, 121]]).max() < 6
+    near = detector(picture, [face], search=False)
+    np.testing.assert_allclose(near[0].landmarks, face.landmarks, atol=4 * scale)
+
+
+def at(x: float, y: float) -> Face:
+    """A face of the portrait's size whose left brow is there."""
+    return Face(landmarks=np.array([[x, y], [x + 43, y], [x + 21, y + 26]]))
 
 
 def test_embedded_detector_finds_nothing_where_nothing_is(portrait: np.ndarray) -> None:
     detector = EmbeddedDetector()
-    assert detector(portrait[260:]).shape == (0, 3, 2)
-    assert detector(np.zeros((40, 30, 3), np.uint8)).shape == (0, 3, 2)
-    assert len(detector(portrait, (400, 300, 500, 430))) == 0
-    assert len(detector(portrait, (-900, -900, -800, -770))) == 0
+    assert detector(portrait[260:]) == []
+    assert detector(np.zeros((40, 30, 3), np.uint8)) == []
+    for x, y in ((430, 340), (-850, -850)):
+        assert detector(portrait, [at(x, y)]) == []
 
 
 def test_embedded_detector_hardly_depends_on_where_the_face_is_expected(portrait: np.ndarray) -> None:
     detector = EmbeddedDetector()
-    found = [detector(portrait, (180.0 + dx, 70.0 + dx, 265.0 + dx, 185.0 + dx)) for dx in np.linspace(0, 2, 9)]
-    assert len({faces.tobytes() for faces in found}) <= 2
+    found = [detector(portrait, [at(202 + dx, 95 + dx)]) for dx in np.linspace(0, 2, 9)]
+    assert len({face.landmarks.tobytes() for faces in found for face in faces[:1]}) <= 2
 
 
 def test_points_are_the_official_means_of_landmarks(golden: Path) -> None:
@@ -68,12 +72,12 @@ def test_insightface_faces_that_the_official_code_ignores_are_ignored() -> None:
     frame = np.zeros((10, 10, 3), np.uint8)
     frame[..., 0] = 255
     assert detector.interval == 1
-    assert detector(frame)[:, 0, 0].tolist() == [2, 1]
+    assert [found.landmarks[0, 0] for found in detector(frame)] == [1, 2]
     assert (seen[0][0, 0] == (0, 0, 255)).all()
 
 
-def test_insightface_without_faces_gives_an_empty_array() -> None:
-    assert InsightFaceDetector(SimpleNamespace(get=lambda picture: []))(np.zeros((10, 10, 3), np.uint8)).shape == (0, 3, 2)
+def test_insightface_without_faces_gives_none() -> None:
+    assert InsightFaceDetector(SimpleNamespace(get=lambda picture: []))(np.zeros((10, 10, 3), np.uint8)) == []
 
 
 def test_missing_insightface_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +115,7 @@ def test_models_of_insightface_that_cannot_be_had_say_where_they_go(monkeypatch:
 
 def test_detectors_are_in_the_registry() -> None:
     assert {name: lookup(DETECTORS, name, "detector") for name in DETECTORS} == {
+        "mesh": MeshDetector,
         "embedded": EmbeddedDetector,
         "insightface": InsightFaceDetector,
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cutting import cut
 from toy import TOY
 
 from latentsync_ray import Cluster, ConfigError, Job, LipSync, ModelError, Pair, Recipe, assets
@@ -15,11 +16,10 @@ from latentsync_ray.media.source import probe_video
 from latentsync_ray.models import Model, ModelInfo
 from latentsync_ray.models.find import find_model, model_names
 from latentsync_ray.registry import FAMILIES
-from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.types import ClipRecord
 
-RECIPE = Recipe(model="toy:TOY", crf=4, preset="ultrafast", segment_frames=48)
+RECIPE = Recipe(model="toy:TOY", detector="embedded", crf=4, preset="ultrafast", segment_frames=48)
 PAIR = Pair(clip_id="a", video=assets.demo_video(), audio=assets.demo_audio())
 
 
@@ -53,7 +53,7 @@ def test_a_clip_of_another_family(tmp_path: Path) -> None:
     assert (record.checkpoint, record.frames_without_face) == ("0" * 64, 0)
     plan = Plan(RECIPE, str(tmp_path))(PAIR)
     assert (np.diff(plan.segment_stops[:-1]) == 50).all(), "48 frames are ten windows of five"
-    crops = list(Crop(RECIPE)(plan))
+    crops = cut(plan, RECIPE)
     assert crops[0].faces.shape == (50, 48, 48, 3)
     heard = np.concatenate([each.speech[0, :, 0] for each in crops])
     assert np.corrcoef(heard, green(Path(str(record.output))))[0, 1] > 0.9

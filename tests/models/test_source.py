@@ -11,14 +11,14 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from latentsync_ray.errors import CheckpointMismatch, ConfigError, ModelError, WeightsNotFound
+from latentsync_ray.faces.listing import describe_detectors
 from latentsync_ray.models import hub as hub_module
-from latentsync_ray.models.find import find_model
+from latentsync_ray.models.find import describe_models, find_model
 from latentsync_ray.models.latentsync import source
 from latentsync_ray.models.latentsync.family import LatentSyncInfo
 from latentsync_ray.models.latentsync.options import UNetConfig
 from latentsync_ray.models.latentsync.source import ModelFiles, check_reachable, locate
 from latentsync_ray.models.latentsync.specs import MODELS, PUBLISHED, ModelSpec, Published
-from latentsync_ray.models.listing import describe_detectors, describe_models
 
 MODEL = ("latentsync_unet.pt", "whisper/tiny.pt")
 VAE = ("diffusion_pytorch_model.safetensors", "config.json")
@@ -242,7 +242,7 @@ def test_terms_are_told_with_where_they_are_stated() -> None:
     for name in ("latentsync-1.6", "latentsync-1.5"):
         assert rows[name]["speech encoder"].terms == rows[name]["autoencoder"].terms == "MIT"
     detectors = {row.name: row for row in describe_detectors()}
-    assert detectors["embedded"].installed
+    assert detectors["embedded"].found == "installed"
     assert detectors["insightface"].licences[0].terms == "non-commercial research only"
 
 

