@@ -21,8 +21,10 @@ from latentsync_ray.media.deinterlace import BEFORE, deinterlaced
 from latentsync_ray.media.index import VideoIndex
 from latentsync_ray.media.source import decode_packet, open_media, video_stream
 
-__all__ = ["Picture", "Planes", "read_frames"]
+__all__ = ["FrameReader", "Picture", "Planes", "read_frames"]
 
+_NEAR = 12
+"""Frames ahead that are decoded rather than sought: a seek may land a group of pictures early."""
 _MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020}
 """Colour.space -> what the converter calls it; everything else is BT.601, as in ``colour_matrix``."""
 
@@ -58,6 +60,29 @@ class Picture:
         # A view of the converted frame unless it has to be turned: copying 1080p takes as long as decoding it.
         return np.ascontiguousarray(_upright(stored, self._index)) if self._index.turns or self._index.flip else stored
 
+    def rgb_within(self, box: tuple[int, int, int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+        """The same of a part: what lies around ``box`` (left, top, right, bottom, px), and its top left corner in the picture.
+
+        Pixels are those of ``rgb``. Only the part is converted where the picture is stored as it is shown.
+        """
+        width, height = self._index.coded_size
+        x0, y0 = max(0, box[0] - box[0] % 2), max(0, box[1] - box[1] % 2)  # whole chroma samples
+        x1, y1 = min(width, box[2] + box[2] % 2), min(height, box[3] + box[3] % 2)
+        frame = self._frame
+        whole = self._index.turns or self._index.flip or frame.format.name != "yuv420p" or x1 - x0 < 2 or y1 - y0 < 2
+        if whole or (frame.width, frame.height) != (width, height):
+            return self.rgb(), (0, 0)
+        part = av.VideoFrame(x1 - x0, y1 - y0, "yuv420p")
+        for number, plane in enumerate(frame.planes):
+            half = 2 if number else 1
+            there = _plane_array(plane)[y0 // half : -(-y1 // half), x0 // half : -(-x1 // half)]
+            target = part.planes[number]
+            rows = np.zeros((target.height, target.line_size), np.uint8)
+            rows[:, : there.shape[1]] = there
+            target.update(rows.tobytes())
+        part.colorspace, part.color_range = frame.colorspace, frame.color_range
+        return self._converted("rgb24", part).to_ndarray(), (x0, y0)
+
     def planes(self) -> Planes:
         """8-bit 4:2:0 planes in display orientation, padded to even by repeating the last row and column.
 
@@ -71,17 +96,20 @@ class Picture:
         height, width = y.shape
         return Planes(np.pad(y, ((0, height % 2), (0, width % 2)), "edge"), u.copy(), v.copy())
 
-    def _converted(self, pixel_format: str) -> av.VideoFrame:
-        """The stored picture in ``pixel_format``; frames that change size mid-stream are brought to the size of the first."""
+    def _converted(self, pixel_format: str, part: av.VideoFrame | None = None) -> av.VideoFrame:
+        """The stored picture in ``pixel_format``; frames that change size mid-stream are brought to the size of the first.
+
+        Or a ``part`` of it, in its own size.
+        """
         colour = self._index.colour
         matrix = _MATRICES.get(colour.space, Colorspace.ITU601)
         levels = ColorRange.JPEG if colour.full else ColorRange.MPEG
         is_rgb = self._frame.format.is_rgb or self._frame.format.has_palette
         to_rgb = pixel_format == "rgb24"
-        width, height = self._index.coded_size
+        width, height = (part.width, part.height) if part else self._index.coded_size
         try:
             return self._converter.reformat(
-                self._frame,
+                part or self._frame,
                 width,
                 height,
                 pixel_format,
@@ -95,6 +123,61 @@ class Picture:
             raise UnreadableVideo(f"cannot convert pixel format {self._frame.format.name}: {error.strerror}") from error
 
 
+class FrameReader:
+    """Reads chosen frames of one video after another, and goes on decoding where it was when the next ones lie ahead.
+
+    The segments of a clip follow each other, and decoding each from the keyframe before it would take several times as long.
+    Holds one file open.
+    """
+
+    def __init__(self) -> None:
+        self._video: tuple[Path, VideoIndex] | None = None
+        self._frames: Iterator[tuple[int, av.VideoFrame]] = iter(())
+        self._converter = VideoReformatter()  # one for all pictures: setting it up takes four times as long as converting 1080p
+        self._row = -1
+        self._held: Picture | None = None
+
+    def read(self, path: Path, index: VideoIndex, rows: np.ndarray) -> Iterator[tuple[int, Picture]]:
+        """See ``read_frames``."""
+        wanted = deque(np.unique(rows).tolist())
+        if not wanted:
+            return
+        if not self._goes_on(path, index, wanted[0]):
+            self._video, self._row, self._held = (path, index), -1, None
+            self._frames = _whole_frames(path, index, wanted[0])
+        finished = False
+        try:
+            if self._held is not None and wanted[0] == self._row:
+                yield wanted.popleft(), self._held
+            while wanted and (step := next(self._frames, None)):
+                row, frame = step
+                picture = Picture(frame, index, converter=self._converter, corrupt=frame.is_corrupt)
+                while wanted and wanted[0] < row:
+                    yield wanted.popleft(), (self._held or picture).as_corrupt()
+                self._row, self._held = row, picture
+                if wanted and wanted[0] == row:
+                    yield wanted.popleft(), picture
+            for row in wanted:
+                if self._held is None:
+                    raise UnreadableVideo(
+                        f"{path.name}: no {index.codec} frame can be decoded from frame {row} on; the file is damaged"
+                    )
+                yield row, self._held.as_corrupt()
+            finished = True
+        finally:
+            if not finished:  # in the middle of something
+                self._video = None
+
+    def _goes_on(self, path: Path, index: VideoIndex, row: int) -> bool:
+        """Whether the frame of that row comes sooner by decoding on than from the keyframe before it."""
+        if self._video is None or self._video[0] != path or self._video[1] is not index or row < self._row:
+            return False
+        if not index.timed or row <= self._row + _NEAR:
+            return True
+        keyframe = int(np.searchsorted(index.key_pts, index.pts[row], side="right")) - 1
+        return keyframe < 0 or index.key_pts[keyframe] <= index.pts[max(self._row, 0)]
+
+
 def read_frames(path: Path, index: VideoIndex, rows: np.ndarray) -> Iterator[tuple[int, Picture]]:
     """Decode the source frames ``rows`` (int32, non-decreasing) and yield (row, picture) once per distinct row, in order.
 
@@ -103,24 +186,7 @@ def read_frames(path: Path, index: VideoIndex, rows: np.ndarray) -> Iterator[tup
     A frame that cannot be decoded is replaced by the nearest earlier picture (at the very start of a file, the first one) and
     marked ``corrupt``; so are pictures that the decoder had to conceal. Raises UnreadableVideo when nothing decodes.
     """
-    wanted = deque(np.unique(rows).tolist())
-    converter = VideoReformatter()  # one for all pictures: setting it up takes four times as long as converting 1080p
-    held: Picture | None = None
-    for row, frame in _whole_frames(path, index, wanted[0]) if wanted else ():
-        picture = Picture(frame, index, converter=converter, corrupt=frame.is_corrupt)
-        while wanted and wanted[0] < row:
-            yield wanted.popleft(), (held or picture).as_corrupt()
-        if wanted and wanted[0] == row:
-            yield wanted.popleft(), picture
-        if not wanted:
-            return
-        held = picture
-    for row in wanted:
-        if held is None:
-            raise UnreadableVideo(
-                f"{path.name}: no {index.codec} frame can be decoded from frame {row} on; the file is damaged"
-            )
-        yield row, held.as_corrupt()
+    return FrameReader().read(path, index, rows)
 
 
 def _whole_frames(path: Path, index: VideoIndex, row: int) -> Iterator[tuple[int, av.VideoFrame]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync_ray.media.decode import Picture, read_frames
+from latentsync_ray.media.decode import FrameReader, Picture
 from latentsync_ray.media.source import VideoIndex
 
 __all__ = ["play"]
@@ -22,19 +22,23 @@ _FEWEST_HELD = 12
 """Held even when frames are huge: every backward stretch costs a decode from the keyframe before it."""
 
 
-def play(path: Path, index: VideoIndex, rows: np.ndarray) -> Iterator[Picture]:
-    """One picture per entry of ``rows`` (source frames in any order, repeats allowed), a bounded number in memory."""
+def play(path: Path, index: VideoIndex, rows: np.ndarray, *, reader: FrameReader | None = None) -> Iterator[Picture]:
+    """One picture per entry of ``rows`` (source frames in any order, repeats allowed), a bounded number in memory.
+
+    A ``reader`` that was used for the rows before goes on from there.
+    """
+    reader = reader or FrameReader()
     held = max(_FEWEST_HELD, int(_HELD_BYTES / (index.width * index.height * 1.5)))
     for run in _runs(rows, held):
         if run[-1] >= run[0]:
-            pictures = read_frames(path, index, np.unique(run))
+            pictures = reader.read(path, index, np.unique(run))
             row, picture = next(pictures)
             for wanted in run:
                 while row < wanted:
                     row, picture = next(pictures)
                 yield picture
         else:
-            shown = dict(read_frames(path, index, np.unique(run)))
+            shown = dict(reader.read(path, index, np.unique(run)))
             for wanted in run:
                 yield shown[int(wanted)]
 

@@ -9,7 +9,8 @@ import pytest
 from make_clips import damage, moving, opened, speech_like, write_clip
 
 from latentsync_ray.errors import UnreadableVideo
-from latentsync_ray.media.decode import Picture, read_frames
+from latentsync_ray.media import decode
+from latentsync_ray.media.decode import FrameReader, Picture, read_frames
 from latentsync_ray.media.index import VideoIndex
 
 COUNT = 40
@@ -258,3 +259,46 @@ def test_real_footage(clips: Path, probe) -> None:
     some = dict(read_frames(path, index, rows[2:])) | dict(read_frames(path, index, rows[:2]))
     assert sorted(some) == rows.tolist()
     assert all(same(some[row], whole[row]) for row in some)
+
+
+@pytest.mark.parametrize("gop", [5, 60])
+def test_a_reader_goes_on_where_it_was_and_shows_the_same(tmp_path, probe, monkeypatch: pytest.MonkeyPatch, gop: int) -> None:
+    path = write_clip(tmp_path / "v.mp4", moving(60), gop=gop)
+    index = probe(path)
+    decoded = []
+    original = decode._decoded
+
+    def counted(*args, **options):
+        for each in original(*args, **options):
+            decoded.append(each[0])
+            yield each
+
+    monkeypatch.setattr(decode, "_decoded", counted)
+    reader = FrameReader()
+    stretches = [range(20), range(20, 40), [40, 45], [45, 50], range(55, 60), range(10, 15)]
+    for stretch in stretches:
+        rows = np.array(stretch, np.int32)
+        alone = {row: picture.rgb().copy() for row, picture in read_frames(path, index, rows)}
+        del decoded[:]
+        on = {row: picture.rgb().copy() for row, picture in reader.read(path, index, rows)}
+        assert alone.keys() == on.keys()
+        assert all(np.array_equal(alone[row], on[row]) for row in alone)
+        if stretch == range(20, 40):
+            assert decoded == list(range(20, 40)), "no frame twice"
+    assert next(reader.read(path, index, np.array([3, 4], np.int32)))[0] == 3  # given up in the middle
+    assert [row for row, _ in reader.read(path, index, np.array([4, 5], np.int32))] == [4, 5]
+
+
+@pytest.mark.parametrize("box", [(31, 21, 61, 55), (-10, -4, 20, 300), (0, 0, 96, 64), (200, 200, 300, 300)])
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_a_part_has_the_pixels_of_the_whole(tmp_path, probe, box: tuple[int, int, int, int], rotation: int) -> None:
+    path = write_clip(tmp_path / "v.mp4", moving(3), rotation=rotation)
+    for _, picture in read_frames(path, probe(path), np.arange(3, dtype=np.int32)):
+        whole = picture.rgb().copy()
+        part, (x, y) = picture.rgb_within(box)
+        assert np.array_equal(part, whole[y : y + part.shape[0], x : x + part.shape[1]])
+        height, width = whole.shape[:2]
+        if box[0] < width and box[1] < height:
+            assert x <= max(box[0], 0)
+            assert x + part.shape[1] >= min(box[2], width)
+            assert y + part.shape[0] >= min(box[3], height)
