@@ -21,14 +21,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from latentsync_ray.errors import ConfigError, InvalidPair
 from latentsync_ray.types import UNUSABLE_ID, Device, LoopMode, Pair
 
-__all__ = ["ROW_SETTINGS", "Cluster", "Job", "Recipe", "Work", "absolute", "build_job", "load_job", "row_settings", "settle"]
+__all__ = [
+    "FACE_RULE",
+    "ROW_SETTINGS",
+    "Cluster",
+    "Job",
+    "Recipe",
+    "Work",
+    "absolute",
+    "build_job",
+    "load_job",
+    "row_settings",
+    "settle",
+]
 
-ROW_SETTINGS = ("guidance_scale", "seed", "loop_mode")
+ROW_SETTINGS = ("guidance_scale", "seed", "loop_mode", "face")
 """Fields of the recipe that a row may set for itself."""
 Work = Literal["faces", "generation", "encoding"]
 """What a clip goes through; each is made of the one before."""
 _MADE_BY: dict[Work, tuple[str, ...]] = {
-    "faces": ("model", "detector", "parity", "fps", "fps_rule", "loop_mode", "segment_frames", "cpu_threads"),
+    "faces": ("model", "detector", "face", "parity", "fps", "fps_rule", "loop_mode", "segment_frames", "cpu_threads"),
     "generation": ("steps", "guidance_scale", "seed", "dtype", "micro_batch"),
     "encoding": ("paste", "crf", "preset"),
 }
@@ -36,6 +48,10 @@ _MADE_BY: dict[Work, tuple[str, ...]] = {
 
 _FORMER = {"sync_gpus": "generate_gpus", "sync_workers": "generate_workers", "sync_cpus": "generate_cpus"}
 """Keys that had another name."""
+
+
+FACE_RULE = r"speaking|largest|all|\d+|\d+(\.\d+)?,\d+(\.\d+)?(@\d+(\.\d+)?)?"
+"""What ``Recipe.face`` may be."""
 
 
 class _Strict(BaseModel):
@@ -62,8 +78,12 @@ class Recipe(_Strict):
 
     More than there are idle cores are much slower.
     """
-    detector: str = "embedded"
-    """Face detector: embedded, insightface, or "module:Class" of your own."""
+    detector: str = "auto"
+    """Face detector: mesh, embedded, insightface, or "module:Class" of your own; auto is mesh if its files are there, else
+    embedded."""
+    face: Annotated[str, Field(pattern=rf"^({FACE_RULE})$")] = "speaking"
+    """Which face gets the speech: ``speaking`` (the one whose mouth goes with the video's own sound), ``largest``, ``all``, the
+    one at a point ``x,y`` or ``x,y@seconds`` (px of the frame), or the number of a track. A manifest row may set its own."""
     paste: Literal["mask", "crop"] = "mask"
     """Blend only what the model generated (feathered), or the whole crop as the official code does."""
     parity: bool = False
@@ -104,7 +124,7 @@ class Cluster(_Strict):
     """Everything that may only change speed: two clusters give the same files, byte for byte, on the same kind of processor."""
 
     runner: Literal["ray", "local"] = "ray"
-    """Ray Data over a cluster or this machine, or all five stages in this process."""
+    """Ray Data over a cluster or this machine, or all stages in this process."""
     address: str | None = None
     """Ray cluster to join, e.g. "auto" or "ray://head:10001"; by default a new one on this machine."""
     device: Device = "auto"
@@ -120,10 +140,13 @@ class Cluster(_Strict):
     """Fewest and most model workers; by default up to one per GPU that the cluster has when the job starts, or one in all."""
     generate_cpus: Annotated[float, Field(ge=0)] = 0.5
     """CPUs reserved per model worker."""
+    track_cpus: Annotated[float, Field(gt=0)] | None = None
+    """CPUs reserved per video that is looked through; by default the one that it keeps busy, or half of it on nodes of fewer
+    than four."""
     crop_cpus: Annotated[float, Field(gt=0)] | None = None
-    """CPUs reserved per decoding task; by default the one that it keeps busy, or half of it on nodes of fewer than four."""
+    """CPUs reserved per segment that is cut out; by default as ``track_cpus``."""
     paste_cpus: Annotated[float, Field(gt=0)] | None = None
-    """CPUs reserved per encoding task; by default as ``crop_cpus``."""
+    """CPUs reserved per encoding task; by default as ``track_cpus``."""
     shard_clips: Annotated[int, Field(ge=1)] = 100_000
     """Clips given to Ray at once (about 1 KB of the driver's memory each); between two shards the pipeline runs empty."""
     passes: Annotated[int, Field(ge=1, le=10)] = 3
@@ -148,6 +171,8 @@ class Job(_Strict):
     """Share of the manifest's clips that may fail before the job counts as failed (exit code 1). All are tried either way."""
     mixed_recipes: bool = False
     """Go on in an output whose finished clips were made with another recipe; by default that is refused."""
+    keep_faces: bool = False
+    """Keep the face tracks of videos in ``faces/`` of the output, as Parquet: later jobs reuse them, and people read them."""
     retry_failed: bool = False
     """Also redo clips that an earlier run recorded as failed for a reason in their data."""
 
@@ -163,6 +188,7 @@ class Job(_Strict):
             cluster: Cluster = ...,
             failure_budget: float = 0.0,
             mixed_recipes: bool = False,
+            keep_faces: bool = False,
             retry_failed: bool = False,
         ) -> None: ...
 

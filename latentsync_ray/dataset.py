@@ -20,7 +20,7 @@ from latentsync_ray.config import Cluster, Recipe, build_job
 from latentsync_ray.errors import ConfigError, InvalidPair
 from latentsync_ray.manifest import OWN_COLUMNS, made_id, pair_of
 from latentsync_ray.pipeline import check_nodes, connect, join_parts, parts_dataset, told
-from latentsync_ray.preflight import check_recipe
+from latentsync_ray.preflight import check_recipe, resolved
 from latentsync_ray.records import MANIFEST_PREFIX, RECORD_SCHEMA
 from latentsync_ray.records.schema import carried_name, to_table
 from latentsync_ray.registry import SINKS, lookup
@@ -56,7 +56,9 @@ def lipsync_dataset(
     known before a row is read.
     """
     kind_of(pairs, Dataset, "pairs", "a ray.data.Dataset, e.g. ray.data.from_items([...])")
-    recipe = kind_of(Recipe() if recipe is None else recipe, Recipe, "recipe", "a Recipe, e.g. Recipe(steps=10)")
+    recipe = resolved(
+        kind_of(Recipe() if recipe is None else recipe, Recipe, "recipe", "a Recipe, e.g. Recipe(steps=10)"), note=log.info
+    )
     cluster = kind_of(Cluster() if cluster is None else cluster, Cluster, "cluster", "a Cluster, e.g. Cluster(generate_gpus=1)")
     tree = {"manifest": "pairs", "output": path_text(output, "output"), "sink": sink, "recipe": recipe, "cluster": cluster}
     job = build_job(tree, source="lipsync_dataset")

@@ -21,7 +21,7 @@ from latentsync_ray.errors import ClipError, ConfigError, InternalError, WorkerD
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.models.find import find_model
-from latentsync_ray.preflight import check_inputs, check_recipe
+from latentsync_ray.preflight import check_inputs, check_recipe, resolved
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
 from latentsync_ray.stages.failures import failed_record
@@ -97,6 +97,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 raise ConfigError(f"{job.manifest} has no rows")
             progress.phase("reading the records of earlier runs")
             lease = stack.enter_context(Lease(job.output, note=progress.note))
+            job = job.model_copy(update={"recipe": resolved(job.recipe, note=progress.note)})
             records = Records(
                 job.output,
                 extra=extra_columns(table),
@@ -173,6 +174,7 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
     Clips whose worker died are tried in as many passes as the job allows. Raises ConfigError or ModelError for what makes the
     whole job impossible.
     """
+    job = job.model_copy(update={"recipe": resolved(job.recipe)})
     yield from _passes(pairs, _Prepared(job), on_phase=on_phase)
 
 

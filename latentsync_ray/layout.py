@@ -5,6 +5,7 @@
     _work/run.json                          whose run it is
     _work/records/{clip_id}.json            records that are not in the table yet
     _work/parts/{clip_id}/{key}/00007.mp4   finished segments of unfinished clips; 00007.json says that one is whole
+    _work/faces/{key}.parquet               face tracks of videos; in faces/ when they are to be kept
     _work/drafts/                           what is being written
     files/{token}                           what clients of a server uploaded, and its results
     _work/uploads/{token}/00001             pieces of an upload
@@ -19,6 +20,8 @@ __all__ = [
     "clip_uri",
     "declaration",
     "drafts_folder",
+    "faces_folder",
+    "faces_uri",
     "file_uri",
     "join",
     "mark_uri",
@@ -95,6 +98,16 @@ def declaration(part: str) -> str:
 def drafts_folder(output: str) -> str:
     """What is being written: nothing half-written lies among the clips, not even hidden."""
     return join(output, WORK, "drafts")
+
+
+def faces_folder(output: str, *, keep: bool) -> str:
+    """Face tracks of videos: to be kept, or only for the time of the run."""
+    return join(output, "faces") if keep else join(output, WORK, "faces")
+
+
+def faces_uri(output: str, key: str, *, keep: bool) -> str:
+    """The face tracks of one video."""
+    return join(faces_folder(output, keep=keep), f"{key}.parquet")
 
 
 def file_uri(folder: str, token: str) -> str:

@@ -1,4 +1,4 @@
-"""The five stages in one process: for one clip, notebooks and services, and what the Ray runner is tested against."""
+"""The six stages in one process: for one clip, notebooks and services, and what the Ray runner is tested against."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentsync_ray.arguments import kind_of, one_of, path_text
 from latentsync_ray.config import Job, Recipe, absolute
 from latentsync_ray.disk import scratch
 from latentsync_ray.errors import ClipError, ConfigError, InternalError
-from latentsync_ray.preflight import check_recipe
+from latentsync_ray.preflight import check_recipe, resolved
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
@@ -38,7 +38,7 @@ class LipSync:
 
     ``LipSync(output, recipe=recipe)(pair)`` writes ``{output}/clips/{clip_id}.mp4`` and returns the clip's record; an error
     in the clip's data is in the record, any other error is raised. Memory does not grow with the length of a clip.
-    ``commit`` leaves the record in the output, for a driver that keeps a table.
+    ``commit`` leaves the record in the output, for a driver that keeps a table; ``keep_faces`` the face tracks of the videos.
     """
 
     def __init__(
@@ -49,13 +49,16 @@ class LipSync:
         device: Device = "auto",
         sink: Sink | None = None,
         commit: bool = False,
+        keep_faces: bool = False,
     ) -> None:
         output = absolute(path_text(output, "output"))
         if Path(output).is_file():
             raise ConfigError(f"output is {output}, a file; name the folder that clips are written to")
-        self.recipe = recipe = _recipe(recipe)
+        self.recipe = recipe = resolved(_recipe(recipe))
         one_of(device, Device, "device")
-        self.stages = {stage.name: stage.make(Settings(recipe, output, device)) for stage in STAGES}
+        self.stages = {
+            stage.name: stage.make(Settings(recipe, output, device, keep_faces, share_faces=commit)) for stage in STAGES
+        }
         self.join = Join(recipe, output, sink or lookup(SINKS, "mp4", "sink")(output), commit=commit)
 
     @property
@@ -142,7 +145,7 @@ def lipsync(
     MP4, or exists and shall be kept.
     """
     video, audio, output = (path_text(value, name) for name, value in (("video", video), ("audio", audio), ("output", output)))
-    recipe = _recipe(recipe)
+    recipe = resolved(_recipe(recipe), note=on_phase)
     one_of(device, Device, "device")
     check_output(video, audio, output, overwrite=overwrite)
     pair = Pair(clip_id=re.sub(UNUSABLE_ID, "_", Path(output).stem), video=video, audio=audio)
@@ -197,7 +200,7 @@ def one_pass(
     """
     sink, phase = lookup(SINKS, job.sink, "sink")(job.output), on_phase or _nobody
     phase("loading the model")
-    model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True)
+    model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True, keep_faces=job.keep_faces)
     phase("dubbing")
     for pair in pairs:
         with Failing() as met:

@@ -6,6 +6,7 @@ asked by ``pipeline``.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -16,11 +17,12 @@ import pyarrow as pa
 
 from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
-from latentsync_ray.errors import ConfigError
+from latentsync_ray.errors import ConfigError, LatentSyncError
+from latentsync_ray.faces.mesh_files import INSTALL, find_mesh_files
 from latentsync_ray.models.find import find_model
 from latentsync_ray.registry import DETECTORS, lookup
 
-__all__ = ["check_inputs", "check_recipe", "fetch_model"]
+__all__ = ["check_inputs", "check_recipe", "fetch_model", "resolved"]
 
 _SAMPLE = 32
 """Rows of a manifest that are looked at."""
@@ -32,13 +34,33 @@ _MOSTLY = 0.5
 """A larger share of missing inputs is a mistake of the whole manifest, such as another folder."""
 
 
+def resolved(recipe: Recipe, *, note: Callable[[str], None] | None = None) -> Recipe:
+    """The recipe with its detector named: ``auto`` is the model's own or ``mesh``; where its files are not, ``embedded``.
+
+    ``note`` hears of the last. Settled once, before work starts: the name is part of the recipe's fingerprint and of records.
+    """
+    if recipe.detector != "auto":
+        return recipe
+    with contextlib.suppress(LatentSyncError):  # of a job that is finished, the model may be gone
+        if own := find_model(recipe.model).detector:
+            return recipe.model_copy(update={"detector": own})
+    if find_mesh_files() is not None:
+        return recipe.model_copy(update={"detector": "mesh"})
+    if note:
+        note(
+            "faces are looked for with the embedded detector, which follows one mostly frontal face; the detector mesh follows "
+            f"all at any angle: {INSTALL}"
+        )
+    return recipe.model_copy(update={"detector": "embedded"})
+
+
 def check_recipe(recipe: Recipe, *, note: Callable[[str], None], fetch: bool = True) -> None:
     """Have the model's files on this machine and the detector ready to be made.
 
     ``fetch`` downloads weights that are not here, which ``note`` hears of; without it, other machines do the work, and it is
     enough that they can find the model. Raises ConfigError or ModelError.
     """
-    detector = lookup(DETECTORS, recipe.detector, "detector")
+    detector = lookup(DETECTORS, resolved(recipe).detector, "detector")
     if check := getattr(detector, "check", None):
         check()
     if fetch:

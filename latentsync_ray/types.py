@@ -1,11 +1,13 @@
 """The nouns of the house: what flows from stage to stage. Each is the one before it plus what a stage learned.
 
-    Pair --plan--> ClipPlan --crop--> FaceCrops --generate--> GeneratedFaces --paste--> Part --join--> ClipRecord
+    Pair --plan--> ClipPlan --track--> TrackedFaces --crop--> FaceCrops --generate--> GeneratedFaces --paste--> Part
+    --join--> ClipRecord
 
-(``Clip`` is what plan learns of the clip itself, ``Segment`` what the three middle nouns share.)
+(``Clip`` is what plan learns of the clip itself, ``Segment`` what track learns and all nouns after it share.)
 
-Axes: T output frames of the clip, F output frames of the segment (0 when its part already lies in storage), S crop side in px,
-D finished segments; K, B and C are the model's own.
+Axes: T output frames of the clip, F output frames of the segment (0 when its part already lies in storage), P pairs of a frame
+and a face in it, A points of a face's edge (0 when it is not known), S crop side in px, D finished segments; K, B and C are the
+model's own.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ __all__ = [
     "Row",
     "Segment",
     "Span",
+    "TrackedFaces",
 ]
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
@@ -69,6 +72,8 @@ class Pair(Row):
     guidance_scale: float | None = None
     seed: int | None = None
     loop_mode: LoopMode | None = None
+    face: str | None = None
+    """Which face speaks; see ``Recipe.face``."""
     language: str | None = None
     """Of the speech, as a BCP 47 or ISO 639 code such as ``de`` or ``pt-BR``; None: as the audio file says."""
 
@@ -83,6 +88,7 @@ class Pair(Row):
             guidance_scale: float | None = None,
             seed: int | None = None,
             loop_mode: LoopMode | None = None,
+            face: str | None = None,
             language: str | None = None,
             error_code: str | None = None,
             error: str | None = None,
@@ -93,7 +99,7 @@ class Pair(Row):
             value = getattr(self, name)
             if not isinstance(value, str):
                 object.__setattr__(self, name, path_text(value, f"{name} of clip {self.clip_id!r}"))
-        for name in ("guidance_scale", "seed", "loop_mode", "language"):
+        for name in ("guidance_scale", "seed", "loop_mode", "face", "language"):
             object.__setattr__(self, name, given(getattr(self, name)))  # a row of pandas says NaN for nothing
         Row.__post_init__(self)  # super() does not know the class that slots make
 
@@ -133,7 +139,7 @@ class Clip(Pair):
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ClipPlan(Clip):
-    """What one worker decodes in one pass: the whole clip, so that one face is followed from its beginning to its end."""
+    """A clip and which frames of its video it shows."""
 
     source_frames: np.ndarray = array("T", np.int32)
     """Which source frame (display order) each output frame shows: the fps grid and the loop, decided once."""
@@ -151,7 +157,13 @@ class Segment(Clip):
     start: int = 0
     stop: int = 0
     corrupt_frames: int = 0
-    crop_seconds: float = 0.0
+    face_choice: str = ""
+    """By which rule the face was chosen in the end; see ``faces.choose``."""
+    face_tracks: str = ""
+    """The tracks that get the speech somewhere in the clip, as numbers with commas."""
+    faces_path: str | None = None
+    """The file of the video's tracks, relative to the output, when it is kept."""
+    track_seconds: float = 0.0
 
     @property
     def span(self) -> Span:
@@ -160,29 +172,52 @@ class Segment(Clip):
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class FaceCrops(Segment):
-    """Aligned faces of one segment, with the speech around it."""
+class TrackedFaces(Segment):
+    """Which faces of a segment get the speech, and where they are: pairs of a frame and a track, by track and then by frame."""
 
     source_frames: np.ndarray = array("F", np.int32)
-    faces: np.ndarray = array("G S S 3", np.uint8)
-    """G is F, or 0 when no frame of the segment shows a face."""
-    affines: np.ndarray = array("F 2 3", np.float32)
+    frames: np.ndarray = array("P", np.int32)
+    """Output frame of each pair, counted from the segment's first."""
+    tracks: np.ndarray = array("P", np.int32)
+    """Its track in the video."""
+    affines: np.ndarray = array("P 2 3", np.float32)
     """Frame px -> px of the crop that the model's template describes."""
-    found: np.ndarray = array("F", np.bool_)
+    weights: np.ndarray = array("P", np.float32)
+    """How much of the new face is shown: 1, or less where it comes and goes."""
+    outlines: np.ndarray = array("P A 2", np.float32)
+    """The edge of the face, px of the crop."""
+
+    @property
+    def missing(self) -> int:
+        """Frames of the segment in which no face gets the speech."""
+        return len(self.source_frames) - len(np.unique(self.frames))
+
+    def places(self, track: int) -> np.ndarray:
+        """Where in the pairs each frame's face of that track is, -1 where there is none: int (F,)."""
+        places = np.full(len(self.source_frames), -1)
+        mine = np.flatnonzero(self.tracks == track)
+        places[self.frames[mine]] = mine
+        return places
+
+
+@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class FaceCrops(TrackedFaces):
+    """Aligned faces of one segment, with the speech around it."""
+
+    faces: np.ndarray = array("P S S 3", np.uint8)
     speech: np.ndarray = array("K B C", np.float32)
     """What the model hears, as its family prepares it (``models.ModelInfo.hear``)."""
     speech_change: np.ndarray = array("H", np.float32)
     """How much the sound changes from frame to frame; see ``measure``. H is F, or 0 of a segment that is finished."""
+    crop_seconds: float = 0.0
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class GeneratedFaces(Segment):
+class GeneratedFaces(TrackedFaces):
     """The same segment with new mouths."""
 
-    source_frames: np.ndarray = array("F", np.int32)
-    faces: np.ndarray = array("G S S 3", np.uint8)
-    affines: np.ndarray = array("F 2 3", np.float32)
-    found: np.ndarray = array("F", np.bool_)
+    faces: np.ndarray = array("P S S 3", np.uint8)
+    crop_seconds: float = 0.0
     checkpoint: str = ""
     """Hash of the weights that made the faces."""
     precision: str = ""
@@ -202,7 +237,8 @@ class Part(Segment):
     uri: str = ""
     bytes: int = 0
     missing: int = 0
-    """Frames without a usable face, passed through untouched."""
+    """Frames in which no face gets the speech, passed through untouched."""
+    crop_seconds: float = 0.0
     checkpoint: str = ""
     precision: str = ""
     mouth_motion: np.ndarray = array("M", np.float32)
@@ -223,6 +259,16 @@ class ClipRecord(Row):
     status: Literal["ok", "failed"] = "failed"
     frames: int | None = None
     frames_without_face: int | None = None
+    """Frames that were passed through: no face, another one's turn, a covered or turned mouth."""
+    face: str | None = None
+    """As it was asked for; see ``Recipe.face``."""
+    face_choice: str | None = None
+    """The rule by which it was chosen: ``only`` face, ``speaking``, ``largest``, ``all``, ``point``, ``track``."""
+    face_tracks: str | None = None
+    """The faces that got the speech, by their numbers in the file of tracks, e.g. ``0,2``."""
+    faces_path: str | None = None
+    """The file of the video's face tracks, relative to the output; None unless the job keeps them."""
+    detector: str | None = None
     corrupt_frames: int | None = None
     fps: float | None = None
     duration: float | None = None
@@ -259,6 +305,7 @@ class ClipRecord(Row):
     cost: float | None = None
     """Dollars by the server's tariff; None for clips that no server made."""
     plan_seconds: float | None = None
+    track_seconds: float | None = None
     crop_seconds: float | None = None
     generate_seconds: float | None = None
     paste_seconds: float | None = None

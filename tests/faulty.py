@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from latentsync_ray.faces import Box
+from latentsync_ray.faces import Face
 from latentsync_ray.faces.embedded import EmbeddedDetector
 from latentsync_ray.sinks import Published
 from latentsync_ray.sinks.mp4 import Mp4Sink
@@ -18,13 +19,13 @@ __all__ = ["Faulty", "FaultySink", "QuotingSink"]
 class Faulty(EmbeddedDetector):
     """Dies as if out of memory, or raises."""
 
-    def __call__(self, frame: np.ndarray, near: Box | None = None) -> np.ndarray:
+    def __call__(self, frame: np.ndarray, known: Sequence[Face] = (), *, search: bool = True) -> list[Face]:
         red, green, blue = frame.reshape(-1, 3).mean(axis=0)
         if red > 180 and max(green, blue) < 60:
             os._exit(1)
         if blue > 180 and max(red, green) < 60:
             raise ZeroDivisionError("a bug in a detector")
-        return super().__call__(frame, near)
+        return super().__call__(frame, known, search=search)
 
 
 class FaultySink(Mp4Sink):

@@ -233,6 +233,7 @@ def test_tables_in_a_pipe_keep_a_row_on_a_line(monkeypatch, capsys):
     failures = [Failures(code="no_face", count=2, transient=False, clip_id="[1]", message=message)]
     monkeypatch.setattr("latentsync_ray.report.summarise", lambda output: replace(REPORT, failures=failures))
     monkeypatch.setattr("latentsync_ray.report.contact_sheet", lambda *arguments, **options: None)
+    monkeypatch.setattr("latentsync_ray.report.faces_sheet", lambda *arguments, **options: 0)
     assert call("report", "memory://o") == 0
     lines = capsys.readouterr().out.splitlines()
     (row,) = [line for line in lines if line.startswith("no_face")]
@@ -364,14 +365,17 @@ def test_report_shows_the_numbers_and_draws_the_sheet(monkeypatch, tmp_path, cap
     drawn = []
     monkeypatch.setattr("latentsync_ray.report.summarise", lambda output: REPORT)
     monkeypatch.setattr("latentsync_ray.report.contact_sheet", lambda *arguments, **options: drawn.append((arguments, options)))
+    monkeypatch.setattr(
+        "latentsync_ray.report.faces_sheet", lambda *arguments, **options: drawn.append((arguments, options)) or 1
+    )
     assert call("report", "o", "--sheet", str(tmp_path / "s.png"), "--rows", "3") == 0
-    assert drawn == [(("o", tmp_path / "s.png"), {"rows": 3})]
+    assert drawn == [(("o", tmp_path / name), {"rows": 3}) for name in ("s.png", "s-faces.png")]
     shown = capsys.readouterr().out
     for expected in (
         "10 of 12 clips ok, 2 failed  o",
         "3600 frames, 0:02:24 of video, 12.3 MB",
         r"\$0.6100 by the server.s tariff",
-        "4 frames without a usable face",
+        "4 frames in which no face got the speech",
         r"no_face +2 +no +\[1\]: nobody",
         r"plan +0.0 +-",
         r"generate +360.0 +10.0",

@@ -105,6 +105,7 @@ OTHER = {
     "micro_batch": 2,
     "cpu_threads": 4,
     "detector": "insightface",
+    "face": "largest",
     "paste": "crop",
     "parity": True,
     "loop_mode": "loop",

@@ -17,6 +17,8 @@ from latentsync_ray.media.join import join_parts
 from latentsync_ray.media.speech import decode_speech
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.plan import Plan
+from latentsync_ray.stages.sources import _samples
+from latentsync_ray.stages.track import Track
 from latentsync_ray.types import Pair
 
 
@@ -70,13 +72,14 @@ def full_temp(tiny_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_stages_tell_of_a_full_disk_of_temporary_files(
     tiny_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, pair = Recipe(), Pair(clip_id="a", video=assets.demo_video(), audio=assets.demo_audio())
+    recipe, pair = Recipe(detector="embedded"), Pair(clip_id="a", video=assets.demo_video(), audio=assets.demo_audio())
     plan, crop = Plan(recipe, str(tmp_path / "out")), Crop(recipe)
-    planned = plan(pair)
+    tracked = next(Track(recipe, str(tmp_path / "out"))(plan(pair)))
     shutil.copy(pair.audio, tmp_path / "other.wav")  # what is known of a speech is kept, by its content and place
     other = Pair(clip_id="b", video=pair.video, audio=tmp_path / "other.wav")
+    _samples.cache_clear()
     monkeypatch.setattr(tempfile, "tempdir", str(tiny_disk))
-    for work in (lambda: plan(other), lambda: next(crop(planned))):
+    for work in (lambda: plan(other), lambda: crop(tracked)):
         with pytest.raises(StorageUnavailable, match=rf"the disk of {tiny_disk} is full \(No space left on device\)"):
             work()
         assert list(tiny_disk.iterdir()) == []

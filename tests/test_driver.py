@@ -43,7 +43,7 @@ def job(folder: Path) -> Job:
     for name in ("v.mp4", "a.wav"):
         (folder / name).write_bytes(b"")
     (folder / "pairs.csv").write_text("clip_id,video,audio\nanna,v.mp4,a.wav\n")
-    recipe = Recipe(model="tiny-random")
+    recipe = Recipe(model="tiny-random", detector="embedded")
     return Job(manifest=folder / "pairs.csv", output=folder / "out", recipe=recipe, cluster=Cluster(runner="local"))
 
 

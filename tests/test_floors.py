@@ -23,6 +23,7 @@ GROUND = {
     "errors",
     "extras",
     "layout",
+    "licence",
     "redact",
     "registry",
     "retry",

@@ -150,7 +150,7 @@ def job_of(names: str, output: str, folder: Path) -> Job:
     """A job of clips with these letters as ids."""
     rows = [{"video": "v.mp4", "audio": "a.wav", "clip_id": name} for name in names]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe, cluster = Recipe(model="tiny-random"), Cluster(runner="local")
+    recipe, cluster = Recipe(model="tiny-random", detector="embedded"), Cluster(runner="local")
     return Job(manifest=folder / "pairs.jsonl", output=output, recipe=recipe, cluster=cluster, failure_budget=1.0)
 
 

@@ -162,7 +162,7 @@ def test_a_first_pass_that_waits_in_vain_blames_no_clip(pairs: list[Pair], tmp_p
     with pytest.raises(ConfigError, match="of 4 clips nothing came in 3 s") as caught:
         list(dub(pairs, job(tmp_path).model_copy(update={"cluster": waiting})))
     told = str(caught.value)
-    assert "at least 1 model workers of 99 GPU each, and by task 0.5 CPU to crop, 0.5 CPU to generate" in told
+    assert "at least 1 model workers of 99 GPU each, and by task 0.5 CPU to track, 0.5 CPU to crop, 0.5 CPU to generate" in told
     assert "and 2 CPU (" in told
     logs = re.search(r"Ray's logs \((.*?)\)", told)
     assert logs

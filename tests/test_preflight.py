@@ -23,7 +23,7 @@ from latentsync_ray.records import Records
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.types import ClipRecord
 
-RECIPE = Recipe(model="tiny-random", steps=1)
+RECIPE = Recipe(model="tiny-random", detector="embedded", steps=1)
 
 
 def manifest(folder: Path, present: int, missing: int) -> str:
@@ -119,7 +119,7 @@ def test_weights_that_are_missing_are_told_before_the_runner_starts(tmp_path: Pa
 
 
 def test_a_finished_job_needs_no_weights(tmp_path: Path, started: list[int]) -> None:
-    recipe = Recipe(model="latentsync-1.6")
+    recipe = Recipe(model="latentsync-1.6", detector="embedded")
     finished = job(tmp_path, manifest(tmp_path / "in", 1, 0)).model_copy(update={"recipe": recipe})
     with Records(finished.output, recipe=recipe.fingerprint()) as table:
         known = {"clip_id": "c0", "video": "v", "audio": "a", "status": "ok", "recipe": recipe.fingerprint()}
@@ -181,7 +181,7 @@ def test_a_node_says_which_paths_it_does_not_see(tmp_path: Path, monkeypatch: py
 
 
 def test_a_cluster_only_has_to_find_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notes, recipe = Notes(), Recipe(model="latentsync-1.6")
+    notes, recipe = Notes(), Recipe(model="latentsync-1.6", detector="embedded")
     monkeypatch.setattr(family, "locate", lambda *_, **__: pytest.fail("it was fetched to the driver"))
     for here, told in (
         (True, []),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from latentsync_ray import Cluster, ConfigError, Job, pipeline
+from latentsync_ray import Cluster, ConfigError, Job, Pair, pipeline
 from latentsync_ray.pipeline.shares import shares
 
 GIB = 2**30
@@ -26,7 +26,7 @@ def test_a_laptop_runs_all_stages_at_once() -> None:
 
 def test_a_node_with_gpus_is_booked_for_what_is_used() -> None:
     ask = shares(Cluster(), [HEAD, A100, A100])
-    assert ask.of["crop"] == {"num_cpus": 1.0, "memory": GIB}
+    assert ask.of["crop"] == {"num_cpus": 1.0, "memory": GIB // 2}
     assert ask.of["paste"] == {"num_cpus": 1.0, "memory": GIB // 2}
     assert ask.of["generate"] == {"num_gpus": 1.0, "num_cpus": 0.5, "memory": 4 * GIB, "accelerator_type": "A100"}
     assert ask.workers == (1, 16)
@@ -66,6 +66,11 @@ def test_the_kind_is_chosen_once_for_all_passes(monkeypatch: pytest.MonkeyPatch,
     present += [V100, V100]
     assert shares(job.cluster, present).of["generate"]["accelerator_type"] == "A100"
     assert pipeline.prepare(job) == job
+
+
+def test_clips_of_one_video_are_spread_so_that_its_faces_are_known_by_then() -> None:
+    pairs = [Pair(clip_id=f"{video}{n}", video=video, audio=f"{n}") for video in "abc" for n in range(3)]
+    assert [pair.clip_id for pair in pipeline._spread(pairs)] == ["a0", "b0", "c0", "a1", "b1", "c1", "a2", "b2", "c2"]
 
 
 def test_a_kind_that_is_not_there_is_told() -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from latentsync_ray.errors import NoFace, StorageUnavailable
-from latentsync_ray.types import Clip, ClipPlan, ClipRecord, FaceCrops, GeneratedFaces, Pair, Part, Segment
+from latentsync_ray.types import Clip, ClipPlan, ClipRecord, FaceCrops, GeneratedFaces, Pair, Part, Segment, TrackedFaces
 
-NOUNS = [Pair, Clip, ClipPlan, Segment, FaceCrops, GeneratedFaces, Part, ClipRecord]
+NOUNS = [Pair, Clip, ClipPlan, Segment, TrackedFaces, FaceCrops, GeneratedFaces, Part, ClipRecord]
 PAIR = Pair(clip_id="anna", video="v.mp4", audio="a.wav", seed=7)
 
 
@@ -21,8 +21,11 @@ def crops(frames: int = 3, side: int = 8, **changed) -> FaceCrops:
             "source_frames": np.arange(frames, dtype=np.int32),
             "faces": np.zeros((frames, side, side, 3), np.uint8),
             "affines": np.zeros((frames, 2, 3), np.float32),
-            "found": np.ones(frames, np.bool_),
-            "mel": np.zeros((1, 80, 3000), np.float32),
+            "frames": np.arange(frames, dtype=np.int32),
+            "tracks": np.zeros(frames, np.int32),
+            "weights": np.ones(frames, np.float32),
+            "outlines": np.zeros((frames, 24, 2), np.float32),
+            "speech": np.zeros((1, 80, 3000), np.float32),
         }
         | changed,
     )
@@ -33,13 +36,13 @@ def crops(frames: int = 3, side: int = 8, **changed) -> FaceCrops:
     [
         (
             {"faces": np.zeros((3, 8, 8, 3), np.float32)},
-            r"faces of clip 'anna' is float32\(3, 8, 8, 3\), expected uint8 with axes G S S 3",
+            r"faces of clip 'anna' is float32\(3, 8, 8, 3\), expected uint8 with axes P S S 3",
         ),
-        ({"faces": np.zeros((3, 8, 8), np.uint8)}, r"uint8\(3, 8, 8\), expected uint8 with axes G S S 3"),
+        ({"faces": np.zeros((3, 8, 8), np.uint8)}, r"uint8\(3, 8, 8\), expected uint8 with axes P S S 3"),
         ({"faces": np.zeros((3, 8, 8, 4), np.uint8)}, r"faces of clip 'anna' is \(3, 8, 8, 4\)"),
-        ({"faces": np.zeros((3, 8, 9, 3), np.uint8)}, r"expected axes G S S 3 with .*'S': 8"),
-        ({"affines": np.zeros((4, 2, 3), np.float32)}, r"affines .* is \(4, 2, 3\), expected axes F 2 3 with .*'F': 3"),
-        ({"found": [True]}, r"found of clip 'anna' is list, expected bool with axes F"),
+        ({"faces": np.zeros((3, 8, 9, 3), np.uint8)}, r"expected axes P S S 3 with .*'S': 8"),
+        ({"affines": np.zeros((4, 2, 3), np.float32)}, r"affines .* is \(4, 2, 3\), expected axes P 2 3 with .*'P': 3"),
+        ({"tracks": [1]}, r"tracks of clip 'anna' is list, expected int32 with axes P"),
         ({"speech": None}, r"speech of clip 'anna' is NoneType"),
     ],
 )
@@ -97,3 +100,18 @@ def test_what_a_table_holds_for_nothing_is_no_setting(nothing):
 def test_the_first_error_stays():
     row = GeneratedFaces.of_failed(FaceCrops.of_failed(PAIR, NoFace("first")), StorageUnavailable("second"))
     assert (row.error_code, row.error) == ("no_face", "first")
+
+
+def test_pairs_are_found_by_frame():
+    faces = TrackedFaces.of(
+        PAIR,
+        source_frames=np.arange(4, dtype=np.int32),
+        frames=np.array([0, 2, 1, 2], np.int32),
+        tracks=np.array([3, 3, 5, 5], np.int32),
+        weights=np.ones(4, np.float32),
+        affines=np.zeros((4, 2, 3), np.float32),
+        outlines=np.zeros((4, 0, 2), np.float32),
+    )
+    assert faces.places(3).tolist() == [0, -1, 1, -1]
+    assert faces.places(5).tolist() == [-1, 2, 3, -1]
+    assert faces.missing == 1

@@ -44,8 +44,14 @@ def lipsync(
         str, typer.Option(metavar="N|source", help="Output frames per second; 'source' keeps the video's own, models know 25.")
     ] = str(_RECIPE.fps),
     detector: Annotated[
-        str, typer.Option(metavar="|".join(DETECTORS), help="What finds the face.", autocompletion=lambda: list(DETECTORS))
+        str,
+        typer.Option(
+            metavar="|".join(("auto", *DETECTORS)), help="What finds faces.", autocompletion=lambda: ["auto", *DETECTORS]
+        ),
     ] = _RECIPE.detector,
+    face: Annotated[
+        str, typer.Option(metavar="speaking|largest|all|X,Y|N", help="Which face gets the speech, if there are several.")
+    ] = _RECIPE.face,
     paste: Annotated[
         str, typer.Option(metavar="mask|crop", help="Replace what the model generated, or the whole crop as the official code.")
     ] = _RECIPE.paste,
@@ -59,7 +65,7 @@ def lipsync(
 ) -> None:
     """Lip-sync one video to one speech, in this process (no Ray)."""
     recipe = {"model": model, "steps": steps, "guidance_scale": guidance_scale, "seed": seed, "loop_mode": loop_mode}
-    recipe |= {"fps": fps, "detector": detector, "paste": paste}
+    recipe |= {"fps": fps, "detector": detector, "face": face, "paste": paste}
     tree = {"manifest": video, "output": output, "recipe": recipe, "cluster": {"device": device}}
     try:
         job = build_job(tree, *(f"recipe.{setting}" for setting in settings or ()), source="options")

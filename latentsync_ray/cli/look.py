@@ -32,9 +32,10 @@ def report(
     """Sum up what a run made: counts, errors, speed, the slowest clips, and a picture with clips before and after.
 
     On the picture are failed clips first, up to a third of the rows, one of each error in turn; then those with the lowest
-    sync_correlation; then as many others, spread evenly over the clip ids.
+    sync_correlation; then as many others, spread evenly over the clip ids. Where the job kept its face tracks, a second picture
+    shows the faces of these clips.
     """
-    from latentsync_ray.report import FORMATS, contact_sheet, summarise
+    from latentsync_ray.report import FORMATS, contact_sheet, faces_sheet, summarise
     from latentsync_ray.storage import is_remote
 
     if sheet and sheet.suffix.lower() not in FORMATS:
@@ -43,6 +44,9 @@ def report(
     sheet = sheet or Path("" if is_remote(output) else output) / "contact-sheet.jpg"
     contact_sheet(output, sheet, rows=rows)
     OUT.print(f"\nclips before and after: [bold]{escape(str(sheet))}[/]", soft_wrap=True)
+    faces = sheet.with_stem(f"{sheet.stem}-faces")
+    if faces_sheet(output, faces, rows=rows):
+        OUT.print(f"faces, and who got the speech: [bold]{escape(str(faces))}[/]", soft_wrap=True)
 
 
 def _print_report(numbers: Report) -> None:
@@ -54,7 +58,7 @@ def _print_report(numbers: Report) -> None:
     if numbers.cost is not None:
         OUT.print(f"${numbers.cost:.4f} by the server's tariff")
     if numbers.frames_without_face:
-        OUT.print(f"{numbers.frames_without_face} frames without a usable face, left as they were")
+        OUT.print(f"{numbers.frames_without_face} frames in which no face got the speech, left as they were")
 
     if numbers.failures:
         failures = table("error", "clips", "try again?", "for example")

@@ -52,11 +52,13 @@ def serve(
     except ImportError as error:
         raise _missing(error) from error
     from latentsync_ray.models.find import find_model
+    from latentsync_ray.preflight import resolved
 
     settings = load_settings(config, folder=folder)
     chosen = {"model": model, "steps": steps}
     recipe = settings.recipe.model_copy(update={name: value for name, value in chosen.items() if value is not None})
-    settings = settings.model_copy(update={"recipe": type(recipe).model_validate(recipe.model_dump())})
+    recipe = resolved(type(recipe).model_validate(recipe.model_dump()), note=ERR.print)
+    settings = settings.model_copy(update={"recipe": recipe})
     model_info = find_model(settings.recipe.model)
     model_info.fetch()  # a missing model is told here, and not by a worker that does not start
     if metrics_port and address:

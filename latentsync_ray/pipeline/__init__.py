@@ -1,6 +1,6 @@
-"""The five stages on Ray Data, top to bottom.
+"""The six stages on Ray Data, top to bottom.
 
-    pairs -plan, crop-> crops -generate-> faces -paste-> parts -join-> records
+    pairs -plan, track-> segments -crop-> crops -generate-> faces -paste-> parts -join-> records
 
 Parts stream back to the driver, which counts them per clip and starts a clip's join the moment its last part is there: no
 barrier, and a slow clip holds nobody up. Whatever goes wrong travels as a row: an error about a clip becomes its record, a
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import ray
@@ -68,10 +69,10 @@ def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | Cl
     joins = Joins(Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output)))
     arrived = Arrivals()
     settled: set[str] = set()
-    rows = [pair.to_row() for pair in pairs]
+    rows = [pair.to_row() for pair in _spread(pairs)]
     todo = ray.data.from_items(rows, override_num_blocks=min(len(rows), 200))
     todo.context.max_errored_blocks = -1  # a block whose worker died drops out; the next pass makes it again
-    dataset = parts_dataset(todo, job.output, job.recipe, job.cluster)
+    dataset = parts_dataset(todo, job.output, job.recipe, job.cluster, keep_faces=job.keep_faces)
     try:
         for row in dataset.iter_rows():
             part = Part.from_row(row)
@@ -98,6 +99,16 @@ def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | Cl
         del dataset, todo
         gc.collect()  # a broken dataset holds on to its actors, and with them the GPUs, until it is collected
     yield from (told(result, job.recipe) for result in joins.drain())
+
+
+def _spread(pairs: list[Pair]) -> list[Pair]:
+    """First one clip of each video, then the second ones and so on: by then, the face tracks of a video are there."""
+    seen: Counter[str] = Counter()
+    order = []
+    for place, pair in enumerate(pairs):
+        order.append((seen[pair.video], place))
+        seen[pair.video] += 1
+    return [pairs[place] for _, place in sorted(order)]
 
 
 def told(result: Part | ClipRecord, recipe: Recipe) -> ClipRecord:

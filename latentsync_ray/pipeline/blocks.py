@@ -23,13 +23,13 @@ __all__ = ["parts_dataset"]
 log = logging.getLogger(__name__)
 
 
-def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster) -> Dataset:
+def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster, *, keep_faces: bool = False) -> Dataset:
     """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error.
 
     Raises ConfigError when there is no such model, or as ``shares``.
     """
     find_model(recipe.model)  # a name that is wrong is told here, and not by workers
-    ask, asked = shares(cluster, nodes()), Settings(recipe, output, cluster.device)
+    ask, asked = shares(cluster, nodes()), Settings(recipe, output, cluster.device, keep_faces)
     pairs = Dataset.copy(pairs, _deep_copy=True)  # with a context of its own: the caller's stays as it is
     context = pairs.context
     context.target_max_block_size = 1 << 20  # a segment's crops are larger than this: one row, one block, one retry
@@ -52,6 +52,8 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster)
             else:
                 # Ray Data retries a killed worker's task for ever unless told so, and has no other way to be told yet.
                 rows = rows.flat_map(task(group, asked), max_retries=3, **ask.of[name])
+            if group[-1].fans_out:
+                rows = rows.repartition(target_num_rows_per_block=1)
     return rows
 
 

@@ -102,7 +102,7 @@ class Worker:
                 clip_id=row.id,
                 video=str(paths["video"]),
                 audio=str(paths["audio"]),
-                **{name: arguments[name] for name in ROW_SETTINGS},
+                **{name: arguments[name] for name in ROW_SETTINGS if name in arguments},
             )
             sink = Results(self._files, row.key_name)
             record = self._run(job, pair, sink, limits)

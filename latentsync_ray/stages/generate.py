@@ -1,14 +1,14 @@
 """Generate: the GPU stage. New mouths for one segment, window by window.
 
 A window is as many consecutive output frames as the model sees together (LatentSync: 16), on the clip's own grid; the last one
-is shifted back to end with the clip, so that every window holds real frames only and has one static shape. Knows nothing of
-files or frames, only crops and what is heard.
+is shifted back to end with the clip, so that every window holds real frames only and has one static shape. Each face has its
+own windows. Knows nothing of files or frames, only crops and what is heard.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Generate:
         """
         began = time.perf_counter()
         try:
-            faces = self._dub(crops, on_frames) if crops.found.any() else crops.faces
+            faces = self._dub(crops, on_frames) if len(crops.frames) else crops.faces
         except (NotFinite, OutOfMemory) as error:
             failure = type(error)(str(error))  # a new one: the frames of the first hold on to the device's memory
         else:
@@ -54,32 +54,36 @@ class Generate:
         return GeneratedFaces.of(
             crops,
             faces=faces,
-            mouth_motion=mouth_motion(faces, crops.found, model.info.template.mouth),
+            mouth_motion=self._motion(crops, faces),
             checkpoint=model.checkpoint,
             precision=model.precision,
             generate_seconds=time.perf_counter() - began,
         )
 
     def _dub(self, crops: FaceCrops, on_frames: Callable[[int], None] | None) -> np.ndarray:
+        import torch
+
         recipe = self.recipe
         spoken = self.model.listen(crops.speech, crops.span)
-        windows = [window for window in window_frames(len(crops.faces), self.window) if crops.found[window].any()]
-        result = crops.faces.copy()
+        windows = list(_windows(crops, self.window))
+        result, told = crops.faces.copy(), 0
         # Later windows first, so that a frame shared with the shifted last window keeps the face of its regular window.
         for first in reversed(range(0, len(windows), recipe.micro_batch)):
             batch = windows[first : first + recipe.micro_batch]
-            padded = np.stack(batch + batch[-1:] * (recipe.micro_batch - len(batch)))
-            shown = np.stack([fill_gaps(window, crops.found) for window in padded])
+            padded = batch + batch[-1:] * (recipe.micro_batch - len(batch))
             generated = self._drawn(
-                crops.faces[shown],
-                spoken[padded],
+                np.stack([crops.faces[places[fill_gaps(window, places >= 0)]] for window, places in padded]),
+                torch.stack([spoken[window] for window, _ in padded]),
                 guidance_scale=crops.guidance_scale or recipe.guidance_scale,
                 seed=recipe.seed if crops.seed is None else crops.seed,
             )
-            for window, faces in reversed(list(zip(batch, generated, strict=False))):
-                result[window[::-1]] = to_uint8(faces)[::-1]  # of a repeated last frame, the first counts
+            for (window, places), faces in reversed(list(zip(batch, generated, strict=False))):
+                at, new = places[window[::-1]], to_uint8(faces)[::-1]  # of a repeated last frame, the first counts
+                result[at[at >= 0]] = new[at >= 0]
             if on_frames:
-                on_frames(min(self.window * len(batch), len(result)))
+                done = min(told + self.window * len(batch), len(crops.source_frames))  # several faces are one frame
+                on_frames(done - told)
+                told = done
         return result
 
     def _drawn(self, faces: np.ndarray, speech: Any, *, guidance_scale: float, seed: int) -> np.ndarray:
@@ -96,6 +100,16 @@ class Generate:
             )
         return made
 
+    def _motion(self, crops: FaceCrops, faces: np.ndarray) -> np.ndarray:
+        """How much the mouths move, float32 (F,): the mean of those that are known."""
+        count = len(crops.source_frames)
+        mouth = self.model.info.template.mouth
+        each = [mouth_motion(faces, crops.places(track), mouth) for track in np.unique(crops.tracks).tolist()]
+        motion = np.stack([np.full(count, np.nan, np.float32), *each])
+        known = np.isfinite(motion)
+        total = np.where(known, motion, 0).sum(0)
+        return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan).astype(np.float32)
+
     def _check_model(self, failure: type[ClipError]) -> None:
         """Raise ModelError when a grey picture that says nothing fails in the same way, by the recipe's own settings."""
         recipe, side = self.recipe, self.model.info.template.side
@@ -108,6 +122,15 @@ class Generate:
             )
         except failure as error:
             raise ModelError(f"no clip can be dubbed: {error}") from error
+
+
+def _windows(crops: FaceCrops, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The windows that show a face, track by track: frame indices (W,), and where each frame's face is in the pairs (F,)."""
+    for track in np.unique(crops.tracks).tolist():
+        places = crops.places(track)
+        for window in window_frames(len(places), size):
+            if (places[window] >= 0).any():
+                yield window, places
 
 
 def window_frames(frame_count: int, window: int) -> list[np.ndarray]:

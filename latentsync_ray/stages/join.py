@@ -82,9 +82,10 @@ def check_parts(work: Unfinished) -> None:
         "frames": work.clip.frame_count,
         "fps": float(work.fps),
         "frames_without_face": sum(part.missing for part in parts),
+        "detector": work.recipe.detector,
         **{
             name: sum(getattr(part, name) for part in parts)
-            for name in ("corrupt_frames", "crop_seconds", "generate_seconds", "paste_seconds")
+            for name in ("corrupt_frames", "track_seconds", "crop_seconds", "generate_seconds", "paste_seconds")
         },
     }
 

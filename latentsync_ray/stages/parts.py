@@ -14,7 +14,7 @@ import numpy as np
 
 from latentsync_ray import storage
 from latentsync_ray.errors import InputNotFound, MixedParts
-from latentsync_ray.layout import declaration, drafts_folder, part_uri, parts_folder
+from latentsync_ray.layout import declaration, drafts_folder, faces_folder, part_uri, parts_folder
 from latentsync_ray.types import Clip, Part, Segment
 
 __all__ = ["drop_clip", "drop_parts", "finished_parts", "load_part", "save_part", "sweep"]
@@ -68,7 +68,8 @@ def drop_clip(output: str, clip_id: str) -> None:
 
 
 def sweep(output: str, keep: Container[str]) -> None:
-    """Remove what is left of parts and drafts when nobody works any more, except parts of the clips in ``keep``."""
+    """Remove what is left of parts, face tracks and drafts when nobody works any more, except parts of clips in ``keep``."""
     root = parts_folder(output)
     left = [uri for uri in storage.find_files(root) if uri.removeprefix(root).split("/")[1] not in keep]
-    storage.delete(left + storage.find_files(drafts_folder(output)))
+    others = [drafts_folder(output), faces_folder(output, keep=False)]
+    storage.delete(left + [uri for folder in others for uri in storage.find_files(folder)])

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import cv2
+import numpy as np
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.faces.blend import blend_planes
 from latentsync_ray.layout import part_uri
 from latentsync_ray.media.colour import colour_matrix
-from latentsync_ray.media.decode import Planes
+from latentsync_ray.media.decode import FrameReader, Planes
 from latentsync_ray.media.encode import encode_part
 from latentsync_ray.media.playback import play
 from latentsync_ray.models.find import find_model
@@ -32,6 +33,7 @@ class Paste:
 
     def __init__(self, recipe: Recipe, output: str) -> None:
         self.recipe, self.output, self.template = recipe, output, find_model(recipe.model).template
+        self.reader = FrameReader()
         cv2.setNumThreads(recipe.cpu_threads)
 
     def __call__(self, faces: GeneratedFaces) -> Part:
@@ -42,16 +44,18 @@ class Paste:
         matrix, offset = colour_matrix(index.colour)
 
         def frames() -> Iterator[Planes]:
-            for number, picture in enumerate(play(video, index, faces.source_frames)):
+            for number, picture in enumerate(play(video, index, faces.source_frames, reader=self.reader)):
                 planes = picture.planes()
-                if faces.found[number]:
+                for place in np.flatnonzero(faces.frames == number):
                     blend_planes(
                         planes.y,
                         planes.u,
                         planes.v,
-                        faces.faces[number],
-                        faces.affines[number],
+                        faces.faces[place],
+                        faces.affines[place],
                         self.template,
+                        share=float(faces.weights[place]),
+                        outline=faces.outlines[place],
                         mode=recipe.paste,
                         matrix=matrix,
                         offset=offset,
@@ -71,7 +75,7 @@ class Paste:
             faces,
             uri=part_uri(self.output, faces.clip_id, faces.key, faces.index),
             bytes=len(data),
-            missing=int((~faces.found).sum()),
+            missing=faces.missing,
             paste_seconds=time.perf_counter() - began,
         )
         save_part(part, data)

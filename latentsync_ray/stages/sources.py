@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from latentsync_ray.config import Recipe
 from latentsync_ray.disk import scratch
 from latentsync_ray.media.credentials import has_credentials
 from latentsync_ray.media.source import VideoIndex, probe_audio
-from latentsync_ray.media.speech import hear_speech, read_speech
+from latentsync_ray.media.speech import decode_speech, hear_speech, read_speech
 from latentsync_ray.media.tags import Tags, read_tags
 from latentsync_ray.models.mel import log_mel_peak
 from latentsync_ray.stages.inputs import Input, probe
 
-__all__ = ["SpeechFacts", "VideoFacts", "speech_facts", "video_facts"]
+__all__ = ["SpeechFacts", "VideoFacts", "speech_facts", "speech_samples", "video_facts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,22 @@ def video_facts(video: Input, recipe: Recipe) -> VideoFacts:
 def speech_facts(audio: Input, recipe: Recipe) -> SpeechFacts:
     """What is known of a speech. Raises UnreadableAudio or TooLarge."""
     return _heard(audio.path, audio.digest, recipe.max_seconds)
+
+
+def speech_samples(audio: Input, recipe: Recipe, *, channel: int | None = None) -> np.ndarray:
+    """All of a speech, int16 (n,) at 16 kHz, mapped from disk: the mix, or one ``channel``. Raises as ``speech_facts``.
+
+    Decoded once per process, as long as it remembers it: the segments of a clip follow each other.
+    """
+    return _samples(audio.path, audio.digest, recipe.max_seconds, channel)
+
+
+@lru_cache(maxsize=2)
+def _samples(path: Path, digest: str, max_seconds: float, channel: int | None) -> np.ndarray:
+    with scratch() as folder:
+        file = folder / "speech.raw"
+        decode_speech(path, file, max_seconds=max_seconds, channel=channel)
+        return read_speech(file)  # mapped: it stays readable when the folder goes, and leaves nothing behind
 
 
 @lru_cache(maxsize=64)

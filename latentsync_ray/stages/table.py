@@ -16,7 +16,8 @@ from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.generate import Generate
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.types import ClipPlan, ClipRecord, Device, FaceCrops, GeneratedFaces, Pair, Part, Row
+from latentsync_ray.stages.track import Track
+from latentsync_ray.types import ClipPlan, ClipRecord, Device, FaceCrops, GeneratedFaces, Pair, Part, Row, TrackedFaces
 
 __all__ = ["STAGES", "TIMED", "Call", "Settings", "Stage", "chain", "tasks"]
 
@@ -33,6 +34,10 @@ class Settings:
     recipe: Recipe
     output: str
     device: Device = "auto"
+    keep_faces: bool = False
+    """Whether face tracks of videos stay in the output."""
+    share_faces: bool = True
+    """Whether other processes read them there meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +49,11 @@ class Stage:
     gives: type[Row]
     make: Callable[[Settings], Call]
     memory: int = 0
-    """Bytes that a large clip takes: following a face at 3840 x 2160 holds 0.5 GB of pictures, 128 crops of 512 px 0.1 GB."""
+    """Bytes that a large clip takes: 20 pictures of 3840 x 2160 are 0.5 GB, 128 crops of 512 px 0.1 GB."""
     model: bool = False
     """Has a process of its own, in which the model stays loaded."""
+    fans_out: bool = False
+    """Gives many small rows of one, which are worth a task each."""
     with_next: bool = False
     """Runs in one task with the next stage: what it fetched is used while it is at hand."""
 
@@ -54,12 +61,14 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage(name="plan", takes=Pair, gives=ClipPlan, make=lambda asked: Plan(asked.recipe, asked.output), with_next=True),
     Stage(
-        name="crop",
+        name="track",
         takes=ClipPlan,
-        gives=FaceCrops,
-        make=lambda asked: Crop(asked.recipe),
-        memory=_GIB,
+        gives=TrackedFaces,
+        make=lambda asked: Track(asked.recipe, asked.output, keep=asked.keep_faces, share=asked.share_faces),
+        memory=_GIB // 2,
+        fans_out=True,
     ),
+    Stage(name="crop", takes=TrackedFaces, gives=FaceCrops, make=lambda asked: Crop(asked.recipe), memory=_GIB // 2),
     Stage(
         name="generate",
         takes=FaceCrops,

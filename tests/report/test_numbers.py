@@ -26,7 +26,7 @@ def test_counts_and_sums(output):
     report = summarise(output)
     assert (report.clips, report.ok, report.failed) == (5, 2, 3)
     assert (report.frames, report.frames_without_face, report.output_seconds, report.bytes) == (100, 4, 4.0, 40)
-    assert report.stage_seconds == {"plan": 0.0, "crop": 6.0, "generate": 20.0, "paste": 0.0, "join": 1.0}
+    assert report.stage_seconds == {"plan": 0.0, "track": 0.0, "crop": 6.0, "generate": 20.0, "paste": 0.0, "join": 1.0}
     assert report.frames_per_second["generate"] == 5.0
     assert "plan" not in report.frames_per_second
 

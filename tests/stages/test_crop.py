@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from cutting import cut
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 
@@ -19,7 +20,7 @@ from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.types import ClipPlan, FaceCrops, Pair
 
-RECIPE = Recipe(model="nano", segment_frames=48)
+RECIPE = Recipe(model="nano", detector="embedded", segment_frames=48)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> ClipPlan:
 
 @pytest.fixture(scope="module")
 def forwards(plan: ClipPlan) -> list[FaceCrops]:
-    return list(Crop(RECIPE)(plan))
+    return cut(plan, RECIPE)
 
 
 def test_opencv_takes_as_many_threads_as_the_recipe_says() -> None:
@@ -53,16 +54,16 @@ def shown(plan: ClipPlan, rows: np.ndarray, stops: list[int]) -> ClipPlan:
 def test_segments_come_in_order_with_faces_and_speech(plan: ClipPlan, forwards: list[FaceCrops]) -> None:
     assert [crops.index for crops in forwards] == list(range(plan.segment_count))
     assert [crops.stop for crops in forwards] == plan.segment_stops.tolist()
-    assert all(crops.found.all() for crops in forwards)
+    assert all(crops.missing == 0 for crops in forwards)
     assert all(crops.speech.shape == (1, 80, 3000) for crops in forwards)
-    assert all(len(crops.speech_change) == len(crops.found) for crops in forwards)
-    assert [np.isfinite(crops.speech_change).sum() for crops in forwards] == [47, 48, len(forwards[2].found) - 1]
+    assert all(len(crops.speech_change) == len(crops.source_frames) for crops in forwards)
+    assert [np.isfinite(crops.speech_change).sum() for crops in forwards] == [47, 48, len(forwards[2].source_frames) - 1]
     assert forwards[0].faces.shape == (48, 128, 128, 3)
 
 
 def test_a_loop_shows_the_same_crops_again(plan: ClipPlan, forwards: list[FaceCrops]) -> None:
     there, back = np.arange(48), np.arange(48)[::-1]
-    first, second, third = Crop(RECIPE)(shown(plan, np.concatenate([there, back, there]), [48, 96, 144]))
+    first, second, third = cut(shown(plan, np.concatenate([there, back, there]), [48, 96, 144]), RECIPE)
     assert np.array_equal(first.faces, forwards[0].faces)
     assert np.array_equal(second.faces, first.faces[::-1])
     assert np.array_equal(second.affines, first.affines[::-1])
@@ -71,14 +72,14 @@ def test_a_loop_shows_the_same_crops_again(plan: ClipPlan, forwards: list[FaceCr
 
 def test_a_segment_that_turns_and_repeated_frames(plan: ClipPlan, forwards: list[FaceCrops]) -> None:
     rows = np.concatenate([np.arange(30), np.arange(10, 30)[::-1], np.repeat(np.arange(10, 34), 2)])
-    first, second = Crop(RECIPE)(shown(plan, rows, [50, 98]))
+    first, second = cut(shown(plan, rows, [50, 98]), RECIPE)
     known = np.concatenate([crops.faces for crops in forwards])
     assert np.array_equal(first.faces, known[rows[:50]])
     assert np.array_equal(second.faces, known[rows[50:]])
 
 
 def test_finished_segments_come_out_empty_and_the_rest_as_ever(plan: ClipPlan, forwards: list[FaceCrops]) -> None:
-    resumed = {crops.index: crops for crops in Crop(RECIPE)(ClipPlan.of(plan, finished=np.array([0, 2], np.int32)))}
+    resumed = {crops.index: crops for crops in cut(ClipPlan.of(plan, finished=np.array([0, 2], np.int32)), RECIPE)}
     assert sorted(resumed) == [crops.index for crops in forwards]
     assert [len(resumed[index].source_frames) for index in (0, 2)] == [0, 0]
     assert np.array_equal(resumed[1].faces, forwards[1].faces)
@@ -95,22 +96,18 @@ def test_a_resumed_clip_follows_the_same_one_of_two_faces(tmp_path: Path) -> Non
         frames.append(frame)
     video, audio = write_clip(tmp_path / "two.mp4", frames), write_speech(tmp_path / "s.wav", speech_like(6))
     plan = Plan(RECIPE, str(tmp_path))(Pair(clip_id="a", video=str(video), audio=str(audio)))
-    whole = list(Crop(RECIPE)(plan))
-    assert all(crops.found.all() for crops in whole)
-    resumed = [crops for crops in Crop(RECIPE)(ClipPlan.of(plan, finished=np.array([0, 1], np.int32))) if len(crops.faces)]
+    whole = cut(plan, RECIPE)
+    assert all(crops.missing == 0 for crops in whole)
+    resumed = [crops for crops in cut(ClipPlan.of(plan, finished=np.array([0, 1], np.int32)), RECIPE) if len(crops.faces)]
     assert np.array_equal(resumed[-1].affines, whole[-1].affines)
     assert np.array_equal(resumed[-1].faces, whole[-1].faces)
 
 
-def test_no_face_in_the_whole_clip_is_an_error_and_in_a_part_is_not(tmp_path: Path) -> None:
+def test_no_face_in_the_whole_clip_is_an_error(tmp_path: Path) -> None:
     grey = [np.full((128, 128, 3), 90 + k % 40, np.uint8) for k in range(60)]
     whole = Plan(RECIPE, str(tmp_path))(pair(write_clip(tmp_path / "grey.mp4", grey)))
     with pytest.raises(NoFace, match=r"grey\.mp4"):
-        list(Crop(RECIPE)(whole))
-    half = ClipPlan.of(whole, finished=np.array([0], np.int32))
-    rest = [crops for crops in Crop(RECIPE)(half) if len(crops.source_frames)]
-    assert rest
-    assert not any(crops.found.any() or len(crops.faces) for crops in rest)
+        cut(whole, RECIPE)
 
 
 def test_inverted_stereo_is_heard_like_its_channel(plan: ClipPlan, tmp_path: Path) -> None:
@@ -120,7 +117,7 @@ def test_inverted_stereo_is_heard_like_its_channel(plan: ClipPlan, tmp_path: Pat
     for name, samples in sounds.items():
         audio = write_speech(tmp_path / f"{name}.wav", samples)
         planned = Plan(RECIPE, str(tmp_path))(Pair(clip_id="a", video=str(assets.demo_video()), audio=str(audio)))
-        heard[name] = (planned.audio_channel, planned.mel_peak, next(Crop(RECIPE)(planned)).speech)
+        heard[name] = (planned.audio_channel, planned.mel_peak, cut(planned, RECIPE)[0].speech)
     assert (heard["inverted"][0], heard["plain"][0]) == (1, None)
     assert heard["inverted"][1] == heard["plain"][1]
     assert np.array_equal(heard["inverted"][2], heard["plain"][2])
@@ -138,8 +135,8 @@ def test_faces_of_flat_pixels_are_cut_as_they_are_shown(tmp_path: Path, stored, 
         pair(write_clip(tmp_path / "flat.mp4", squeezed, pixel_aspect=aspect, rotation=rotation))
     )
     assert (flat.width, flat.height) == stored
-    wanted, found = (next(Crop(RECIPE)(plan)) for plan in (square, flat))
-    assert found.found.all()
+    wanted, found = (cut(plan, RECIPE)[0] for plan in (square, flat))
+    assert found.missing == 0
     assert np.abs(found.faces[:16].astype(int) - wanted.faces[:16]).mean() < 16  # twice as far without
     to_stored = np.array([[256 / stored[0], 0, 0], [0, 256 / stored[1], 0], [0, 0, 1]])
     np.testing.assert_allclose(found.affines[0][:, :2], (wanted.affines[0] @ to_stored)[:, :2], atol=0.06)

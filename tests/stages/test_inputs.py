@@ -11,6 +11,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from cutting import cut
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 
@@ -18,13 +19,12 @@ from latentsync_ray import Pair, Recipe, storage
 from latentsync_ray.errors import InputChanged
 from latentsync_ray.local import LipSync
 from latentsync_ray.stages import inputs
-from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.inputs import fetch_input, planned_input
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.types import ClipPlan, FaceCrops, GeneratedFaces
 
-RECIPE = Recipe(model="tiny-random", steps=1, segment_frames=48, preset="ultrafast")
+RECIPE = Recipe(model="tiny-random", detector="embedded", steps=1, segment_frames=48, preset="ultrafast")
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,12 @@ def test_an_input_that_is_replaced_is_noticed_by_every_stage(
     pair: Pair, place: Place, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan(RECIPE, str(tmp_path / "out"))(pair)
-    first = next(Crop(RECIPE)(plan))
+    first = cut(plan, RECIPE)[0]
     place("other.mp4" if name == "video" else "other.wav", "v.mp4" if name == "video" else "a.wav")
     monkeypatch.setenv("LATENTSYNC_RAY_CACHE", str(tmp_path / "another-node"))
     told = f"the {name} .* was replaced while the clip was in work"
     with pytest.raises(InputChanged, match=told):
-        list(Crop(RECIPE)(plan))
+        cut(plan, RECIPE)
     if name == "video":
         with pytest.raises(InputChanged, match=told):
             Paste(RECIPE, str(tmp_path / "out"))(GeneratedFaces.of(first))
@@ -124,10 +124,10 @@ def test_segments_come_in_order_whatever_is_finished(made: Path, tmp_path: Path)
     pair = Pair(clip_id="a", video=str(tmp_path / "late.mp4"), audio=str(made / "a.wav"))
     plan = Plan(RECIPE, str(tmp_path / "out"))(pair)
     assert plan.segment_count == 3
-    whole = list(Crop(RECIPE)(plan))
-    assert [bool(crops.found.any()) for crops in whole] == [False, True, True]
+    whole = cut(plan, RECIPE)
+    assert [len(crops.frames) > 0 for crops in whole] == [False, True, True]
     for finished in ([0], [1], [0, 2], [0, 1, 2]):
-        again = list(Crop(RECIPE)(ClipPlan.of(plan, finished=np.array(finished, np.int32))))
+        again = cut(ClipPlan.of(plan, finished=np.array(finished, np.int32)), RECIPE)
         assert [crops.index for crops in again] == [0, 1, 2]
         for crops in again:
             if crops.index not in finished:

@@ -7,27 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cutting import cut
 from eight_pairs import decoded
 
 from latentsync_ray import assets
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import MixedParts, StorageUnavailable
 from latentsync_ray.sinks.mp4 import Mp4Sink
-from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.join import STEPS, Join, Unfinished
 from latentsync_ray.stages.parts import finished_parts, load_part
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.types import FaceCrops, GeneratedFaces, Pair, Part, Segment
 
-RECIPE = Recipe(model="nano", segment_frames=80, crf=0, preset="ultrafast")
+RECIPE = Recipe(model="nano", detector="embedded", segment_frames=80, crf=0, preset="ultrafast")
 
 
 @pytest.fixture(scope="module")
 def segments(tmp_path_factory: pytest.TempPathFactory) -> list[FaceCrops]:
     pair = Pair(clip_id="a", video=str(assets.demo_video()), audio=str(assets.demo_audio()))
     plan = Plan(RECIPE, str(tmp_path_factory.mktemp("plan")))(pair)
-    return list(Crop(RECIPE)(plan))
+    return cut(plan, RECIPE)
 
 
 def pasted(segments: list[FaceCrops], output: Path, checkpoints: str = "ab") -> list[Part]:
@@ -53,9 +53,9 @@ def pasted(segments: list[FaceCrops], output: Path, checkpoints: str = "ab") -> 
 
 def test_only_the_mouth_region_changes_and_a_frame_without_face_not_at_all(segments: list[FaceCrops], tmp_path: Path) -> None:
     first = segments[0]
-    found = first.found.copy()
-    found[7] = False
-    part = Paste(RECIPE, str(tmp_path))(GeneratedFaces.of(first, faces=np.full_like(first.faces, 128), found=found))
+    rest = first.frames != 7
+    pairs = {name: getattr(first, name)[rest] for name in ("frames", "tracks", "weights", "affines", "outlines")}
+    part = Paste(RECIPE, str(tmp_path))(GeneratedFaces.of(first, faces=np.full_like(first.faces[rest], 128), **pairs))
     assert part.missing == 1
     result, source = decoded(Path(part.uri)).astype(int), decoded(assets.demo_video())[: len(first.faces)].astype(int)
     changed = np.abs(result - source).max(axis=-1) > 6

@@ -17,8 +17,10 @@ from latentsync_ray.media.source import probe_video
 from latentsync_ray.models.latentsync.template import template
 from latentsync_ray.nano.evaluate.take import Take
 from latentsync_ray.nano.portrait import mouth_points, read_aperture
+from latentsync_ray.preflight import resolved
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.plan import Plan
+from latentsync_ray.stages.track import Track
 from latentsync_ray.types import FaceCrops, Pair
 
 __all__ = ["Score", "aligned", "read_clip", "score_take"]
@@ -83,8 +85,10 @@ def read_clip(path: Path) -> Iterator[np.ndarray]:
 
 def aligned(video: Path, audio: Path, work: Path, *, recipe: Recipe) -> list[FaceCrops]:
     """What the pipeline cuts out of a clip for the recipe's model: its segments."""
+    recipe = resolved(recipe)
     plan = Plan(recipe, str(work))(Pair(clip_id="aligned", video=str(video), audio=str(audio)))
-    return sorted(Crop(recipe)(plan), key=lambda segment: segment.index)
+    cut = Crop(recipe)
+    return [cut(faces) for faces in Track(recipe, str(work))(plan)]
 
 
 def _correlation(curve: np.ndarray, read: np.ndarray) -> float:
