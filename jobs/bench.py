@@ -144,7 +144,8 @@ def stages(seconds: int = SHORT) -> None:
         record = runner(Pair(clip_id="bench", video=str(video), audio=str(audio)))
     own = {
         "plan (probe, speech level)": record.plan_seconds,
-        "decode + detect + crop": record.crop_seconds,
+        "track (decode, detect, follow)": record.track_seconds,
+        "crop": record.crop_seconds,
         **clock.seconds,
         "rest of generate": (record.generate_seconds or 0) - sum(clock.seconds.values()),
         "paste + encode": record.paste_seconds,
