@@ -72,6 +72,24 @@ def test_a_face_is_dubbed_in_place_at_any_roll(head: Heads, speech: Path, tmp_pa
     assert all(rolled.has(frame, *place) for (frame, _), place in middles(painted).items())
 
 
+@pytest.mark.parametrize(
+    ("narrowed", "sheared", "least"),
+    [(0.85, 0.0, COUNT), (0.7, 0.0, 30), (0.6, 0.0, 20), (1.0, 0.25, COUNT), (0.8, -0.25, COUNT)],
+)
+def test_a_head_that_turns_as_far_as_it_can_be_rendered(
+    head: Heads, speech: Path, tmp_path: Path, narrowed: float, sheared: float, least: int
+) -> None:
+    """Foreshortened like a head that is turned by 32, 46 and 53 degrees, and sheared. A flat picture is no head: where it looks
+    too strange, frames pass through.
+    """
+    side = head.frames[0].shape[0]
+    turn = np.array([[narrowed, sheared, (0.75 - narrowed / 2 - sheared / 2) * side], [0, 1.0, 0]])
+    turned = head.under(turn, (side * 3 // 2, side), grey=96)
+    painted = shown(tracked(write_clip(tmp_path / "v.mp4", turned.frames), speech))
+    assert len({frame for frame, _ in painted}) >= least
+    assert all(turned.has(frame, *place) for (frame, _), place in middles(painted).items())
+
+
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_a_file_that_is_shown_turned_is_dubbed_in_place(head: Heads, speech: Path, tmp_path: Path, rotation: int) -> None:
     """The head lies on its side, or stands on its head, as the file's tag says."""
