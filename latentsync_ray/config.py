@@ -105,6 +105,13 @@ class Recipe(_Strict):
     max_seconds: Annotated[float, Field(gt=0)] = 4 * 3600
     """Longer video or audio is refused (``too_large``)."""
 
+    @field_validator("face", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        """The number of a face is text, and comes as a number from tables and YAML."""
+        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
+        return str(int(value)) if whole else value
+
     def fingerprint(self, upto: Work = "encoding") -> str:
         """16 hex digits that change with every field that can change the result: of all work, or of the work up to ``upto``.
 

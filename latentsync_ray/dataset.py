@@ -47,9 +47,9 @@ def lipsync_dataset(
 ) -> Dataset:
     """Lip-sync every row of ``pairs``: a Dataset of clip records, which carries the other columns of ``pairs`` along.
 
-    ``pairs`` has the columns ``video`` and ``audio`` and, if you like, ``clip_id``, ``language``, ``guidance_scale``, ``seed``
-    and ``loop_mode``. Other columns follow those of the record, in the order of ``pairs``; one with the name of a record's
-    column becomes ``manifest_NAME``. Rows whose ``clip_id`` is not unique fail as ``invalid_pair``.
+    ``pairs`` has the columns ``video`` and ``audio`` and, if you like, ``clip_id``, ``language``, ``guidance_scale``, ``seed``,
+    ``loop_mode`` and ``face``. Other columns follow those of the record, in the order of ``pairs``; one with the name of a
+    record's column becomes ``manifest_NAME``. Rows whose ``clip_id`` is not unique fail as ``invalid_pair``.
 
     Lazy like any Dataset. The records are grouped by clip, which waits for the last part, and a worker that keeps dying fails
     it all; use ``run`` to have clips published one by one, with resume and a metadata table. Raises ConfigError for what can be

@@ -42,7 +42,7 @@ def resolved(recipe: Recipe, *, note: Callable[[str], None] | None = None) -> Re
     if recipe.detector != "auto":
         return recipe
     with contextlib.suppress(LatentSyncError):  # of a job that is finished, the model may be gone
-        if own := find_model(recipe.model).detector:
+        if own := getattr(find_model(recipe.model), "detector", ""):
             return recipe.model_copy(update={"detector": own})
     if find_mesh_files() is not None:
         return recipe.model_copy(update={"detector": "mesh"})

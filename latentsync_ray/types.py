@@ -157,6 +157,8 @@ class Segment(Clip):
     start: int = 0
     stop: int = 0
     corrupt_frames: int = 0
+    damaged: bool = False
+    """Whether any frame of the video is: what decoding makes of one depends on where it began."""
     face_choice: str = ""
     """By which rule the face was chosen in the end; see ``faces.choose``."""
     face_tracks: str = ""
@@ -164,6 +166,11 @@ class Segment(Clip):
     faces_path: str | None = None
     """The file of the video's tracks, relative to the output, when it is kept."""
     track_seconds: float = 0.0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the clip ends with it."""
+        return self.index == self.segment_count - 1
 
     @property
     def span(self) -> Span:

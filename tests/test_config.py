@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from latentsync_ray.config import Cluster, Job, Recipe, Work, build_job, load_job
+from latentsync_ray.config import Cluster, Job, Recipe, Work, build_job, load_job, row_settings
 from latentsync_ray.errors import ConfigError
 
 MINIMAL = "manifest: pairs.csv\noutput: out\n"
@@ -133,6 +133,14 @@ def test_each_kind_of_work_has_a_fingerprint_of_its_own():
         changed = Recipe.model_validate({name: OTHER[name]})
         kept = [work for work in get_args(Work) if changed.fingerprint(work) == same.fingerprint(work)]
         assert kept == outlived, name
+
+
+def test_the_number_of_a_face_may_come_as_a_number():
+    assert Recipe.model_validate({"face": 1}).face == Recipe.model_validate({"face": 1.0}).face == "1"
+    assert row_settings({"face": 0}) == {"face": "0"}
+    for wrong in ("left", "1,2,3", "-1", 1.5, True):
+        with pytest.raises(ValidationError):
+            Recipe.model_validate({"face": wrong})
 
 
 def test_recipes_cannot_be_changed():

@@ -28,6 +28,8 @@ _DISTANCE, _RATIO = 1.0, 1.5
 """How far a face may get from frame to frame, in its own sizes, and how much larger or smaller."""
 _FEWEST = 3
 """A face that was seen less often is a false alarm."""
+_PACKED = 256
+"""Frames of a face that are held as objects."""
 _THUMBNAIL = 96
 """Side of the picture that is kept of each face, px."""
 
@@ -40,10 +42,16 @@ class _Live:
     shot: int
     rows: list[int] = field(default_factory=list)
     faces: list[Face] = field(default_factory=list)
+    """The latest ones."""
+    pieces: list[Track] = field(default_factory=list)
+    """Those before, as arrays, which take a quarter of the memory."""
     best: float = 0.0
     picture: np.ndarray | None = None
 
     def add(self, row: int, face: Face, frame: np.ndarray) -> None:
+        if len(self.faces) >= _PACKED:
+            self.pieces.append(Track.of(self.id, self.shot, self.rows, self.faces))
+            self.rows, self.faces = [], []
         self.rows.append(row)
         self.faces.append(face)
         worth = _worth(face)
@@ -94,7 +102,7 @@ def _linked(frames: Iterable[tuple[int, np.ndarray]], detector: Detector, shots:
 
 
 def _finished(live: _Live) -> Track:
-    track = Track.of(live.id, live.shot, live.rows, live.faces)
+    track = Track.joined([*live.pieces, Track.of(live.id, live.shot, live.rows, live.faces)])
     track.thumbnail = b"" if live.picture is None else _jpeg(live.picture)
     return track
 

@@ -207,9 +207,7 @@ def _squares(width: int, height: int, *, thoroughly: bool) -> Iterator[list[_Pla
         return
     side = min(width, height) / _CLOSER
     if side > _SIDE:
-        across, down = (
-            np.linspace(side / 2, length - side / 2, int(np.ceil(1.25 * length / side))) for length in (width, height)
-        )
+        across, down = _middles(width, side), _middles(height, side)
         yield [_Place(float(left), float(top), side, 0.0) for top in down for left in across]
     for turn in _TURNS:
         yield [_Place(x, y, max(width, height) if turn % 90 == 0 else float(np.hypot(width, height)), turn)]

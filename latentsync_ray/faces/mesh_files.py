@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from latentsync_ray import redact, storage
-from latentsync_ray.errors import ClipError, ConfigError
+from latentsync_ray.errors import ConfigError
 from latentsync_ray.layout import join
 
 __all__ = ["INSTALL", "MeshFiles", "find_mesh_files", "mesh_files"]
@@ -61,13 +60,16 @@ def _folder() -> str:
     )
 
 
-@lru_cache(maxsize=4)
+_READ: dict[str, MeshFiles] = {}
+"""Place -> what was read there."""
+
+
 def _in_folder(place: str) -> MeshFiles | None:
-    uris = [join(place, name) for name in (_MESH, _FINDER)]
-    try:
+    """Raises StorageUnavailable, since a folder that does not answer may hold them."""
+    if place not in _READ:
+        uris = [join(place, name) for name in (_MESH, _FINDER)]
         if not all(storage.exists(uri) for uri in uris):
             return None
         mesh, finder = (storage.read_bytes(uri) for uri in uris)
-    except ClipError:
-        return None
-    return MeshFiles(mesh, finder, place)
+        _READ[place] = MeshFiles(mesh, finder, place)
+    return _READ[place]

@@ -20,13 +20,13 @@ _FIELDS = ("rows", "landmarks", "box", "presence", "turn", "mouth", "outline", "
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Track:
-    """One face in n consecutive frames of a shot. What a detector does not tell is NaN, or has no columns."""
+    """One face in n frames of a shot, perhaps with gaps. What a detector does not tell is NaN, or has no columns."""
 
     id: int
     """Counted through the video, from 0, in the order in which faces appear."""
     shot: int
     rows: np.ndarray
-    """Frames of the source in display order: int32 (n,), each one more than the one before."""
+    """Frames of the source in display order: int32 (n,), rising."""
     landmarks: np.ndarray
     """float32 (n, 3, 2), px of the frame with square pixels."""
     box: np.ndarray
@@ -72,6 +72,13 @@ class Track:
             lower=faces[0].lower if known else 0,
         )
 
+    @classmethod
+    def joined(cls, pieces: Sequence[Track]) -> Track:
+        """One track of pieces that follow each other."""
+        arrays = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in _FIELDS}
+        first = pieces[0]
+        return cls(id=first.id, shot=first.shot, lower=first.lower, thumbnail=first.thumbnail, **arrays)
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -98,6 +105,11 @@ class Tracks:
     """How many rows were looked at."""
     corrupt: list[int] = field(default_factory=list)
     """Rows that the file has damaged."""
+
+    def shot(self, number: int) -> tuple[int, int]:
+        """First row of a shot, and the one after its last."""
+        last = self.shots[number + 1] if number + 1 < len(self.shots) else self.stop
+        return int(self.shots[number]), int(last)
 
 
 def polar(outline: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

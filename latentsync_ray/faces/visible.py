@@ -40,11 +40,13 @@ def covered(track: Track) -> np.ndarray:
     hidden = np.zeros(len(track), np.bool_)
     if not track.lower:
         return hidden
-    for first in range(0, len(track), _WINDOW):
-        stretch = slice(first, first + _WINDOW)
-        if len(track.rows[stretch]) >= _SHORTEST:
-            hidden[stretch] = _hidden(_unlike(track.texture[stretch], track.lower))
-    return hidden
+    share = np.zeros(len(track))
+    for first in range(0, len(track), _WINDOW // 2):  # each half is judged by itself and a quarter of the window on either side
+        begin = max(0, min(first - _WINDOW // 4, len(track) - _WINDOW))
+        around = slice(begin, begin + _WINDOW)
+        unlike = _unlike(track.texture[around], track.lower)
+        share[first : first + _WINDOW // 2] = unlike[first - begin :][: _WINDOW // 2]
+    return _hidden(share) if len(track) >= _SHORTEST else hidden
 
 
 def _unlike(texture: np.ndarray, lower: int) -> np.ndarray:

@@ -69,7 +69,15 @@ class Picture:
         x0, y0 = max(0, box[0] - box[0] % 2), max(0, box[1] - box[1] % 2)  # whole chroma samples
         x1, y1 = min(width, box[2] + box[2] % 2), min(height, box[3] + box[3] % 2)
         frame = self._frame
-        whole = self._index.turns or self._index.flip or frame.format.name != "yuv420p" or x1 - x0 < 2 or y1 - y0 < 2
+        whole = (  # of odd sizes, the converter blends chroma
+            width % 2
+            or height % 2
+            or self._index.turns
+            or self._index.flip
+            or frame.format.name != "yuv420p"
+            or x1 - x0 < 2
+            or y1 - y0 < 2
+        )
         if whole or (frame.width, frame.height) != (width, height):
             return self.rgb(), (0, 0)
         part = av.VideoFrame(x1 - x0, y1 - y0, "yuv420p")
@@ -166,7 +174,11 @@ class FrameReader:
             finished = True
         finally:
             if not finished:  # in the middle of something
-                self._video = None
+                self.close()
+
+    def close(self) -> None:
+        """Let go of the file; the next one is opened anew."""
+        self._video, self._frames, self._held = None, iter(()), None
 
     def _goes_on(self, path: Path, index: VideoIndex, row: int) -> bool:
         """Whether the frame of that row comes sooner by decoding on than from the keyframe before it."""

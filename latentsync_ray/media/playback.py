@@ -37,6 +37,7 @@ def play(path: Path, index: VideoIndex, rows: np.ndarray, *, reader: FrameReader
                 while row < wanted:
                     row, picture = next(pictures)
                 yield picture
+            next(pictures, None)  # so that the reader knows that it is through
         else:
             shown = dict(reader.read(path, index, np.unique(run)))
             for wanted in run:

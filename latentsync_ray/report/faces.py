@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from latentsync_ray import storage
+from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ClipError
 from latentsync_ray.faces.store import read_tracks
@@ -96,11 +96,15 @@ def _weights(record: ClipRecord, tracks: Tracks) -> dict[int, np.ndarray]:
     """Track -> how much of it was shown at each frame of the video. Where that is gone: all of those that were shown at all."""
     limits = Recipe(max_pixels=1 << 29, max_seconds=1e9)
     try:
-        video = fetch_input(record.video)
-        return chosen(tracks, record.face or limits.face, video, probe(video, limits), limits).weights
+        if redact.is_whole(record.video):
+            video = fetch_input(record.video)
+            index = probe(video, limits)
+            if len(index) >= tracks.stop:  # another one may lie there since
+                return chosen(tracks, record.face or limits.face, video, index, limits).weights
     except ClipError:
-        speaking = set((record.face_tracks or "").split(","))
-        return {track.id: np.ones(tracks.stop) for track in tracks.tracks if str(track.id) in speaking}
+        pass  # it went away
+    speaking = set((record.face_tracks or "").split(","))
+    return {track.id: np.ones(len(track)) for track in tracks.tracks if str(track.id) in speaking}
 
 
 def _line(
@@ -122,7 +126,7 @@ def _line(
     state = np.zeros(tracks.stop, np.int8)
     state[track.rows] = np.where(track.covered, 2, 1)
     if weight is not None:
-        state[(weight > 0) & (state == 1)] = 3
+        state[track.rows[(weight > 0) & ~track.covered]] = 3
     edges = np.flatnonzero(np.diff(state)) + 1
     for run in np.split(np.arange(tracks.stop), edges):
         if kind := int(state[run[0]]):

@@ -37,9 +37,12 @@ class Crop:
         samples = speech_samples(planned_input(tracked, "audio"), self.recipe, channel=tracked.audio_channel)
         mel, first = mel_columns(samples, *sound_columns(span.start, span.stop, span.fps), span.peak)
         learned = {"speech": self.model.hear(samples, span)} if len(tracked.frames) else {}
+        faces = self._faces(tracked)
+        if tracked.is_last:
+            self.reader.close()
         return FaceCrops.of(
             tracked,
-            faces=self._faces(tracked),
+            faces=faces,
             speech_change=speech_change(mel, first, span.start, span.stop, span.fps),
             crop_seconds=time.perf_counter() - began,
             **learned,
@@ -52,7 +55,8 @@ class Crop:
         if not len(rows):
             return faces
         video, index = open_video(tracked, self.recipe)
-        for row, picture in self.reader.read(video, index, np.unique(rows)):
+        reader = FrameReader() if tracked.damaged else self.reader
+        for row, picture in reader.read(video, index, np.unique(rows)):
             places, cut = np.flatnonzero(rows == row), {}
             boxes = np.array([crop_box(matrix, template) for matrix in tracked.affines[places]])
             around = (*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist())

@@ -83,6 +83,7 @@ def check_parts(work: Unfinished) -> None:
         "fps": float(work.fps),
         "frames_without_face": sum(part.missing for part in parts),
         "detector": work.recipe.detector,
+        "faces_path": next((part.faces_path for part in parts if part.faces_path), None),
         **{
             name: sum(getattr(part, name) for part in parts)
             for name in ("corrupt_frames", "track_seconds", "crop_seconds", "generate_seconds", "paste_seconds")

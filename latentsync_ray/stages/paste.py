@@ -44,7 +44,9 @@ class Paste:
         matrix, offset = colour_matrix(index.colour)
 
         def frames() -> Iterator[Planes]:
-            for number, picture in enumerate(play(video, index, faces.source_frames, reader=self.reader)):
+            for number, picture in enumerate(
+                play(video, index, faces.source_frames, reader=None if faces.damaged else self.reader)
+            ):
                 planes = picture.planes()
                 for place in np.flatnonzero(faces.frames == number):
                     blend_planes(
@@ -71,6 +73,8 @@ class Paste:
             preset=recipe.preset,
             pixel_aspect=index.pixel_aspect,
         )
+        if faces.is_last:
+            self.reader.close()
         part = Part.of(
             faces,
             uri=part_uri(self.output, faces.clip_id, faces.key, faces.index),

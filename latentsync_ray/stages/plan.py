@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 
 from latentsync_ray import __version__
-from latentsync_ray.config import Recipe, settle
+from latentsync_ray.config import ROW_SETTINGS, Recipe, settle
 from latentsync_ray.media.grid import frame_grid, repeat
 from latentsync_ray.media.speech import SAMPLE_RATE
 from latentsync_ray.models.find import find_model
@@ -92,5 +92,5 @@ def part_key(pair: Pair, recipe: Recipe, *contents: str) -> str:
 
     ``contents`` are digests of the inputs.
     """
-    made_of = [__version__, recipe.fingerprint(), pair.guidance_scale, pair.seed, pair.loop_mode, *contents]
+    made_of = [__version__, recipe.fingerprint(), *(getattr(pair, name) for name in ROW_SETTINGS), *contents]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]

@@ -6,6 +6,7 @@ gets its speech, and cuts what it needs into segments, which may then be worked 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -18,8 +19,9 @@ import numpy as np
 
 from latentsync_ray import __version__, redact, storage
 from latentsync_ray.config import Recipe
-from latentsync_ray.errors import InputNotFound, NoFace, UnreadableAudio
+from latentsync_ray.errors import InputNotFound, NoFace, TooLarge, UnreadableAudio
 from latentsync_ray.faces import Detector
+from latentsync_ray.faces import tracks as tracks_module
 from latentsync_ray.faces.align import OfficialBias, affine, of_stored_pixels, shown_size, square_pixels
 from latentsync_ray.faces.choose import Choice, choose, needs_sound
 from latentsync_ray.faces.link import find_tracks
@@ -70,7 +72,7 @@ class Track:
         face = plan.face or self.recipe.face
         choice = chosen(tracks, face, planned_input(plan, "video"), index, self.recipe)
         shown = _Shown(self, tracks, choice, index)
-        speaking = [number for number, weight in choice.weights.items() if weight[plan.source_frames].any()]
+        speaking = [track.id for track in shown.tracks if shown.weight(track, plan.source_frames).any()]
         if not speaking:
             raise NoFace(self._nobody(plan, tracks, face))
         learned = {
@@ -149,16 +151,14 @@ class Track:
 
 def chosen(tracks: Tracks, face: str, video: Input, index: VideoIndex, recipe: Recipe) -> Choice:
     """Who of a video's faces gets the speech, by the rule ``face``; listens to the video's own sound when that is needed."""
+    seconds = (index.pts[: tracks.stop] - round(index.start / index.time_base)) * float(index.time_base)
     sound = None
     if needs_sound(tracks, face):
-        try:
+        with contextlib.suppress(UnreadableAudio, TooLarge):  # it is a hint
             samples = speech_samples(video, recipe)
-        except UnreadableAudio:
-            samples = np.zeros(0, np.int16)
-        seconds = (index.pts[: tracks.stop] - round(index.start / index.time_base)) * float(index.time_base)
-        sound = loudness(samples, seconds, float(1 / index.rate)) if len(samples) else None
+            sound = loudness(samples, seconds, float(1 / index.rate)) if len(samples) else None
     size = shown_size(index.width, index.height, float(index.pixel_aspect))
-    return choose(tracks, face, size=size, fps=float(index.rate), sound=sound)
+    return choose(tracks, face, size=size, seconds=seconds, sound=sound)
 
 
 def _segments(plan: ClipPlan) -> Iterator[tuple[Segment, np.ndarray]]:
@@ -186,6 +186,11 @@ class _Shown:
         self.tracks = [track for track in tracks.tracks if track.id in choice.weights]
         self.biased = {track.id: self._official(track) for track in self.tracks} if stage.recipe.parity else {}
 
+    def weight(self, track: tracks_module.Track, rows: np.ndarray) -> np.ndarray:
+        """How much of a track is shown in frames that show these source frames: float32, 0 where it is not there."""
+        places = np.minimum(np.searchsorted(track.rows, rows), len(track) - 1)
+        return np.where(track.rows[places] == rows, self.weights[track.id][places], 0).astype(np.float32)
+
     def _official(self, track) -> np.ndarray:
         """Affines of all rows as the official code makes them, one after the other."""
         bias = OfficialBias()
@@ -196,7 +201,7 @@ class _Shown:
         frames, tracks, weights, affines, outlines = [], [], [], [], []
         edges = max((track.outline.shape[1] for track in self.tracks), default=0)
         for track in self.tracks:
-            weight = self.weights[track.id][rows]
+            weight = self.weight(track, rows)
             at = np.flatnonzero(weight)
             if not len(at):
                 continue

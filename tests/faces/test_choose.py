@@ -28,35 +28,40 @@ def tracks(*each: Track, stop: int, shots: Sequence[int] = (0,)) -> Tracks:
 
 
 def chosen(these: Tracks, face: str, sound: np.ndarray | None = None) -> Choice:
-    return choose(these, face, size=(640, 360), fps=25.0, sound=sound)
+    return choose(these, face, size=(640, 360), seconds=np.arange(these.stop) / 25, sound=sound)
 
 
-def rows_of(choice: Choice, number: int) -> list[int]:
-    return np.flatnonzero(choice.weights[number]).tolist() if number in choice.weights else []
+def rows_of(choice: Choice, number: int, these: Tracks) -> list[int]:
+    if number not in choice.weights:
+        return []
+    return these.tracks[number].rows[np.flatnonzero(choice.weights[number])].tolist()
 
 
 def test_one_face_is_the_only_one() -> None:
-    choice = chosen(tracks(track(0, range(50), 100), stop=50), "speaking")
-    assert (choice.rule, rows_of(choice, 0)) == ("only", list(range(50)))
+    these = tracks(track(0, range(50), 100), stop=50)
+    choice = chosen(these, "speaking")
+    assert (choice.rule, rows_of(choice, 0, these)) == ("only", list(range(50)))
     assert (choice.weights[0] == 1).all()
     assert not needs_sound(tracks(track(0, range(50), 100), stop=50), "speaking")
 
 
 def test_the_largest_keeps_the_word_while_it_is_briefly_away() -> None:
     large, small = track(0, [*range(40), *range(60, 100)], 100, size=2), track(1, range(100), 400)
-    choice = chosen(tracks(large, small, stop=100), "largest")
-    assert rows_of(choice, 0) == [*range(40), *range(60, 100)]
-    assert rows_of(choice, 1) == []
+    these = tracks(large, small, stop=100)
+    choice = chosen(these, "largest")
+    assert rows_of(choice, 0, these) == [*range(40), *range(60, 100)]
+    assert rows_of(choice, 1, these) == []
     gone = track(0, range(40), 100, size=2)
-    choice = chosen(tracks(gone, small, stop=100), "largest")
-    assert rows_of(choice, 1) == list(range(40, 100))
+    these = tracks(gone, small, stop=100)
+    choice = chosen(these, "largest")
+    assert rows_of(choice, 1, these) == list(range(40, 100))
 
 
 def test_each_shot_has_its_largest() -> None:
     first, second = track(0, range(30), 100), track(1, range(30, 60), 400, shot=1)
     choice = chosen(tracks(first, second, stop=60, shots=(0, 30)), "largest")
-    assert (choice.weights[0][:30] == 1).all(), "no fade at a cut"
-    assert (choice.weights[1][30:] == 1).all()
+    assert (choice.weights[0] == 1).all(), "no fade at a cut"
+    assert (choice.weights[1] == 1).all()
 
 
 def test_all_a_number_and_a_point() -> None:
@@ -93,7 +98,7 @@ def test_the_word_goes_to_the_mouth_that_follows_the_sound(talk: tuple[Tracks, n
     assert needs_sound(these, "speaking")
     choice = chosen(these, "speaking", sound)
     assert choice.rule == "speaking"
-    left, right = set(rows_of(choice, 0)), set(rows_of(choice, 1))
+    left, right = set(rows_of(choice, 0, these)), set(rows_of(choice, 1, these))
     assert set(range(15, 95)) | set(range(205, 285)) <= left
     assert set(range(112, 188)) <= right
     assert not left & right
@@ -123,3 +128,24 @@ def test_a_moment_is_too_short_to_be_dubbed() -> None:
     this.covered[:] = True
     this.covered[30:32] = False
     assert chosen(tracks(this, stop=60), "speaking").weights == {}
+
+
+def test_faces_whose_mouths_nobody_measures_are_chosen_by_size() -> None:
+    """As those of detectors that give points only."""
+    these = tracks(track(0, range(50), 100), track(1, range(50), 400, size=2), stop=50)
+    choice = chosen(these, "speaking", np.linspace(0, 1, 50))
+    assert (choice.rule, set(choice.weights)) == ("largest", {1})
+
+
+def test_a_moment_is_one_of_the_video_and_not_of_its_frame_rate() -> None:
+    these = tracks(track(0, range(20), 100), track(1, range(20, 50), 100), stop=50)
+    late = np.concatenate([np.arange(20) / 25, 10 + np.arange(30) / 25])  # a long still
+    assert set(choose(these, "120,70@5", size=(640, 360), seconds=late).weights) == {0}
+    assert set(choose(these, "120,70@10.5", size=(640, 360), seconds=late).weights) == {1}
+
+
+def test_many_shots_take_no_more_than_their_frames() -> None:
+    shots = list(range(0, 30_000, 30))
+    every = [track(number, range(first, first + 30), 100, shot=number) for number, first in enumerate(shots)]
+    choice = chosen(tracks(*every, stop=30_000, shots=shots), "speaking")
+    assert sum(len(weight) for weight in choice.weights.values()) == 30_000

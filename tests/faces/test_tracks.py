@@ -142,6 +142,11 @@ def test_what_is_unlike_the_rest_of_the_track_is_covered_and_light_is_not() -> N
     assert not covered(Track.of(0, 0, [0, 1], [face(1, 1), face(1, 1)])).any(), "nothing is known of the skin"
 
 
+def test_the_end_of_a_long_track_is_judged_like_its_beginning() -> None:
+    assert np.flatnonzero(covered(textured(4050, slice(4010, 4050)))).tolist() == list(range(4009, 4050))
+    assert np.flatnonzero(covered(textured(6000, slice(1990, 2010)))).tolist() == list(range(1989, 2011))
+
+
 def test_a_mouth_that_is_turned_away_or_out_of_the_frame_cannot_be_used() -> None:
     seen = [face(50, 50, turn=(yaw, 0.0, 0.0)) for yaw in (0, 45, 70, -80)]
     track = Track.of(0, 0, [0, 1, 2, 3], seen)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from make_clips import moving, speech_like, write_clip, write_speech
 
-from latentsync_ray.config import Recipe, settle
+from latentsync_ray.config import ROW_SETTINGS, Recipe, settle
 from latentsync_ray.errors import InvalidPair
 from latentsync_ray.stages.plan import Plan, part_key, segment_stops
 from latentsync_ray.types import Pair
@@ -51,6 +51,8 @@ def test_part_key_changes_with_recipe_settings_and_content() -> None:
     keys.add(part_key(settle(PAIR, Recipe(seed=5)), recipe, video, audio))
     keys.add(part_key(settle(PAIR, recipe), recipe, "another", audio))
     assert len(keys) == 5
+    for name, value in zip(ROW_SETTINGS, (1.75, 8, "loop", "all"), strict=True):
+        assert part_key(settle(Pair.of(PAIR, **{name: value}), recipe), recipe, video, audio) not in keys, name
 
 
 def test_the_time_before_a_late_sound_track_counts(tmp_path) -> None:
