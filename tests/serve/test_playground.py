@@ -269,9 +269,9 @@ def test_cancelling(live: Running, page: Page, tmp_path: Path) -> None:
         live.paused.clear()
     page.click("run")
     page.wait(lambda: "lip-synced" in page.text("log"))
-    page.shoot(tmp_path / "desk-running.png")
-    page.click("cancel")
+    page.click("cancel")  # at once: the clip is short
     page.wait_for_state("Cancelled")
+    page.shoot(tmp_path / "desk-cancelled.png")
     assert page.part("run").is_enabled()
     assert not page.part("result").is_displayed()
     assert page.problems() == {}
