@@ -145,7 +145,7 @@ def lipsync(
     MP4, or exists and shall be kept.
     """
     video, audio, output = (path_text(value, name) for name, value in (("video", video), ("audio", audio), ("output", output)))
-    recipe = resolved(_recipe(recipe), note=on_phase)
+    recipe = resolved(_recipe(recipe))
     one_of(device, Device, "device")
     check_output(video, audio, output, overwrite=overwrite)
     pair = Pair(clip_id=re.sub(UNUSABLE_ID, "_", Path(output).stem), video=video, audio=audio)

@@ -18,6 +18,7 @@ from latentsync_ray.cli import main
 from latentsync_ray.config import Job, Recipe, load_job
 from latentsync_ray.driver import Summary
 from latentsync_ray.errors import DeviceLost, WeightsNotFound
+from latentsync_ray.preflight import resolved
 from latentsync_ray.progress import PlainProgress, RichProgress
 from latentsync_ray.report import Failures, Report, SlowClip
 from latentsync_ray.types import ClipRecord
@@ -100,7 +101,7 @@ def test_lipsync_without_options_uses_the_recipe_defaults(lipsync_calls, capsys)
     assert call("lipsync", "v.mp4", "a.wav", "out.mp4") == 0
     (made,) = lipsync_calls
     assert (made["video"], made["audio"], made["output"]) == ("v.mp4", "a.wav", "out.mp4")
-    assert made["recipe"] == Recipe()
+    assert made["recipe"] == resolved(Recipe())
     assert made["device"] == "auto"
     shown = capsys.readouterr()
     assert shown.out.strip() == "out.mp4  150 frames, 6.00 s at 25 fps, 384 x 384"

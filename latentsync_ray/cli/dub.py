@@ -74,6 +74,7 @@ def lipsync(
 
     from latentsync_ray import local
     from latentsync_ray.models.find import find_model
+    from latentsync_ray.preflight import resolved
 
     local.check_output(video, audio, output, overwrite=force)
     note = find_model(job.recipe.model).note
@@ -86,7 +87,7 @@ def lipsync(
             video,
             audio,
             output,
-            recipe=job.recipe,
+            recipe=resolved(job.recipe, note=progress.note),
             device=job.cluster.device,
             overwrite=force,
             on_frames=progress.frames,
