@@ -101,7 +101,7 @@ def lipsync(
     about = f"{record.frames} frames, {record.duration:.2f} s at {record.fps:g} fps, {record.width} x {record.height}"
     OUT.print(f"[bold]{escape(str(record.output))}[/]  {about}", soft_wrap=True)
     if record.frames_without_face:
-        ERR.print(f"[yellow]{record.frames_without_face} frames show no usable face and were left as they are[/]")
+        ERR.print(f"[yellow]{record.frames_without_face} frames in which no face got the speech were left as they are[/]")
 
 
 def _as_options(message: str, recipe: Iterable[str]) -> str:

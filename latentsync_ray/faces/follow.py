@@ -1,8 +1,8 @@
 """One face through a clip: where it is in every frame, with only a few frames in memory.
 
 Decides when the detector looks and which of the faces is followed: the largest at first, then the same one for as long as it
-can be; a cut starts anew. How looks become steady points is ``optical``'s affair, how a face moves
-between two frames ``flow``'s.
+can be; a cut starts anew. How looks become steady points is ``optical``'s affair, how a face moves between two frames
+``flow``'s.
 """
 
 from __future__ import annotations

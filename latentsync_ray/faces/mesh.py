@@ -2,7 +2,7 @@
 
 Both models are Apache-2.0, unlike InsightFace's. They run in OpenCV's own reader of TFLite, on one core: 2 ms a mesh, 7 ms a
 search of the whole picture. That needs no further package; ai-edge-litert (22 MB) takes 2 and 5 ms. ``mesh_files`` finds the
-three files. Sources: Kartynnik et al., Real-time Facial Surface Geometry, 2019; Bazarevsky et al., BlazeFace, 2019.
+two files. Sources: Kartynnik et al., Real-time Facial Surface Geometry, 2019; Bazarevsky et al., BlazeFace, 2019.
 """
 
 from __future__ import annotations

@@ -10,12 +10,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from latentsync_ray.faces.align import box_around
+from latentsync_ray.faces.optical import BRIDGED
 from latentsync_ray.faces.tracks import Track
 
 __all__ = ["bridged", "steady"]
 
-_BRIDGED = 3
-"""Frames in a row that a face may go unseen and still count as there: blinks of the detector, not a covered face."""
 _CALM, _QUICK = 3.0, 1.0
 """Standard deviations of the filter in frames: on a still head in noise, 3 left 0.02 px of shimmer, 1 left 0.14, none 0.7."""
 _MOVES = 0.01, 0.03
@@ -26,10 +25,10 @@ makes them differ by 0.005."""
 def bridged(track: Track) -> Track:
     """The track with the places in short gaps interpolated, ``presence`` 0 there."""
     gaps = np.diff(track.rows)
-    if not ((gaps > 1) & (gaps <= _BRIDGED + 1)).any():
+    if not ((gaps > 1) & (gaps <= BRIDGED + 1)).any():
         return track
     rows = np.concatenate(
-        [np.arange(row, row + gap) if gap <= _BRIDGED + 1 else [row] for row, gap in zip(track.rows[:-1], gaps, strict=True)]
+        [np.arange(row, row + gap) if gap <= BRIDGED + 1 else [row] for row, gap in zip(track.rows[:-1], gaps, strict=True)]
         + [track.rows[-1:]]
     ).astype(np.int32)
     before = np.searchsorted(track.rows, rows, side="right") - 1

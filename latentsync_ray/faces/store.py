@@ -47,10 +47,10 @@ def write_tracks(tracks: Tracks) -> bytes:
             name: pa.array(np.round(points[:, place].astype(np.float64) * _STEP) / _STEP, pa.float32())
             for place, name in enumerate(_POINTS)
         }
-        columns |= {name: pa.array(np.round(turn[:, place], 1).astype(np.float16)) for place, name in enumerate(_TURN)}
+        columns |= {name: pa.array(np.round(turn[:, place], 1).astype(np.float32)) for place, name in enumerate(_TURN)}
         columns |= {
-            "presence": pa.array(np.round(column("presence"), 2).astype(np.float16)),
-            "mouth": pa.array(np.round(column("mouth"), 3).astype(np.float16)),
+            "presence": pa.array(np.round(column("presence"), 2).astype(np.float32)),
+            "mouth": pa.array(np.round(column("mouth"), 3).astype(np.float32)),
             "covered": pa.array(column("covered")),
             "outline": _outlines([track.outline for track in every]),
         }

@@ -115,8 +115,7 @@ class Tracks:
 def polar(outline: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """The edge of a face as distances from the mean of its landmarks in ANGLES directions, beginning along the brows: uint8.
 
-    64 levels per brow distance. ``outline`` (N, 2) and ``landmarks`` (3, 2) in px; an edge in no order is as good as one in its
-    own, since of each direction the outermost point counts.
+    64 levels per brow distance. ``outline`` (N, 2) and ``landmarks`` (3, 2) in px; its points may come in any order.
     """
     centre, across = landmarks.mean(0), landmarks[1] - landmarks[0]
     brows = complex(*across)

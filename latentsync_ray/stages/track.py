@@ -79,6 +79,7 @@ class Track:
             "face_choice": choice.rule,
             "face_tracks": ",".join(map(str, speaking)),
             "faces_path": self._path(plan, index),
+            "damaged": bool(tracks.corrupt),
         }
         damaged = np.isin(plan.source_frames, tracks.corrupt)
         for segment, rows in _segments(plan):
@@ -191,7 +192,7 @@ class _Shown:
         places = np.minimum(np.searchsorted(track.rows, rows), len(track) - 1)
         return np.where(track.rows[places] == rows, self.weights[track.id][places], 0).astype(np.float32)
 
-    def _official(self, track) -> np.ndarray:
+    def _official(self, track: tracks_module.Track) -> np.ndarray:
         """Affines of all rows as the official code makes them, one after the other."""
         bias = OfficialBias()
         return np.array([bias(points, self.template) for points in track.landmarks.astype(np.float64)])

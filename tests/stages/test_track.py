@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from heads import Heads, cover, needs_mesh, talking
-from make_clips import speech_like, write_clip, write_speech
+from make_clips import damage, speech_like, write_clip, write_speech
 
 from latentsync_ray import Cluster, Job, LipSync, Pair, Recipe, storage
 from latentsync_ray.driver import dub
@@ -218,6 +218,14 @@ def test_a_row_names_its_face(two, tmp_path: Path) -> None:
     assert {frozenset(set().union(*each.values())) for each in by_number} == {frozenset({0}), frozenset({1})}
     with pytest.raises(NoFace, match=r"none of the 2 faces in .*two\.mp4 is the one that was asked for \(face is '7'\)"):
         tracked(path, audio, face="7")
+
+
+def test_a_damaged_video_is_read_afresh_by_every_segment(head: Heads, speech: Path, tmp_path: Path) -> None:
+    video = write_clip(tmp_path / "v.mp4", head.frames, gop=10)
+    assert not any(segment.damaged for segment in tracked(video, speech))
+    segments = tracked(damage(video, [12]), speech)
+    assert sum(segment.corrupt_frames for segment in segments) > 0
+    assert all(segment.damaged for segment in segments)
 
 
 def test_a_second_language_is_not_tracked_again(
