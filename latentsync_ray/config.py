@@ -79,15 +79,15 @@ class Recipe(_Strict):
     More than there are idle cores are much slower.
     """
     detector: str = "auto"
-    """Face detector: mesh, embedded, insightface, or "module:Class" of your own; auto is mesh if its files are there, else
-    embedded."""
+    """Face detector: mesh, embedded, insightface, "module:Class" of your own, or the folder, URI or bundle of the mesh's files;
+    auto is mesh if those are found, else embedded."""
     face: Annotated[str, Field(pattern=rf"^({FACE_RULE})$")] = "speaking"
     """Which face gets the speech: ``speaking`` (the one whose mouth goes with the video's own sound), ``largest``, ``all``, the
     one at a point ``x,y`` or ``x,y@seconds`` (px of the frame), or the number of a track. A manifest row may set its own."""
     paste: Literal["mask", "crop"] = "mask"
     """Blend only what the model generated (feathered), or the whole crop as the official code does."""
     parity: bool = False
-    """Align as the official code does, with landmarks rounded to whole pixels and its running bias."""
+    """Align as the official code does, with landmarks rounded to whole pixels and its running bias, and truncate as it does."""
     loop_mode: LoopMode = "pingpong"
     """How the video repeats when the audio is longer. A manifest row may set its own."""
     fps: Literal["source"] | Annotated[int, Field(ge=1, le=120)] = 25

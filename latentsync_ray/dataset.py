@@ -52,8 +52,10 @@ def lipsync_dataset(
     record's column becomes ``manifest_NAME``. Rows whose ``clip_id`` is not unique fail as ``invalid_pair``.
 
     Lazy like any Dataset. The records are grouped by clip, which waits for the last part, and a worker that keeps dying fails
-    it all; use ``run`` to have clips published one by one, with resume and a metadata table. Raises ConfigError for what can be
-    known before a row is read.
+    it all; use ``run`` to have clips published one by one, with resume and a metadata table. Face tracks stay in
+    ``_work/faces`` of the output, for the next Dataset of the same videos.
+
+    Raises ConfigError for what can be known before a row is read.
     """
     kind_of(pairs, Dataset, "pairs", "a ray.data.Dataset, e.g. ray.data.from_items([...])")
     recipe = resolved(

@@ -6,7 +6,6 @@ asked by ``pipeline``.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
@@ -17,10 +16,10 @@ import pyarrow as pa
 
 from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
-from latentsync_ray.errors import ConfigError, LatentSyncError
+from latentsync_ray.errors import ConfigError
+from latentsync_ray.faces.find import check_detector
 from latentsync_ray.faces.mesh_files import INSTALL, find_mesh_files
 from latentsync_ray.models.find import find_model
-from latentsync_ray.registry import DETECTORS, lookup
 
 __all__ = ["check_inputs", "check_recipe", "fetch_model", "resolved"]
 
@@ -35,15 +34,12 @@ _MOSTLY = 0.5
 
 
 def resolved(recipe: Recipe, *, note: Callable[[str], None] | None = None) -> Recipe:
-    """The recipe with its detector named: ``auto`` is the model's own or ``mesh``; where its files are not, ``embedded``.
+    """The recipe with its detector named: ``auto`` is ``mesh``; ``embedded`` where its files are not, which ``note`` hears of.
 
-    ``note`` hears of the last. Settled once, before work starts: the name is part of the recipe's fingerprint and of records.
+    Settled once, before work starts: the name is part of the recipe's fingerprint and of records.
     """
     if recipe.detector != "auto":
         return recipe
-    with contextlib.suppress(LatentSyncError):  # of a job that is finished, the model may be gone
-        if own := getattr(find_model(recipe.model), "detector", ""):
-            return recipe.model_copy(update={"detector": own})
     if find_mesh_files() is not None:
         return recipe.model_copy(update={"detector": "mesh"})
     if note:
@@ -60,9 +56,7 @@ def check_recipe(recipe: Recipe, *, note: Callable[[str], None], fetch: bool = T
     ``fetch`` downloads weights that are not here, which ``note`` hears of; without it, other machines do the work, and it is
     enough that they can find the model. Raises ConfigError or ModelError.
     """
-    detector = lookup(DETECTORS, resolved(recipe).detector, "detector")
-    if check := getattr(detector, "check", None):
-        check()
+    check_detector(resolved(recipe).detector)
     if fetch:
         fetch_model(recipe.model, note=note)
     else:

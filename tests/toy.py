@@ -44,7 +44,7 @@ def _template() -> Template:
 class ToyInfo:
     """No weights, no notes, a template of its own."""
 
-    name, note, detector, window = "toy", "", "", WINDOW
+    name, note, window = "toy", "", WINDOW
 
     @property
     def template(self) -> Template:

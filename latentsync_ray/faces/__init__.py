@@ -56,7 +56,7 @@ class Detector(Protocol):
     frame, and to follow all faces.
 
     A class may have a static method ``check()`` that raises ConfigError for what is missing on this machine: drivers call it
-    before work starts.
+    before work starts. Another, ``version() -> str``, may tell what changes when the same picture may give other points.
     """
 
     interval: int

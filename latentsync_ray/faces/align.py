@@ -129,11 +129,14 @@ def box_around(landmarks: np.ndarray) -> tuple[int, int, int, int]:
     return crop_box(affine(landmarks, _FACE), _FACE)
 
 
-def crop_face(image: np.ndarray, matrix: np.ndarray, template: Template, *, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+def crop_face(
+    image: np.ndarray, matrix: np.ndarray, template: Template, *, origin: tuple[int, int] = (0, 0), official: bool = True
+) -> np.ndarray:
     """Cut the aligned face out of a frame: uint8 (R, R, 3).
 
     ``image`` is the uint8 (H, W, 3) frame, or a region of it whose top-left pixel is at ``origin`` (x, y) and that holds all of
-    the crop that lies inside the frame. Samples bilinearly in float32, truncates, then squeezes 3:4 to a square with Lanczos.
+    the crop that lies inside the frame. Samples bilinearly in float32, then squeezes 3:4 to a square with Lanczos. ``official``
+    truncates in between, as LatentSync does: half a level darker, and a third slower.
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = crop_box(matrix, template)
@@ -142,4 +145,6 @@ def crop_face(image: np.ndarray, matrix: np.ndarray, template: Template, *, orig
     shifted = np.asarray(matrix, np.float64).copy()
     shifted[:, 2] += shifted[:, :2] @ (origin[0] + left, origin[1] + top)
     crop = cv2.warpAffine(needed, shifted, template.size, borderMode=cv2.BORDER_CONSTANT, borderValue=(OUTSIDE,) * 3)
-    return cv2.resize(crop.astype(np.uint8), (template.side, template.side), interpolation=cv2.INTER_LANCZOS4)
+    crop = crop.astype(np.uint8) if official else crop
+    squeezed = cv2.resize(crop, (template.side, template.side), interpolation=cv2.INTER_LANCZOS4)
+    return squeezed if official else np.clip(np.rint(squeezed), 0, 255).astype(np.uint8)

@@ -16,12 +16,12 @@ from latentsync_ray.errors import ConfigError, WeightsNotFound
 from latentsync_ray.extras import install_command
 from latentsync_ray.faces import Face
 
-__all__ = ["InsightFaceDetector", "landmarks_of_106"]
+__all__ = ["INSTALL", "InsightFaceDetector", "landmarks_of_106"]
 
 _GROUPS = ([43, 48, 49, 50, 51], [101, 102, 103, 104, 105], [74, 77, 83, 86])
 """Image-left brow, image-right brow and nose in the 2d106 layout."""
-_INSTALL_ITSELF = "pip install --no-deps 'insightface>=2,<3'"
-"""With what it declares, pip would add a second build of OpenCV over ours."""
+INSTALL = f"{install_command('insightface')} && pip install --no-deps 'insightface>=2,<3'"
+"""In two steps: with what InsightFace declares, pip would add a second build of OpenCV over ours."""
 _LEAST_SCORE = 0.5
 _LEAST_WIDTH, _LEAST_HEIGHT = 50, 80
 """Smaller boxes (px) are ignored, as in the official code."""
@@ -76,7 +76,7 @@ def _import() -> Any:
     except ImportError as error:
         raise ConfigError(
             f'the detector "insightface" needs packages that are not installed ({error.name}): '
-            f"{install_command('insightface')} && {_INSTALL_ITSELF}; its models are licensed for non-commercial research only"
+            f"{INSTALL}; its models are licensed for non-commercial research only"
         ) from error
     return FaceAnalysis
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses as dc
 from importlib.util import find_spec
 
-from latentsync_ray.extras import install_command
+from latentsync_ray.faces import insightface
 from latentsync_ray.faces.mesh_files import INSTALL, find_mesh_files
 from latentsync_ray.licence import Licence
 
@@ -16,7 +16,7 @@ _DETECTORS = {
     "embedded": (Licence("cascade", "BSD-3-Clause", "scikit-image's LICENSE.txt; from OpenCV"), ""),
     "insightface": (
         Licence("buffalo_l models", "non-commercial research only", "github.com/deepinsight/insightface"),
-        f"{install_command('insightface')} && pip install --no-deps 'insightface>=2,<3'",
+        insightface.INSTALL,
     ),
 }
 """Detector -> its licence, and what brings it."""

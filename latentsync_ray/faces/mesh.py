@@ -1,8 +1,9 @@
 """The detector of choice: MediaPipe's BlazeFace finds faces, its face mesh gives 468 points of each, at any roll.
 
 Both models are Apache-2.0, unlike InsightFace's. They run in OpenCV's own reader of TFLite, on one core: 2 ms a mesh, 7 ms a
-search of the whole picture. That needs no further package; ai-edge-litert (22 MB) takes 2 and 5 ms. ``mesh_files`` finds the
-two files. Sources: Kartynnik et al., Real-time Facial Surface Geometry, 2019; Bazarevsky et al., BlazeFace, 2019.
+search of the whole picture. That needs no further package; ai-edge-litert (22 MB) takes 2 and 5 ms. ``mesh_files`` finds their
+files, ``mesh_networks`` runs them. Sources: Kartynnik et al., Real-time Facial Surface Geometry, 2019; Bazarevsky et al.,
+BlazeFace, 2019.
 """
 
 from __future__ import annotations
@@ -13,18 +14,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from latentsync_ray.disk import scratch
-from latentsync_ray.errors import ModelError
 from latentsync_ray.faces import Face
 from latentsync_ray.faces.mesh_files import mesh_files
+from latentsync_ray.faces.mesh_networks import Finder, Mesh
 from latentsync_ray.faces.mesh_points import BROWS, LOWER, MOUTH, NOSE, UPPER
 
 __all__ = ["MeshDetector"]
 
-_SIDE = 192
-"""Both networks see pictures of that many px."""
-_CELLS = 48
-"""BlazeFace's grid (full range): one place in 4 x 4 px each."""
 _FOUND, _SEEN = 0.5, 0.5
 """Least score of BlazeFace, and least presence of the mesh, for a face: those of MediaPipe."""
 _OVERLAP = 0.3
@@ -58,17 +54,22 @@ class MeshDetector:
         """Raise ConfigError when the files are not on this machine, saying how to get them."""
         mesh_files()
 
-    def __init__(self) -> None:
-        files = mesh_files()
-        self._mesh, self._finder = _read(files.mesh), _read(files.finder)
-        at = (np.arange(_CELLS) + 0.5) / _CELLS
-        self._anchors = np.stack(np.meshgrid(at, at), axis=-1).reshape(-1, 1, 2)
+    @staticmethod
+    def version() -> str:
+        """Of the files: others give other points."""
+        return mesh_files().digest
+
+    def __init__(self, place: str | None = None) -> None:
+        """With the files of ``place``, a folder, URI or bundle; by default those that ``mesh_files`` finds."""
+        files = mesh_files(place)
+        self._mesh = Mesh(files.mesh, bundled=files.bundled)
+        self._finder = Finder(files.finder, bundled=files.bundled)
 
     def __call__(self, frame: np.ndarray, known: Sequence[Face] = (), *, search: bool = True) -> list[Face]:
         """See ``Detector``."""
         faces = [face for before in known if (face := self._look(frame, _around(before)))]
         if search:
-            for squares in _squares(*frame.shape[1::-1], thoroughly=not faces):
+            for squares in _squares(*frame.shape[1::-1], least=self._finder.side, thoroughly=not faces):
                 for place in (place for square in squares for place in self._find(frame, square)):
                     if not any(_within(place, face) for face in faces) and (face := self._settle(frame, place)):
                         faces += [] if any(_same(face, other) for other in faces) else [face]
@@ -87,36 +88,38 @@ class MeshDetector:
                 break
         else:
             return None
-        face = self._look(frame, _square(place.x, place.y, _AROUND * place.side, place.roll))
+        # BlazeFace takes some that stand on their heads for upright ones; the mesh is far surer the right way up.
+        looks = [
+            self._closer(frame, place._replace(side=_AROUND * place.side, roll=place.roll + turn)) for turn in (0.0, 180.0)
+        ]
+        surest = max((face for face in looks if face), key=lambda face: face.presence, default=None)
+        return surest if surest and surest.presence >= self._mesh.sure else None
+
+    def _closer(self, frame: np.ndarray, place: _Place) -> Face | None:
+        """The face in a square, looked at again where it was seen."""
+        face = self._look(frame, place)
         return face and self._look(frame, _around(face))
 
     def _find(self, frame: np.ndarray, where: _Place) -> list[_Place]:
         """Faces in a square of the frame, surest first."""
-        to_input = _square(where.x, where.y, where.side, where.roll)
-        picture = _warp(frame, to_input)
-        self._finder.setInput((picture.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1)[None])
-        boxes, scores = self._finder.forward(["reshaped_regressor_face_4", "reshaped_classifier_face_4"])
-        score = 1 / (1 + np.exp(-np.clip(scores.ravel(), -80, 80)))
-        found = score > _FOUND
-        places = boxes[0][found].reshape(-1, 8, 2) / _SIDE  # centre, size, six points: eyes, nose, mouth, ears
-        places[:, [0, 2, 3, 4, 5, 6, 7]] += self._anchors[found]
+        to_input = _into(where, self._finder.side)
+        places, scores = self._finder(_sampled(frame, to_input, self._finder.side))
+        found = scores > _FOUND
         back = cv2.invertAffineTransform(to_input)
         results = []
-        for place in _merged(places * _SIDE, score[found]):
+        for place in _merged(places[found], scores[found]):
             (x, y), eyes = place[0] @ back[:, :2].T + back[:, 2], (place[3] - place[2]) @ back[:, :2].T
             side = max(place[1]) * np.linalg.norm(back[:, 0])
             results.append(_Place(x, y, float(side), float(np.degrees(np.arctan2(eyes[1], eyes[0])))))
         return results
 
-    def _look(self, frame: np.ndarray, to_input: np.ndarray) -> Face | None:
-        """The face in what ``to_input`` (2, 3), frame px to input px, cuts out of the frame."""
-        picture = _warp(frame, to_input)
-        self._mesh.setInput((picture.astype(np.float32) / 255).transpose(2, 0, 1)[None])
-        points, flag = self._mesh.forward(["conv2d_20", "conv2d_30"])
-        presence = float(1 / (1 + np.exp(-np.clip(flag.ravel()[0], -80, 80))))
+    def _look(self, frame: np.ndarray, where: _Place) -> Face | None:
+        """The face in a square of the frame."""
+        to_input = _into(where, self._mesh.side)
+        picture = _sampled(frame, to_input, self._mesh.side)
+        mesh, presence = self._mesh(picture)
         if presence < _SEEN:
             return None
-        mesh = points.reshape(468, 3).astype(np.float64)
         back = cv2.invertAffineTransform(to_input)
         flat = mesh[:, :2] @ back[:, :2].T + back[:, 2]
         landmarks = np.stack([flat[group].mean(0) for group in (*BROWS, NOSE)])
@@ -135,42 +138,31 @@ class MeshDetector:
         )
 
 
-def _read(content: bytes) -> cv2.dnn.Net:
-    with scratch() as folder:
-        path = folder / "network.tflite"
-        path.write_bytes(content)
-        try:
-            # OpenCV 5's new engine gives only one of a network's outputs, and what reads from memory takes no other.
-            return cv2.dnn.readNetFromTFLite(str(path), cv2.dnn.ENGINE_CLASSIC)
-        except cv2.error as error:
-            raise ModelError(f"OpenCV cannot read a model of the face mesh: {str(error).strip().splitlines()[-1]}") from error
-
-
-def _square(x: float, y: float, side: float, degrees: float) -> np.ndarray:
-    """Frame px to input px, float64 (2, 3), of the square with that centre and side, turned by ``degrees``."""
-    zoom = _SIDE / side
-    cos, sin = zoom * np.cos(np.radians(degrees)), zoom * np.sin(np.radians(degrees))
+def _into(place: _Place, side: int) -> np.ndarray:
+    """Frame px to px of the picture of a place, ``side`` px wide: float64 (2, 3)."""
+    zoom = side / place.side
+    cos, sin = zoom * np.cos(np.radians(place.roll)), zoom * np.sin(np.radians(place.roll))
     linear = np.array([[cos, sin], [-sin, cos]])
-    return np.column_stack([linear, (_SIDE - 1) / 2 - linear @ (x, y)])
+    return np.column_stack([linear, (side - 1) / 2 - linear @ (place.x, place.y)])
 
 
-def _around(face: Face) -> np.ndarray:
+def _around(face: Face) -> _Place:
     """The square in which the mesh finds a face that is about where this one was."""
     roll = np.degrees(np.arctan2(*(face.landmarks[1] - face.landmarks[0])[::-1]))
     points = face.landmarks if face.outline is None else face.outline
-    upright = _square(0, 0, _SIDE, roll)[:, :2]
+    upright = _into(_Place(0, 0, 1, roll), 1)[:, :2]
     turned = points @ upright.T
     low, high = turned.min(0), turned.max(0)
     x, y = upright.T @ ((low + high) / 2)
-    return _square(x, y, _AROUND * max(high - low) * (1 if face.outline is not None else 2), roll)
+    return _Place(x, y, _AROUND * max(high - low) * (1 if face.outline is not None else 2), roll)
 
 
-def _warp(frame: np.ndarray, to_input: np.ndarray) -> np.ndarray:
-    """uint8 (192, 192, 3), black outside the frame; without aliasing, whatever the size."""
+def _sampled(frame: np.ndarray, to_input: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (side, side, 3), black outside the frame; without aliasing, whatever the size."""
     zoom = np.sqrt(abs(np.linalg.det(to_input[:, :2])))
     steps = int(min(1 / zoom, 8))
     if steps > 1:  # every n-th pixel of means over n: a plain warp would skip pixels
-        corners = np.array([[[-1, -1], [_SIDE, -1], [_SIDE, _SIDE], [-1, _SIDE]]], np.float64)
+        corners = np.array([[[-1, -1], [side, -1], [side, side], [-1, side]]], np.float64)
         box = cv2.transform(corners, cv2.invertAffineTransform(to_input))[0]
         x0, y0 = np.maximum(np.floor(box.min(0)).astype(int) - steps, 0)
         x1, y1 = np.minimum(np.ceil(box.max(0)).astype(int) + steps + 1, frame.shape[1::-1])
@@ -181,7 +173,7 @@ def _warp(frame: np.ndarray, to_input: np.ndarray) -> np.ndarray:
             to_input = to_input.copy()
             to_input[:, 2] += to_input[:, :2] @ (np.array([x0, y0]) + (steps - 1) / 2)
             to_input[:, :2] *= steps
-    return cv2.warpAffine(frame, to_input, (_SIDE, _SIDE), flags=cv2.INTER_LINEAR)
+    return cv2.warpAffine(frame, to_input, (side, side), flags=cv2.INTER_LINEAR)
 
 
 def _merged(places: np.ndarray, scores: np.ndarray) -> list[np.ndarray]:
@@ -199,14 +191,14 @@ def _merged(places: np.ndarray, scores: np.ndarray) -> list[np.ndarray]:
     return merged
 
 
-def _squares(width: int, height: int, *, thoroughly: bool) -> Iterator[list[_Place]]:
-    """Where to search a frame, until something is found: all of it; closer, in parts; then turned."""
+def _squares(width: int, height: int, *, least: int, thoroughly: bool) -> Iterator[list[_Place]]:
+    """Where to search a frame, until something is found: all of it; closer, in parts of ``least`` px and more; then turned."""
     x, y = (width - 1) / 2, (height - 1) / 2
     yield [_Place(x, y, max(width, height), 0.0)]
     if not thoroughly:
         return
     side = min(width, height) / _CLOSER
-    if side > _SIDE:
+    if side > least:
         across, down = _middles(width, side), _middles(height, side)
         yield [_Place(float(left), float(top), side, 0.0) for top in down for left in across]
     for turn in _TURNS:

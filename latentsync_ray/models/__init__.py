@@ -60,11 +60,6 @@ class ModelInfo(Protocol):
         ...
 
     @property
-    def detector(self) -> str:
-        """The face detector that the model was trained with, when it takes no other's points well; else empty."""
-        ...
-
-    @property
     def window(self) -> int:
         """W: frames that the network sees together. Clips are cut into whole windows."""
         ...

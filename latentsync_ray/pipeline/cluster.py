@@ -21,6 +21,7 @@ from latentsync_ray.errors import ConfigError
 from latentsync_ray.layout import mark_uri
 from latentsync_ray.models.find import model_names
 from latentsync_ray.pipeline.shares import shares
+from latentsync_ray.registry import DETECTORS
 from latentsync_ray.storage import delete, is_remote, write_bytes
 
 __all__ = ["check_nodes", "connect", "logs_folder", "never_began", "nodes", "without_worker_messages"]
@@ -88,6 +89,8 @@ def check_nodes(job: Job) -> None:
         write_bytes(paths["output"], b"")
     if Path(job.recipe.model).is_dir() and job.recipe.model not in model_names():
         paths["recipe.model"] = job.recipe.model
+    if job.recipe.detector not in DETECTORS and Path(job.recipe.detector).exists():
+        paths["recipe.detector"] = job.recipe.detector
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]] if paths else []
         look = ray.remote(num_cpus=0, max_retries=0)(_sees)
@@ -111,7 +114,7 @@ def check_nodes(job: Job) -> None:
         delete(path for key, path in paths.items() if key == "output")
     for key, addresses in blind.items():
         if addresses:
-            place = job.output if key == "output" else job.recipe.model
+            place = job.output if key == "output" else paths[key]
             raise ConfigError(
                 f"{key} is {place}, a path that {len(addresses)} of the cluster's {len(nodes)} nodes do not see "
                 f"({', '.join(addresses[:3])}): name a URI of an object store, or a folder that is mounted on all of them"

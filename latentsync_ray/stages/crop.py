@@ -65,6 +65,6 @@ class Crop:
                 matrix = tracked.affines[place]
                 known = (int(tracked.tracks[place]), matrix.tobytes())  # a loop shows the same face again
                 if known not in cut:
-                    cut[known] = crop_face(image, matrix, template, origin=origin)
+                    cut[known] = crop_face(image, matrix, template, origin=origin, official=self.recipe.parity)
                 faces[place] = cut[known]
         return faces

@@ -15,6 +15,7 @@ import numpy as np
 
 from latentsync_ray import __version__
 from latentsync_ray.config import ROW_SETTINGS, Recipe, settle
+from latentsync_ray.faces.find import detector_version
 from latentsync_ray.media.grid import frame_grid, repeat
 from latentsync_ray.media.speech import SAMPLE_RATE
 from latentsync_ray.models.find import find_model
@@ -31,6 +32,7 @@ class Plan:
 
     def __init__(self, recipe: Recipe, output: str) -> None:
         self.recipe, self.output, self.window = recipe, output, find_model(recipe.model).window
+        self.detector = detector_version(recipe.detector) if recipe.detector != "auto" else ""
 
     def __call__(self, pair: Pair) -> ClipPlan:
         began, recipe = time.perf_counter(), self.recipe
@@ -46,7 +48,7 @@ class Plan:
         signed = [name for name, facts in (("video", seen), ("audio", heard)) if facts.has_credentials]
         clip = Clip.of(
             pair,
-            key=part_key(pair, recipe, video.digest, audio.digest),
+            key=part_key(pair, recipe, video.digest, audio.digest, self.detector),
             video_version=video.version,
             audio_version=audio.version,
             frame_count=frame_count,
@@ -90,7 +92,7 @@ def segment_stops(frame_count: int, segment_frames: int, window: int) -> np.ndar
 def part_key(pair: Pair, recipe: Recipe, *contents: str) -> str:
     """Names the parts of a clip by everything that makes them: a retry finds them again, any change does not.
 
-    ``contents`` are digests of the inputs.
+    ``contents`` are digests of the inputs and the detector's version.
     """
     made_of = [__version__, recipe.fingerprint(), *(getattr(pair, name) for name in ROW_SETTINGS), *contents]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]

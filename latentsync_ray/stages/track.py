@@ -24,6 +24,7 @@ from latentsync_ray.faces import Detector
 from latentsync_ray.faces import tracks as tracks_module
 from latentsync_ray.faces.align import OfficialBias, affine, of_stored_pixels, shown_size, square_pixels
 from latentsync_ray.faces.choose import Choice, choose, needs_sound
+from latentsync_ray.faces.find import detector_version, make_detector
 from latentsync_ray.faces.link import find_tracks
 from latentsync_ray.faces.steady import bridged, steady
 from latentsync_ray.faces.store import read_tracks, write_tracks
@@ -34,7 +35,6 @@ from latentsync_ray.measure import loudness
 from latentsync_ray.media.decode import read_frames
 from latentsync_ray.media.source import VideoIndex
 from latentsync_ray.models.find import find_model
-from latentsync_ray.registry import DETECTORS, lookup
 from latentsync_ray.stages.inputs import Input, open_video, planned_input
 from latentsync_ray.stages.sources import speech_samples
 from latentsync_ray.types import ClipPlan, Segment, TrackedFaces
@@ -59,6 +59,7 @@ class Track:
         self.recipe, self.output, self.keep, self.share = recipe, output, keep, share or keep
         self.template = find_model(recipe.model).template
         cv2.setNumThreads(recipe.cpu_threads)
+        self._version = detector_version(recipe.detector)
         self._detector: Detector | None = None
         self._known: OrderedDict[str, Tracks] = OrderedDict()
 
@@ -96,7 +97,7 @@ class Track:
         needed = int(plan.source_frames.max()) + 1
         stop = min(len(index), needed + -needed % _STRETCH)
         digest = plan.video_version.rpartition(" ")[2]
-        made_of = [__version__, digest, stop, self.recipe.detector, self.recipe.parity]
+        made_of = [__version__, digest, stop, self.recipe.detector, self._version, self.recipe.parity]
         key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24]
         return faces_uri(self.output, key, keep=self.keep), stop
 
@@ -121,7 +122,7 @@ class Track:
         return self._known[uri]
 
     def _look_through(self, plan: ClipPlan, index: VideoIndex, stop: int) -> Tracks:
-        detector = self._detector or lookup(DETECTORS, self.recipe.detector, "detector")()
+        detector = self._detector or make_detector(self.recipe.detector)
         self._detector = detector
         corrupt: list[int] = []
         tracks = find_tracks(_pictures(plan, self.recipe, stop, corrupt), detector)
@@ -143,7 +144,7 @@ class Track:
                     "; it needs a mostly frontal, upright face of at least a twelfth of the picture's shorter side; 'mesh' "
                     "finds others too"
                 )
-            return f"no frame of {shown} shows a face that the {self.recipe.detector!r} detector finds{hint}"
+            return f"no frame of {shown} shows a face that the {redact.shown(self.recipe.detector)!r} detector finds{hint}"
         seen = f"{len(tracks.tracks)} face{'s' if len(tracks.tracks) > 1 else ''} in {shown}"
         if face not in ("speaking", "largest", "all"):
             return f"none of the {seen} is the one that was asked for (face is {face!r}); 'speaking' or 'largest' chooses one"

@@ -89,6 +89,13 @@ def test_a_crop_outside_the_frame_is_grey() -> None:
     assert (crop_face(np.zeros((50, 60, 3), np.uint8), matrix, template(128)) == OUTSIDE).all()
 
 
+def test_the_unofficial_crop_is_the_official_one_without_its_truncation(portrait: np.ndarray) -> None:
+    matrix = affine(np.array([[202.3, 94.8], [246.9, 95.1], [224.2, 121.4]]), template(512))
+    official, ours = (crop_face(portrait, matrix, template(512), official=each).astype(int) for each in (True, False))
+    assert np.abs(ours - official).max() <= 3
+    assert 0.3 < (ours - official).mean() < 0.5, "half a level, where nothing is clipped"
+
+
 def test_crop_box_holds_every_sample_and_grows_with_its_part() -> None:
     matrix = affine(np.array([[300.2, 200.0], [380.0, 230.5], [330.0, 260.0]]), template(256))
     box, wide = crop_box(matrix, template(256)), crop_box(matrix, template(256), part=(-0.5, -0.5, 1.5, 1.5))

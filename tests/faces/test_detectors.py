@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from latentsync_ray.errors import ConfigError, WeightsNotFound
 from latentsync_ray.faces import Face
 from latentsync_ray.faces.embedded import EmbeddedDetector
+from latentsync_ray.faces.find import detector_version
 from latentsync_ray.faces.insightface import InsightFaceDetector, landmarks_of_106
 from latentsync_ray.faces.mesh import MeshDetector
 from latentsync_ray.registry import DETECTORS, lookup
@@ -111,6 +112,22 @@ def test_models_of_insightface_that_cannot_be_had_say_where_they_go(monkeypatch:
     monkeypatch.setitem(sys.modules, "insightface.app", SimpleNamespace(FaceAnalysis=analysis))
     with pytest.raises(WeightsNotFound, match=r"buffalo_l\.zip .* into ~/\.insightface/models/buffalo_l"):
         InsightFaceDetector()
+
+
+def test_the_version_of_a_detector_of_ones_own_is_its_file_or_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = "class {name}:\n    interval = 1\n"
+    (tmp_path / "first_own.py").write_text(source.format(name="Own"))
+    (tmp_path / "other_own.py").write_text(source.format(name="Own") + "\n# changed\n")
+    (tmp_path / "told_own.py").write_text(source.format(name="Own") + "    version = staticmethod(lambda: 'two')\n")
+    first, other, told = (detector_version(f"{name}_own:Own") for name in ("first", "other", "told"))
+    assert first != other
+    assert told == "two"
+    assert detector_version("embedded") == ""
+    with pytest.raises(ConfigError, match="unknown detector 'nonsense'"):
+        detector_version("nonsense")
 
 
 def test_detectors_are_in_the_registry() -> None:

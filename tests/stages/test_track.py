@@ -14,6 +14,7 @@ from make_clips import damage, speech_like, write_clip, write_speech
 from latentsync_ray import Cluster, Job, LipSync, Pair, Recipe, storage
 from latentsync_ray.driver import dub
 from latentsync_ray.errors import NoFace
+from latentsync_ray.faces.mesh import MeshDetector
 from latentsync_ray.faces.store import read_tracks
 from latentsync_ray.models.find import find_model
 from latentsync_ray.nano.portrait import mouth_curves
@@ -244,6 +245,18 @@ def test_a_second_language_is_not_tracked_again(
     picture = cv2.imdecode(np.frombuffer(tracks.tracks[0].thumbnail, np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
     assert picture.shape == (96, 96, 3)
+
+
+def test_tracks_of_another_version_of_the_detector_are_not_taken(
+    head: Heads, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, output = write_clip(tmp_path / "v.mp4", head.frames), str(tmp_path / "out")
+    before = Plan(RECIPE, output)(Pair(clip_id="a", video=video, audio=speech)).key
+    tracked(video, speech, output=output)
+    monkeypatch.setattr(MeshDetector, "version", staticmethod(lambda: "other files"))
+    tracked(video, speech, output=output)
+    assert len(storage.find_files(f"{output}/_work/faces")) == 2
+    assert Plan(RECIPE, output)(Pair(clip_id="a", video=video, audio=speech)).key != before, "nor are its parts"
 
 
 def test_runners_give_the_same_with_several_faces(two, tmp_path: Path, ray_cluster: None) -> None:

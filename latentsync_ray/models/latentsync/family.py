@@ -44,11 +44,6 @@ class LatentSyncInfo:
         return self.spec.note
 
     @property
-    def detector(self) -> str:
-        """Of the small model that is trained on this package's own detector."""
-        return self.spec.detector
-
-    @property
     def template(self) -> Template:
         """Depends on the resolution only."""
         return template(self.spec.resolution)

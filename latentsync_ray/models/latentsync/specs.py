@@ -68,8 +68,6 @@ class ModelSpec:
     """Sizes of the speech encoder of a model without files; others say it in their files."""
     seed: int = 0
     licences: tuple[Licence, ...] = ()
-    detector: str = ""
-    """The face detector that it was trained with, when it takes no other's points well."""
     note: str = ""
     """What the command line tells whenever it is used; empty: nothing."""
 
@@ -117,7 +115,6 @@ MODELS: dict[str, ModelSpec] = {
                 motion_heads=2,
             ),
             whisper=WhisperSize(width=96, heads=8, layers=3),
-            detector="embedded",
             licences=(Licence("all parts", "Apache-2.0", "this package, which contains it"),),
             note="nano is made for trying and testing, on the shipped portrait; on other faces it fails. "
             "Models for real footage: latentsync-ray models",

@@ -33,7 +33,10 @@ def write_ceiling(take: Take, audio: Path, crops: Sequence[FaceCrops], output: P
     for segment in crops:
         pictures = islice(truth, len(segment.affines))
         wanted = np.stack(
-            [crop_face(picture, affine, model.info.template) for picture, affine in zip(pictures, segment.affines, strict=True)]
+            [
+                crop_face(picture, affine, model.info.template, official=recipe.parity)
+                for picture, affine in zip(pictures, segment.affines, strict=True)
+            ]
         )
         part = paste(GeneratedFaces.of(segment, faces=to_uint8(model.reconstruct(wanted))))
         parts.append(Path(part.uri))
