@@ -8,7 +8,7 @@ A ``Face`` is what a detector sees in one picture, a ``Track`` (``tracks.py``) o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +48,12 @@ class Face:
         """``box``, or one around the landmarks."""
         return self.box or box_around(self.landmarks)
 
+    def moved(self, x: float, y: float) -> Face:
+        """The same face in a picture whose origin is elsewhere."""
+        box = self.box and (self.box[0] + x, self.box[1] + y, self.box[2] + x, self.box[3] + y)
+        outline = None if self.outline is None else self.outline + np.array([x, y], self.outline.dtype)
+        return replace(self, landmarks=np.add(self.landmarks, (x, y)), box=box, outline=outline)
+
 
 class Detector(Protocol):
     """Finds faces in one picture. Keeps nothing from call to call.
@@ -60,6 +66,9 @@ class Detector(Protocol):
     """
 
     interval: int
+    reach: float | None = None
+    """How far around known faces it looks when it does not search, in sizes of their boxes: what is further off it may not be
+    shown then. None: it has to see the whole frame."""
 
     def __call__(self, frame: np.ndarray, known: Sequence[Face] = (), *, search: bool = True) -> list[Face]:
         """The faces of a uint8 (H, W, 3) RGB frame, in any order.

@@ -147,4 +147,6 @@ def crop_face(
     crop = cv2.warpAffine(needed, shifted, template.size, borderMode=cv2.BORDER_CONSTANT, borderValue=(OUTSIDE,) * 3)
     crop = crop.astype(np.uint8) if official else crop
     squeezed = cv2.resize(crop, (template.side, template.side), interpolation=cv2.INTER_LANCZOS4)
-    return squeezed if official else np.clip(np.rint(squeezed), 0, 255).astype(np.uint8)
+    if not official:
+        np.clip(np.rint(squeezed, out=squeezed), 0, 255, out=squeezed)  # in place: memory for another takes three times as long
+    return squeezed.astype(np.uint8, copy=False)

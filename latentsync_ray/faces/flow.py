@@ -88,9 +88,9 @@ class CutFinder:
     def __init__(self) -> None:
         self._before: tuple[tuple[int, ...], np.ndarray] | None = None
 
-    def __call__(self, picture: np.ndarray) -> bool:
-        """Whether this one, uint8 (H, W, 3), changed abruptly against the one of the call before."""
-        before, self._before = self._before, (picture.shape, _cells(picture))
+    def __call__(self, grey: np.ndarray) -> bool:
+        """Whether this one, uint8 (h, w), changed abruptly against the one of the call before."""
+        before, self._before = self._before, (grey.shape, cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA))
         return before is not None and (
             before[0] != self._before[0] or float(cv2.absdiff(before[1], self._before[1]).mean()) > _CUT
         )

@@ -16,6 +16,7 @@ import numpy as np
 from latentsync_ray.faces import Detector, Face, size_of
 from latentsync_ray.faces.flow import CutFinder
 from latentsync_ray.faces.follow import Follower
+from latentsync_ray.faces.look import Look
 from latentsync_ray.faces.tracks import Track, Tracks
 
 __all__ = ["find_tracks"]
@@ -48,7 +49,7 @@ class _Live:
     best: float = 0.0
     picture: np.ndarray | None = None
 
-    def add(self, row: int, face: Face, frame: np.ndarray) -> None:
+    def add(self, row: int, face: Face, picture: np.ndarray, origin: tuple[int, int]) -> None:
         if len(self.faces) >= _PACKED:
             self.pieces.append(Track.of(self.id, self.shot, self.rows, self.faces))
             self.rows, self.faces = [], []
@@ -56,11 +57,11 @@ class _Live:
         self.faces.append(face)
         worth = _worth(face)
         if worth > 1.1 * self.best:  # a new picture for every frame of a slow zoom would be a waste
-            self.best, self.picture = worth, _thumbnail(frame, face)
+            self.best, self.picture = worth, _thumbnail(picture, face.moved(-origin[0], -origin[1]))
 
 
-def find_tracks(frames: Iterable[tuple[int, np.ndarray]], detector: Detector) -> Tracks:
-    """The faces in ``frames``: (row, uint8 (H, W, 3) RGB) in display order, rows from 0 without gaps.
+def find_tracks(frames: Iterable[tuple[int, Look]], detector: Detector) -> Tracks:
+    """The faces in ``frames``: (row, frame) in display order, rows from 0 without gaps.
 
     Their points are as the detector gave them, or as ``follow`` smoothed them.
     """
@@ -75,30 +76,48 @@ def find_tracks(frames: Iterable[tuple[int, np.ndarray]], detector: Detector) ->
     return Tracks(kept, np.array(shots, np.int32), stop)
 
 
-def _linked(frames: Iterable[tuple[int, np.ndarray]], detector: Detector, shots: list[int]) -> tuple[list[Track], int]:
+def _linked(frames: Iterable[tuple[int, Look]], detector: Detector, shots: list[int]) -> tuple[list[Track], int]:
     live: list[_Live] = []
     ended: list[_Live] = []
     is_cut, count, stop = CutFinder(), 0, 0
     for row, frame in frames:
         stop = row + 1
-        if is_cut(frame):
+        if is_cut(frame.grey()):
             ended, live = ended + live, []
             shots.append(row)
         search = row == shots[-1] or row % (_SEARCH if live else _SEARCH // 4) == 0
-        seen = detector(frame, [track.faces[-1] for track in live], search=search) if live or search else []
+        seen, picture, origin = _looked(frame, detector, [track.faces[-1] for track in live], search=search)
         for track in live:
             face = _nearest(seen, track.faces[-1])
             if face is not None:
                 seen.remove(face)
-                track.add(row, face, frame)
+                track.add(row, face, picture, origin)
         for face in sorted(seen, key=lambda each: -_area(each)):
             if not any(_nearest([face], track.faces[-1]) for track in live):
                 live.append(_Live(count, len(shots) - 1))
-                live[-1].add(row, face, frame)
+                live[-1].add(row, face, picture, origin)
                 count += 1
         gone = [track for track in live if row - track.rows[-1] > _LOST]
         ended, live = ended + gone, [track for track in live if track not in gone]
     return sorted(map(_finished, ended + live), key=lambda track: track.id), stop
+
+
+def _looked(
+    frame: Look, detector: Detector, known: list[Face], *, search: bool
+) -> tuple[list[Face], np.ndarray, tuple[int, int]]:
+    """The faces that are seen, the part of the frame that was looked at, and where that is."""
+    reach = getattr(detector, "reach", None)
+    if not known and not search:
+        return [], np.zeros((0, 0, 3), np.uint8), (0, 0)
+    if search or reach is None:
+        picture = frame.rgb()
+        return detector(picture, known, search=search), picture, (0, 0)
+    boxes = np.array([face.bounds for face in known])
+    margin = reach * (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True)
+    low, high = (boxes[:, :2] - margin).min(0), (boxes[:, 2:] + margin).max(0)
+    picture, (x, y) = frame.rgb_within((*np.floor(low).astype(int).tolist(), *np.ceil(high).astype(int).tolist()))
+    seen = detector(picture, [face.moved(-x, -y) for face in known], search=False)
+    return [face.moved(x, y) for face in seen], picture, (x, y)
 
 
 def _finished(live: _Live) -> Track:
@@ -107,13 +126,13 @@ def _finished(live: _Live) -> Track:
     return track
 
 
-def _noting_cuts(frames: Iterable[tuple[int, np.ndarray]], shots: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """The same frames. ``shots`` gets the rows after cuts, and at the end the number of rows."""
+def _noting_cuts(frames: Iterable[tuple[int, Look]], shots: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """The same frames as pictures. ``shots`` gets the rows after cuts, and at the end the number of rows."""
     is_cut, stop = CutFinder(), 0
     for row, frame in frames:
-        if is_cut(frame):
+        if is_cut(frame.grey()):
             shots.append(row)
-        yield row, frame
+        yield row, frame.rgb()
         stop = row + 1
     shots.append(stop)
 

@@ -41,12 +41,13 @@ class Planes:
 class Picture:
     """One decoded picture; converted only when asked, since most users need one of the two forms."""
 
-    __slots__ = ("_converter", "_frame", "_index", "corrupt")
+    __slots__ = ("_converter", "_frame", "_index", "_rgb", "corrupt")
 
     def __init__(self, frame: av.VideoFrame, index: VideoIndex, *, converter: VideoReformatter, corrupt: bool) -> None:
         self._frame = frame
         self._index = index
         self._converter = converter
+        self._rgb: np.ndarray | None = None
         self.corrupt = corrupt
         """Whether this frame of the source is damaged: concealed by the decoder, or another picture in its place."""
 
@@ -56,9 +57,12 @@ class Picture:
 
     def rgb(self) -> np.ndarray:
         """uint8 (H, W, 3) in display orientation, to be read only; H and W are the displayed size, not padded."""
-        stored = self._converted("rgb24").to_ndarray()
-        # A view of the converted frame unless it has to be turned: copying 1080p takes as long as decoding it.
-        return np.ascontiguousarray(_upright(stored, self._index)) if self._index.turns or self._index.flip else stored
+        if self._rgb is None:
+            stored = self._converted("rgb24").to_ndarray()
+            # A view of the converted frame unless it has to be turned: copying 1080p takes as long as decoding it.
+            turned = self._index.turns or self._index.flip
+            self._rgb = np.ascontiguousarray(_upright(stored, self._index)) if turned else stored
+        return self._rgb
 
     def rgb_within(self, box: tuple[int, int, int, int]) -> tuple[np.ndarray, tuple[int, int]]:
         """The same of a part: what lies around ``box`` (left, top, right, bottom, px), and its top left corner in the picture.
@@ -90,6 +94,13 @@ class Picture:
             target.update(rows.tobytes())
         part.colorspace, part.color_range = frame.colorspace, frame.color_range
         return self._converted("rgb24", part).to_ndarray(), (x0, y0)
+
+    def grey(self) -> np.ndarray:
+        """How light some of its pixels are, evenly spread: uint8 (h, w), in any orientation."""
+        step = max(1, min(self._index.coded_size) // 135)
+        if self._frame.format.name in ("yuv420p", "yuvj420p"):
+            return np.ascontiguousarray(_plane_array(self._frame.planes[0])[::step, ::step])
+        return self.rgb()[::step, ::step].mean(-1).astype(np.uint8)
 
     def planes(self) -> Planes:
         """8-bit 4:2:0 planes in display orientation, padded to even by repeating the last row and column.

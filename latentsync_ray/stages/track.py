@@ -26,6 +26,7 @@ from latentsync_ray.faces.align import OfficialBias, affine, of_stored_pixels, s
 from latentsync_ray.faces.choose import Choice, choose, needs_sound
 from latentsync_ray.faces.find import detector_version, make_detector
 from latentsync_ray.faces.link import find_tracks
+from latentsync_ray.faces.look import Look, Still
 from latentsync_ray.faces.steady import bridged, steady
 from latentsync_ray.faces.store import read_tracks, write_tracks
 from latentsync_ray.faces.tracks import Tracks, outline_at
@@ -171,13 +172,15 @@ def _segments(plan: ClipPlan) -> Iterator[tuple[Segment, np.ndarray]]:
         start = stop
 
 
-def _pictures(plan: ClipPlan, recipe: Recipe, stop: int, corrupt: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+def _pictures(plan: ClipPlan, recipe: Recipe, stop: int, corrupt: list[int]) -> Iterator[tuple[int, Look]]:
     """The first ``stop`` frames with square pixels; ``corrupt`` gets the rows of damaged ones."""
     path, index = open_video(plan, recipe)
+    aspect, size = float(index.pixel_aspect), (index.width, index.height)
+    stored_as_shown = shown_size(*size, aspect) == size
     for row, picture in read_frames(path, index, np.arange(stop, dtype=np.int32)):
         if picture.corrupt:
             corrupt.append(row)
-        yield row, square_pixels(picture.rgb(), float(index.pixel_aspect))
+        yield row, picture if stored_as_shown else Still(square_pixels(picture.rgb(), aspect))
 
 
 class _Shown:

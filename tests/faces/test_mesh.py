@@ -18,6 +18,7 @@ from latentsync_ray.faces.embedded import EmbeddedDetector
 from latentsync_ray.faces.find import check_detector, make_detector
 from latentsync_ray.faces.link import find_tracks
 from latentsync_ray.faces.listing import describe_detectors
+from latentsync_ray.faces.look import Still
 from latentsync_ray.faces.mesh import MeshDetector
 from latentsync_ray.faces.mesh_files import find_mesh_files, mesh_files
 from latentsync_ray.faces.steady import bridged, steady
@@ -40,7 +41,7 @@ def noisy(frames: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def followed(heads: Heads, detector: Detector) -> Track:
-    (track,) = find_tracks(enumerate(noisy(heads.frames)), detector).tracks
+    (track,) = find_tracks(enumerate(map(Still, noisy(heads.frames))), detector).tracks
     return steady(bridged(track)) if detector.interval == 1 else track
 
 
@@ -96,6 +97,29 @@ def test_known_faces_are_found_without_a_search_and_nothing_where_nothing_is() -
     assert detector(head.frames[1], search=False) == []
     assert detector(np.full((240, 320, 3), 90, np.uint8)) == []
     assert detector(np.full((240, 320, 3), 90, np.uint8), known) == []
+
+
+class Parted(Still):
+    """A frame of which known faces are looked for in parts, the wider rest blackened."""
+
+    parts = 0
+
+    def rgb_within(self, box: tuple[int, int, int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+        Parted.parts += 1
+        left, top, right, bottom = np.clip(box, 0, None).tolist()
+        return self.rgb()[top:bottom, left:right], (left, top)
+
+
+@with_mesh
+def test_a_part_of_the_frame_is_enough_for_known_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Parted, "parts", 0)
+    rolled = talking(12, size=256).rolled(30)
+    whole, parted = (find_tracks(enumerate(map(kind, rolled.frames)), MeshDetector()).tracks for kind in (Still, Parted))
+    assert Parted.parts == 11
+    assert [len(track) for track in parted] == [12]
+    np.testing.assert_allclose(parted[0].landmarks, whole[0].landmarks, atol=0.02)
+    np.testing.assert_allclose(parted[0].box, whole[0].box, atol=0.1)
+    np.testing.assert_allclose(parted[0].mouth, whole[0].mouth, atol=0.01)
 
 
 @with_mesh
@@ -200,7 +224,7 @@ def test_every_frame_of_real_footage(clips: Path, name: str) -> None:
 
     with av.open(str(clips / f"{name}_video.mp4")) as container:
         frames = (frame.to_ndarray(format="rgb24") for _, frame in zip(range(100), container.decode(video=0), strict=False))
-        tracks = find_tracks(enumerate(frames), MeshDetector()).tracks
+        tracks = find_tracks(enumerate(map(Still, frames)), MeshDetector()).tracks
     assert [len(track) for track in tracks] == [100]
     landmarks = tracks[0].landmarks
     middle, across = (landmarks[:, 0] + landmarks[:, 1]) / 2, landmarks[:, 1] - landmarks[:, 0]

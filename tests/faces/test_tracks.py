@@ -11,6 +11,7 @@ import pytest
 
 from latentsync_ray.faces import Face
 from latentsync_ray.faces.link import find_tracks
+from latentsync_ray.faces.look import Still
 from latentsync_ray.faces.steady import bridged, steady
 from latentsync_ray.faces.store import read_tracks, write_tracks
 from latentsync_ray.faces.tracks import ANGLES, Track, Tracks, outline_at, polar
@@ -37,12 +38,12 @@ class Scripted:
         return self.says(row)
 
 
-def frames(count: int, *, cuts: Sequence[int] = ()) -> list[tuple[int, np.ndarray]]:
+def frames(count: int, *, cuts: Sequence[int] = ()) -> list[tuple[int, Still]]:
     made = []
     for row in range(count):
         frame = np.full((64, 96, 3), 200 if sum(row >= cut for cut in cuts) % 2 else 40, np.uint8)
         frame[0, 0, 0] = row
-        made.append((row, frame))
+        made.append((row, Still(frame)))
     return made
 
 
