@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from whole_unet import SMALL, VARIANTS, drawn_unet
 
-from latentsync_ray.errors import CheckpointMismatch
+from latentsync_ray.errors import CheckpointMismatch, ModelError
 from latentsync_ray.models.latentsync.checkpoint import load_unet, official_name, read_checkpoint
 from latentsync_ray.models.latentsync.options import UNetConfig
 from latentsync_ray.models.latentsync.unet import LatentSyncUNet, sinusoid
@@ -40,7 +40,7 @@ def official_weights(options: UNetConfig = SMALL) -> dict[str, Tensor]:
     return dict(drawn_official(options))
 
 
-def save(weights: dict[str, Tensor], folder: Path) -> Path:
+def save(weights: Any, folder: Path) -> Path:
     path = folder / "latentsync_unet.pt"
     torch.save({"global_step": 42, "state_dict": weights}, path)
     return path
@@ -114,10 +114,62 @@ def test_half_precision_files(tmp_path: Path, expected: Tensor, dtype: torch.dty
     assert (output(half) - expected).abs().max() < 0.3
 
 
-def test_motion_that_is_off_is_passed_over(tmp_path: Path) -> None:
-    path = save(official_weights(), tmp_path)
-    for form in ("decoder", "none"):
-        assert torch.equal(output(load(path, VARIANTS[form])), output(drawn_unet(VARIANTS[form])))
+@pytest.mark.parametrize("form", ["decoder", "none"])
+def test_motion_that_is_off_is_refused(tmp_path: Path, form: str) -> None:
+    """A model would do without layers that it was trained with."""
+    fitting = official_weights(VARIANTS[form])
+    assert torch.equal(output(load(save(fitting, tmp_path), VARIANTS[form])), output(drawn_unet(VARIANTS[form])))
+    with pytest.raises(CheckpointMismatch, match=rf"motion_modules.* is not part of .* has motion='all' instead of '{form}'"):
+        load(save(official_weights(), tmp_path), VARIANTS[form])
+
+
+def test_a_weight_under_both_of_its_names_is_refused(tmp_path: Path) -> None:
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q.weight"
+    former = name.replace(".attn2.", ".audio_cross_attn.attn.")
+    weights = official_weights()
+    with pytest.raises(CheckpointMismatch, match=rf"holds {name} twice: as {name} and as {former}"):
+        load(save(weights | {former: weights[name].clone()}, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["nonsense.pos_encoder.pe", POSITIONS.format(7), "pos_encoder.pe"])
+def test_a_position_table_of_nothing_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointMismatch, match=f"{name} is not part of the model"):
+        load(save(official_weights() | {name: sinusoid(24, 32)[None]}, tmp_path))
+
+
+@pytest.mark.parametrize(("weights", "kind"), [(None, "NoneType"), ([1, 2], "list"), (torch.zeros(2), "Tensor")])
+def test_a_state_dict_that_is_none_is_refused(tmp_path: Path, weights: Any, kind: str) -> None:
+    with pytest.raises(CheckpointMismatch, match=f"its state_dict is a {kind}, expected a dictionary of tensors"):
+        load(save(weights, tmp_path))
+
+
+@pytest.mark.parametrize(("value", "kind"), [(None, "NoneType"), (3, "int"), ([1.0], "list")])
+def test_what_is_no_tensor_is_named(tmp_path: Path, value: Any, kind: str) -> None:
+    with pytest.raises(CheckpointMismatch, match=f"{BIAS} is a {kind}, expected a tensor"):
+        load(save(official_weights() | {BIAS: value}, tmp_path))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_named(tmp_path: Path, value: float) -> None:
+    weights = official_weights()
+    weights[BIAS] = weights[BIAS].clone()
+    weights[BIAS][3] = value
+    with pytest.raises(CheckpointMismatch, match=f"numbers of {BIAS} are NaN or infinite; the file is damaged"):
+        load(save(weights, tmp_path))
+
+
+def test_numbers_that_a_format_cannot_hold_are_named(tmp_path: Path) -> None:
+    weights = official_weights()
+    weights[BIAS] = weights[BIAS] + 1e6
+    load(save(weights, tmp_path))
+    with pytest.raises(CheckpointMismatch, match=f"numbers of {BIAS} are too large for torch.float16; .*float32"):
+        load(save(weights, tmp_path), dtype=torch.float16)
+
+
+@pytest.mark.parametrize(("name", "count"), [("heads", 7), ("motion_heads", 5), ("norm_num_groups", 12)])
+def test_options_that_do_not_divide_the_channels_are_named(name: str, count: int) -> None:
+    with pytest.raises(ModelError, match=rf"UNet option {name} = {count} does not divide block_out_channels"):
+        dc.replace(SMALL, **{name: count})
 
 
 @pytest.mark.parametrize(

@@ -53,18 +53,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def load_unet(path: Path, options: UNetConfig, *, device: torch.device, dtype: torch.dtype) -> LatentSyncUNet:
     """The denoising network with the weights of an official checkpoint: ``{"global_step", "state_dict"}`` or bare tensors.
 
-    Raises CheckpointMismatch unless the file holds exactly what ``options`` builds. Passed over are only temporal layers that
-    the options switch off, and position tables, which are checked against the sinusoid and made anew.
+    Raises CheckpointMismatch unless the file holds exactly what ``options`` builds, under one name each, and position tables
+    besides, which are checked against the sinusoid and made anew. Raises ModelError for options that fit no network.
     """
     content = read_checkpoint(path)
-    weights = {_current_name(name): tensor for name, tensor in content.get("state_dict", content).items()}
-    for name in [name for name in weights if name.endswith(_POSITIONS)]:
-        _check_positions(name, weights.pop(name), options, path)
-    passed_over = {"none": r".*\.motion_modules\.", "decoder": r"down_blocks\..*\.motion_modules\.", "all": r"(?!)"}
-    unused = re.compile(passed_over[options.motion])
-    weights = {name: tensor for name, tensor in weights.items() if not unused.match(name)}
+    weights = _of_one_name(content.get("state_dict", content), path)
     with torch.device("meta"):
         unet = LatentSyncUNet(options)
+    attentions = {name.removesuffix(".to_q.weight") for name in map(official_name, unet.state_dict())}
+    for name in [name for name in weights if name.removesuffix(_POSITIONS) in attentions and name.endswith(_POSITIONS)]:
+        _check_positions(name, weights.pop(name), options, path)
     try:
         return fill(unet, weights, path=path, device=device, dtype=dtype, name_in_file=official_name)
     except CheckpointMismatch as mismatch:
@@ -87,19 +85,27 @@ def fill(
     """Give ``module`` (built on the meta device) the ``weights``, converted to ``dtype``, ready for inference.
 
     ``name_in_file`` says what the file calls the module's key. Raises CheckpointMismatch, naming the keys as the file does,
-    when one is missing, unknown, of another shape or not made of floating-point numbers.
+    when one is missing, unknown, of another shape or not made of finite floating-point numbers.
     """
     wanted = {name_in_file(name): (name, tensor.shape) for name, tensor in module.state_dict().items()}
     wrong = [f"{name} is missing" for name in wanted.keys() - weights.keys()]
     wrong += [f"{name} is not part of the model" for name in weights.keys() - wanted.keys()]
     for name in wanted.keys() & weights.keys():
-        if weights[name].shape != wanted[name][1]:
+        if not isinstance(weights[name], Tensor):
+            wrong.append(f"{name} is a {type(weights[name]).__name__}, expected a tensor")
+        elif weights[name].shape != wanted[name][1]:
             wrong.append(f"{name} has the shape {tuple(weights[name].shape)}, expected {tuple(wanted[name][1])}")
         elif not weights[name].is_floating_point():
             wrong.append(f"{name} is {weights[name].dtype}, expected floating-point numbers")
     if wrong:
         raise CheckpointMismatch(f"{path} does not fit {type(module).__name__}: {_some(sorted(wrong))}")
     ours = {name: weights[theirs].to(device, dtype, copy=True) for theirs, (name, _) in wanted.items()}
+    if broken := sorted(theirs for theirs, (name, _) in wanted.items() if not ours[name].isfinite().all()):
+        whole = all(bool(weights[theirs].isfinite().all()) for theirs in broken)
+        remedy = (
+            f"are too large for {dtype}; choose recipe.dtype=float32" if whole else "are NaN or infinite; the file is damaged"
+        )
+        raise CheckpointMismatch(f"{path}: numbers of {_some(broken)} {remedy}")
     module.load_state_dict(ours, strict=True, assign=True)
     nn.Module.to(module, device, dtype)  # the buffers that are in no file; diffusers' own `to` logs a needless warning
     return module.eval().requires_grad_(False)
@@ -120,6 +126,20 @@ def official_name(name: str) -> str:
     ):
         inside = re.sub(ours, theirs, inside)
     return before + motion + inside
+
+
+def _of_one_name(weights: Any, path: Path) -> dict[str, Tensor]:
+    """The weights under their current names."""
+    if not isinstance(weights, Mapping):
+        raise CheckpointMismatch(f"{path}: its state_dict is a {type(weights).__name__}, expected a dictionary of tensors")
+    current: dict[str, Tensor] = {}
+    former: dict[str, str] = {}
+    for name, tensor in weights.items():
+        known_as = _current_name(str(name))
+        if known_as in current:
+            raise CheckpointMismatch(f"{path} holds {known_as} twice: as {former[known_as]} and as {name}")
+        current[known_as], former[known_as] = tensor, str(name)
+    return current
 
 
 def _current_name(name: str) -> str:
@@ -148,8 +168,7 @@ def _seen_in(weights: Mapping[str, Tensor], options: UNetConfig) -> dict[str, An
     if None not in levels:
         seen["block_out_channels"] = tuple(level.shape[0] for level in levels if level is not None)
     sides = [side for side in ("down", "up") if any(name.startswith(side) and ".motion_modules." in name for name in weights)]
-    if options.motion != "none":
-        seen["motion"] = "all" if "down" in sides else "decoder" if sides else "none"
+    seen["motion"] = "all" if "down" in sides else "decoder" if sides else "none"
     return {name: value for name, value in seen.items() if value != getattr(options, name)}
 
 

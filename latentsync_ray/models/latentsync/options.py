@@ -80,6 +80,13 @@ class UNetConfig:
     max_frames: int = 24
     """Length of the temporal position table."""
 
+    def __post_init__(self) -> None:
+        parts = {"heads": self.heads, "norm_num_groups": self.norm_num_groups}
+        parts |= {"motion_heads": self.motion_heads} if self.motion != "none" else {}
+        for name, count in parts.items():
+            if any(channels % count for channels in self.block_out_channels):
+                raise ModelError(f"UNet option {name} = {count} does not divide block_out_channels {self.block_out_channels}")
+
     @classmethod
     def from_official(cls, section: Mapping[str, Any]) -> UNetConfig:
         """Read the official configuration: a whole YAML/JSON file, or its ``model`` section.
