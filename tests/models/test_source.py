@@ -342,3 +342,20 @@ def test_digest_is_content_not_place(tmp_path: Path) -> None:
     changed = files("z")
     changed.unet.write_text("other")
     assert changed.digest() != files("x").digest()
+
+
+def test_weights_are_hashed_once_per_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTSYNC_RAY_CACHE", str(tmp_path / "cache"))
+    weights = tmp_path / "unet.pt"
+    weights.write_bytes(b"weights")
+    files = ModelFiles(weights, weights, weights, weights)
+    digest, asked = files.digest(), []
+    monkeypatch.setattr(source, "_hashed", lambda path: asked.append(path) or "00" * 32)
+    assert ModelFiles(weights, weights, weights, weights).digest() == digest
+    assert asked == []
+    weights.write_bytes(b"others, and longer")
+    assert files.digest() != digest
+    assert asked == [weights]
+    monkeypatch.setenv("LATENTSYNC_RAY_CACHE", "/dev/null/no-folder")
+    files.digest()
+    assert asked == [weights] * 5, "without a cache, each of the four files anew"

@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from latentsync_ray import redact, storage
-from latentsync_ray.errors import CheckpointMismatch, ClipError, ModelError, WeightsNotFound
+from latentsync_ray.cache import cached
+from latentsync_ray.errors import CheckpointMismatch, ClipError, ConfigError, ModelError, WeightsNotFound
 from latentsync_ray.layout import join
 from latentsync_ray.models.hub import HUB, cached_snapshot, download, hub_errors, page, published_names, size
 from latentsync_ray.models.latentsync.options import UNetConfig
@@ -62,15 +63,14 @@ class ModelFiles:
         """
         total = hashlib.sha256()
         for role, path in self._paths().items():
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256")
-            if role in self.published and found.hexdigest() != self.published[role].sha256:
+            found = _sha256(path)
+            if role in self.published and found != self.published[role].sha256:
                 raise CheckpointMismatch(
-                    f"{path} is not the file that was published under this model's name: its SHA-256 is {found.hexdigest()}, "
+                    f"{path} is not the file that was published under this model's name: its SHA-256 is {found}, "
                     f"not {self.published[role].sha256}. If it is damaged, remove it and fetch it again; weights of your own "
                     "go into a folder of their own, which recipe.model names by its path"
                 )
-            total.update(role.encode() + found.digest())
+            total.update(role.encode() + bytes.fromhex(found))
         return total.hexdigest()
 
     def check_sizes(self) -> None:
@@ -295,6 +295,26 @@ def _published(spec: ModelSpec, found: Survey) -> dict[str, Published]:
     if not found.own_vae:
         roles |= {role: (uri, dict(PUBLISHED.get(spec.vae, {}))) for role, uri in found.vae.items()}
     return {role: files[name] for role, (uri, files) in roles.items() for name in files if uri.endswith(f"/{name}")}
+
+
+def _sha256(path: Path) -> str:
+    """Hash of a file's content, hex. Gigabytes are read once per machine, and again when the file's size or time changes."""
+    facts = path.stat()
+    which = json.dumps([str(path.resolve()), facts.st_size, facts.st_mtime_ns, facts.st_ino])
+    try:
+        noted = cached(f"{hashlib.sha256(which.encode()).hexdigest()[:32]}.sha256", lambda draft: _note(_hashed(path), draft))
+        return noted.read_text(encoding="ascii")
+    except (ConfigError, FileNotFoundError):  # no folder to note it in, or somebody emptied it
+        return _hashed(path)
+
+
+def _note(text: str, path: Path) -> None:
+    path.write_text(text, encoding="ascii")
+
+
+def _hashed(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _description(place: str) -> Path | None:
