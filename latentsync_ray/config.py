@@ -41,7 +41,7 @@ Work = Literal["faces", "generation", "encoding"]
 """What a clip goes through; each is made of the one before."""
 _MADE_BY: dict[Work, tuple[str, ...]] = {
     "faces": ("model", "detector", "face", "parity", "fps", "fps_rule", "loop_mode", "segment_frames", "cpu_threads"),
-    "generation": ("steps", "guidance_scale", "seed", "dtype", "micro_batch"),
+    "generation": ("steps", "guidance_scale", "seed", "cache_interval", "dtype", "micro_batch"),
     "encoding": ("paste", "crf", "preset"),
 }
 """The fields that first matter to each. Limits (``max_...``) change nothing that is made."""
@@ -67,6 +67,9 @@ class Recipe(_Strict):
     """DDIM steps."""
     guidance_scale: Annotated[float, Field(ge=1, le=2)] = 1.0
     """Classifier-free guidance; 1 runs one branch and takes half the time. A manifest row may set its own."""
+    cache_interval: Annotated[int, Field(ge=1, le=999)] = 1
+    """DeepCache: the whole network runs in every that many steps, and only its outermost layers in the others. 1 is exact, 3
+    takes two fifths of the arithmetic."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1247
     """Draws the starting noise. A manifest row may set its own."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"

@@ -17,8 +17,8 @@ import pyarrow as pa
 from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError
-from latentsync_ray.faces.find import check_detector
-from latentsync_ray.faces.mesh_files import INSTALL, find_mesh_files
+from latentsync_ray.faces.find import check_detector, resolved_detector
+from latentsync_ray.faces.mesh_files import INSTALL
 from latentsync_ray.models.find import find_model
 
 __all__ = ["check_inputs", "check_recipe", "fetch_model", "resolved"]
@@ -34,20 +34,17 @@ _MOSTLY = 0.5
 
 
 def resolved(recipe: Recipe, *, note: Callable[[str], None] | None = None) -> Recipe:
-    """The recipe with its detector named: ``auto`` is ``mesh``; ``embedded`` where its files are not, which ``note`` hears of.
+    """The recipe with its detector named; ``note`` hears when ``auto`` is not ``mesh``, for want of its files.
 
     Settled once, before work starts: the name is part of the recipe's fingerprint and of records.
     """
-    if recipe.detector != "auto":
-        return recipe
-    if find_mesh_files() is not None:
-        return recipe.model_copy(update={"detector": "mesh"})
-    if note:
+    detector = resolved_detector(recipe.detector)
+    if note and recipe.detector == "auto" and detector == "embedded":
         note(
             "faces are looked for with the embedded detector, which follows one mostly frontal face; the detector mesh follows "
             f"all at any angle: {INSTALL}"
         )
-    return recipe.model_copy(update={"detector": "embedded"})
+    return recipe if detector == recipe.detector else recipe.model_copy(update={"detector": detector})
 
 
 def check_recipe(recipe: Recipe, *, note: Callable[[str], None], fetch: bool = True) -> None:

@@ -17,6 +17,7 @@ __all__ = ["DETECTORS", "FAMILIES", "SINKS", "lookup"]
 
 DETECTORS: dict[str, str] = {
     "mesh": "latentsync_ray.faces.mesh:MeshDetector",
+    "mesh-v2": "latentsync_ray.faces.mesh:MeshV2Detector",
     "embedded": "latentsync_ray.faces.embedded:EmbeddedDetector",
     "insightface": "latentsync_ray.faces.insightface:InsightFaceDetector",
 }

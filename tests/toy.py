@@ -78,7 +78,16 @@ class Toy:
     def silence(self, windows: int) -> torch.Tensor:
         return torch.zeros(windows, WINDOW)
 
-    def generate(self, faces: np.ndarray, speech: torch.Tensor, *, steps: int, guidance_scale: float, seed: int) -> np.ndarray:
+    def generate(
+        self,
+        faces: np.ndarray,
+        speech: torch.Tensor,
+        *,
+        steps: int,
+        guidance_scale: float,
+        seed: int,
+        cache_interval: int = 1,
+    ) -> np.ndarray:
         keep = _template().keep[..., None]
         painted = np.array(GREEN, np.float32) * speech.numpy()[..., None, None, None]
         return ((faces / 127.5 - 1) * keep + painted * (1 - keep)).astype(np.float32)

@@ -62,13 +62,12 @@ class Detector(Protocol):
     frame, and to follow all faces.
 
     A class may have a static method ``check()`` that raises ConfigError for what is missing on this machine: drivers call it
-    before work starts. Another, ``version() -> str``, may tell what changes when the same picture may give other points.
+    before work starts. Another, ``version() -> str``, may tell what changes when the same picture may give other points. An
+    attribute ``reach`` says how far around known faces it looks without a search, in sizes of their boxes: what is further off
+    it may not be shown then. Without it, it sees whole frames.
     """
 
     interval: int
-    reach: float | None = None
-    """How far around known faces it looks when it does not search, in sizes of their boxes: what is further off it may not be
-    shown then. None: it has to see the whole frame."""
 
     def __call__(self, frame: np.ndarray, known: Sequence[Face] = (), *, search: bool = True) -> list[Face]:
         """The faces of a uint8 (H, W, 3) RGB frame, in any order.

@@ -4,45 +4,73 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from latentsync_ray.errors import ConfigError
 from latentsync_ray.faces import Detector
 from latentsync_ray.faces.mesh import MeshDetector
-from latentsync_ray.faces.mesh_files import mesh_files
+from latentsync_ray.faces.mesh_files import find_mesh_files, is_mesh_place, mesh_files_at
 from latentsync_ray.registry import DETECTORS, lookup
 
-__all__ = ["check_detector", "detector_version", "make_detector"]
+__all__ = ["check_detector", "detector_version", "make_detector", "mesh_place", "resolved_detector"]
+
+
+def resolved_detector(name: str) -> str:
+    """What ``auto`` is on this machine, and ``mesh`` where only its later networks are."""
+    if name not in ("auto", "mesh"):
+        return name
+    if find_mesh_files(bundled=False) is not None:
+        return "mesh"
+    if find_mesh_files(bundled=True) is not None:
+        return "mesh-v2"
+    return "embedded" if name == "auto" else name
 
 
 def make_detector(name: str) -> Detector:
     """The detector, ready to look. Raises ConfigError or ModelError when it cannot be had."""
-    return MeshDetector(name) if _is_place(name) else lookup(DETECTORS, name, "detector")()
+    place = mesh_place(name)
+    return MeshDetector(mesh_files_at(place)) if place else lookup(DETECTORS, name, "detector")()
 
 
 def check_detector(name: str) -> None:
     """Raise ConfigError or ModelError when this machine lacks what the detector needs, as far as that is cheap to find out."""
-    if _is_place(name):
-        mesh_files(name)
-    elif check := getattr(lookup(DETECTORS, name, "detector"), "check", None):
-        check()
+    if not mesh_place(name) and (check := getattr(lookup(DETECTORS, name, "detector"), "check", None)):
+        _called(check, f"{name}.check()")
+    detector_version(name)
 
 
 def detector_version(name: str) -> str:
     """What tells two detectors of one name apart: what was found with the one is not taken for the other's.
 
-    A detector may tell it by a static method ``version()``; of your own ones, it is the file that holds the class otherwise.
+    A detector may tell it by ``version``, a text or a static method; of your own ones, it is the file that holds the class
+    otherwise. Raises ConfigError or ModelError.
     """
-    if _is_place(name):
-        return mesh_files(name).digest
+    if place := mesh_place(name):
+        return mesh_files_at(place).digest
+    if name == "auto":  # a stage by itself, without a driver that resolves it
+        return ""
     detector = lookup(DETECTORS, name, "detector")
-    if version := getattr(detector, "version", None):
-        return str(version())
+    version = getattr(detector, "version", None)
+    if version is not None:
+        return version if isinstance(version, str) else str(_called(version, f"{name}.version()"))
     return "" if name in DETECTORS else _source_of(detector)
 
 
-def _is_place(name: str) -> bool:
-    return name not in DETECTORS and ("://" in name or Path(name).exists())
+def mesh_place(name: str) -> str:
+    """The place of a face mesh's files, when the name is one; else empty."""
+    return name if name not in DETECTORS and is_mesh_place(name) else ""
+
+
+def _called(function: Callable[[], Any], what: str) -> Any:
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{what} cannot be called on the class ({error}): make it a static method without arguments"
+        ) from error
+    return function()
 
 
 def _source_of(detector: Any) -> str:

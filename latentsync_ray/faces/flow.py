@@ -9,6 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from latentsync_ray.faces.look import Still
+
 __all__ = ["CutFinder", "alike", "between", "changed_abruptly", "move", "movement"]
 
 _BROWS = 64.0
@@ -79,7 +81,8 @@ def between(landmarks: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def changed_abruptly(before: np.ndarray, after: np.ndarray) -> bool:
     """Whether another picture follows: a cut, rather than motion. Both uint8 (H, W, 3)."""
-    return before.shape != after.shape or float(cv2.absdiff(_cells(before), _cells(after)).mean()) > _CUT
+    both = [_cells(Still(picture).sparse()) for picture in (before, after)]
+    return before.shape != after.shape or float(cv2.absdiff(*both).mean()) > _CUT
 
 
 class CutFinder:
@@ -88,18 +91,17 @@ class CutFinder:
     def __init__(self) -> None:
         self._before: tuple[tuple[int, ...], np.ndarray] | None = None
 
-    def __call__(self, grey: np.ndarray) -> bool:
-        """Whether this one, uint8 (h, w), changed abruptly against the one of the call before."""
-        before, self._before = self._before, (grey.shape, cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA))
+    def __call__(self, sparse: np.ndarray) -> bool:
+        """Whether this one, some pixels uint8 (h, w, 3) of it, changed abruptly against the one of the call before."""
+        before, self._before = self._before, (sparse.shape, _cells(sparse))
         return before is not None and (
             before[0] != self._before[0] or float(cv2.absdiff(before[1], self._before[1]).mean()) > _CUT
         )
 
 
-def _cells(picture: np.ndarray) -> np.ndarray:
-    """The picture in 16 x 16 cells, each the mean of some of its pixels."""
-    step = max(4, min(picture.shape[:2]) // 135)  # of 1080p every eighth: memory is what takes the time
-    return cv2.resize(np.ascontiguousarray(picture[::step, ::step]), (16, 16), interpolation=cv2.INTER_AREA)
+def _cells(sparse: np.ndarray) -> np.ndarray:
+    """Some pixels of a picture as 16 x 16 cells, each the mean of what lies there."""
+    return cv2.resize(np.ascontiguousarray(sparse), (16, 16), interpolation=cv2.INTER_AREA)
 
 
 def _window(landmarks: np.ndarray, frame_size: tuple[int, ...]) -> tuple[tuple[slice, slice], np.ndarray]:

@@ -82,7 +82,7 @@ def _linked(frames: Iterable[tuple[int, Look]], detector: Detector, shots: list[
     is_cut, count, stop = CutFinder(), 0, 0
     for row, frame in frames:
         stop = row + 1
-        if is_cut(frame.grey()):
+        if is_cut(frame.sparse()):
             ended, live = ended + live, []
             shots.append(row)
         search = row == shots[-1] or row % (_SEARCH if live else _SEARCH // 4) == 0
@@ -130,7 +130,7 @@ def _noting_cuts(frames: Iterable[tuple[int, Look]], shots: list[int]) -> Iterat
     """The same frames as pictures. ``shots`` gets the rows after cuts, and at the end the number of rows."""
     is_cut, stop = CutFinder(), 0
     for row, frame in frames:
-        if is_cut(frame.grey()):
+        if is_cut(frame.sparse()):
             shots.append(row)
         yield row, frame.rgb()
         stop = row + 1

@@ -34,9 +34,8 @@ class _Kind(NamedTuple):
 
 
 _MESH = _Kind(192, ("conv2d_20", "conv2d_30"))
-_MESH_V2 = _Kind(
-    256, ("Identity", "Identity_1"), sure=0.999
-)  # of one that stands on its head it said up to 0.99, of others more
+# Upside-down faces scored up to 0.99, upright ones more.
+_MESH_V2 = _Kind(256, ("Identity", "Identity_1"), sure=0.999)
 _FULL_RANGE = _Kind(192, ("reshaped_regressor_face_4", "reshaped_classifier_face_4"), grids=((48, 1),))
 _SHORT_RANGE = _Kind(128, ("regressors", "classificators"), grids=((16, 2), (8, 6)))
 

@@ -17,6 +17,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from latentsync_ray.errors import UnreadableVideo
+from latentsync_ray.media.colour import colour_matrix
 from latentsync_ray.media.deinterlace import BEFORE, deinterlaced
 from latentsync_ray.media.index import VideoIndex
 from latentsync_ray.media.source import decode_packet, open_media, video_stream
@@ -53,7 +54,9 @@ class Picture:
 
     def as_corrupt(self) -> Picture:
         """The same picture, standing in for a frame that could not be decoded."""
-        return Picture(self._frame, self._index, converter=self._converter, corrupt=True)
+        standing_in = Picture(self._frame, self._index, converter=self._converter, corrupt=True)
+        standing_in._rgb = self._rgb
+        return standing_in
 
     def rgb(self) -> np.ndarray:
         """uint8 (H, W, 3) in display orientation, to be read only; H and W are the displayed size, not padded."""
@@ -95,12 +98,19 @@ class Picture:
         part.colorspace, part.color_range = frame.colorspace, frame.color_range
         return self._converted("rgb24", part).to_ndarray(), (x0, y0)
 
-    def grey(self) -> np.ndarray:
-        """How light some of its pixels are, evenly spread: uint8 (h, w), in any orientation."""
-        step = max(1, min(self._index.coded_size) // 135)
-        if self._frame.format.name in ("yuv420p", "yuvj420p"):
-            return np.ascontiguousarray(_plane_array(self._frame.planes[0])[::step, ::step])
-        return self.rgb()[::step, ::step].mean(-1).astype(np.uint8)
+    def sparse(self) -> np.ndarray:
+        """Some of its pixels, evenly spread: uint8 (h, w, 3) RGB in display orientation, about as ``rgb`` has them."""
+        width, height = self._index.coded_size
+        step = max(4, min(width, height) // 135 // 2 * 2)  # whole chroma samples
+        frame = self._frame
+        if frame.format.name not in ("yuv420p", "yuvj420p") or (frame.width, frame.height) != (width, height):
+            return self.rgb()[::step, ::step]
+        luma, *chroma = (_plane_array(plane) for plane in frame.planes)
+        few = luma[::step, ::step]
+        parts = [few, *(plane[:: step // 2, :: step // 2][: few.shape[0], : few.shape[1]] for plane in chroma)]
+        matrix, offset = colour_matrix(self._index.colour)
+        rgb = (np.stack(parts, axis=-1) - offset.astype(np.float32)) @ np.linalg.inv(matrix).T.astype(np.float32)
+        return _upright(np.clip(rgb, 0, 255).astype(np.uint8), self._index)
 
     def planes(self) -> Planes:
         """8-bit 4:2:0 planes in display orientation, padded to even by repeating the last row and column.

@@ -125,11 +125,21 @@ class Model(Protocol):
         """What ``generate`` takes for no speech at all: (windows, W, ...). Shows whether the model or the clip is to blame."""
         ...
 
-    def generate(self, faces: np.ndarray, speech: torch.Tensor, *, steps: int, guidance_scale: float, seed: int) -> np.ndarray:
+    def generate(
+        self,
+        faces: np.ndarray,
+        speech: torch.Tensor,
+        *,
+        steps: int,
+        guidance_scale: float,
+        seed: int,
+        cache_interval: int = 1,
+    ) -> np.ndarray:
         """New faces, float32 (B, W, R, R, 3), RGB about [-1, 1] but not clamped, of B independent windows.
 
         ``faces`` (B, W, R, R, 3) are aligned RGB pictures, uint8, and ``speech`` (B, W, ...) what is said. B is always
-        ``recipe.micro_batch``. Numbers may be not finite, which fails the clip. Raises OutOfMemory or DeviceLost.
+        ``recipe.micro_batch``. A model that cannot reuse features ignores ``cache_interval``. Numbers may be not finite, which
+        fails the clip. Raises OutOfMemory or DeviceLost.
         """
         ...
 

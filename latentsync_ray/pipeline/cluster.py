@@ -18,10 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from latentsync_ray.config import Cluster, Job
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.faces.find import mesh_place
 from latentsync_ray.layout import mark_uri
 from latentsync_ray.models.find import model_names
 from latentsync_ray.pipeline.shares import shares
-from latentsync_ray.registry import DETECTORS
 from latentsync_ray.storage import delete, is_remote, write_bytes
 
 __all__ = ["check_nodes", "connect", "logs_folder", "never_began", "nodes", "without_worker_messages"]
@@ -89,8 +89,8 @@ def check_nodes(job: Job) -> None:
         write_bytes(paths["output"], b"")
     if Path(job.recipe.model).is_dir() and job.recipe.model not in model_names():
         paths["recipe.model"] = job.recipe.model
-    if job.recipe.detector not in DETECTORS and Path(job.recipe.detector).exists():
-        paths["recipe.detector"] = job.recipe.detector
+    if (place := mesh_place(job.recipe.detector)) and not is_remote(place):
+        paths["recipe.detector"] = place
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]] if paths else []
         look = ray.remote(num_cpus=0, max_retries=0)(_sees)

@@ -87,6 +87,7 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
     """What every record says of how its clip was made, or tried."""
     return {
         "steps": recipe.steps,
+        "cache_interval": recipe.cache_interval,
         "model": redact.shown(recipe.model),
         "recipe": recipe.fingerprint(),
         "version": __version__,

@@ -88,7 +88,9 @@ class Generate:
 
     def _drawn(self, faces: np.ndarray, speech: Any, *, guidance_scale: float, seed: int) -> np.ndarray:
         """What the model makes of some windows, and whether that is what models have to give."""
-        made = self.model.generate(faces, speech, steps=self.recipe.steps, guidance_scale=guidance_scale, seed=seed)
+        recipe = self.recipe
+        asked = {"steps": recipe.steps, "guidance_scale": guidance_scale, "seed": seed, "cache_interval": recipe.cache_interval}
+        made = self.model.generate(faces, speech, **asked)
         if not (isinstance(made, np.ndarray) and made.dtype == np.float32 and made.shape == faces.shape):
             got = f"{made.dtype}{tuple(made.shape)}" if hasattr(made, "dtype") else type(made).__name__
             raise ModelError(f"the model {self.recipe.model!r} gave {got}, and not float32{faces.shape}; its code has a bug")

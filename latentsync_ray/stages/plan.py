@@ -32,7 +32,7 @@ class Plan:
 
     def __init__(self, recipe: Recipe, output: str) -> None:
         self.recipe, self.output, self.window = recipe, output, find_model(recipe.model).window
-        self.detector = detector_version(recipe.detector) if recipe.detector != "auto" else ""
+        self.detector = detector_version(recipe.detector)
 
     def __call__(self, pair: Pair) -> ClipPlan:
         began, recipe = time.perf_counter(), self.recipe

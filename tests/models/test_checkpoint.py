@@ -131,7 +131,16 @@ def test_a_weight_under_both_of_its_names_is_refused(tmp_path: Path) -> None:
         load(save(weights | {former: weights[name].clone()}, tmp_path))
 
 
-@pytest.mark.parametrize("name", ["nonsense.pos_encoder.pe", POSITIONS.format(7), "pos_encoder.pe"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nonsense.pos_encoder.pe",
+        POSITIONS.format(7),
+        "pos_encoder.pe",
+        "conv_in.weight.pos_encoder.pe",
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn1.pos_encoder.pe",
+    ],
+)
 def test_a_position_table_of_nothing_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(CheckpointMismatch, match=f"{name} is not part of the model"):
         load(save(official_weights() | {name: sinusoid(24, 32)[None]}, tmp_path))
@@ -143,10 +152,27 @@ def test_a_state_dict_that_is_none_is_refused(tmp_path: Path, weights: Any, kind
         load(save(weights, tmp_path))
 
 
+def test_half_of_the_position_tables_is_refused(tmp_path: Path) -> None:
+    weights = official_weights()
+    del weights[POSITIONS.format(1)]
+    with pytest.raises(CheckpointMismatch, match=f"has some position tables, and not {POSITIONS.format(1)}"):
+        load(save(weights, tmp_path))
+
+
+SPEECH = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+
+
+@pytest.mark.parametrize("name", [BIAS, "conv_in.weight", SPEECH, POSITIONS.format(0), "extra"])
 @pytest.mark.parametrize(("value", "kind"), [(None, "NoneType"), (3, "int"), ([1.0], "list")])
-def test_what_is_no_tensor_is_named(tmp_path: Path, value: Any, kind: str) -> None:
-    with pytest.raises(CheckpointMismatch, match=f"{BIAS} is a {kind}, expected a tensor"):
-        load(save(official_weights() | {BIAS: value}, tmp_path))
+def test_what_is_no_tensor_is_named(tmp_path: Path, name: str, value: Any, kind: str) -> None:
+    with pytest.raises(CheckpointMismatch, match=f"{name} is a {kind}, expected a tensor"):
+        load(save(official_weights() | {name: value}, tmp_path))
+
+
+@pytest.mark.parametrize("name", [BIAS, "conv_in.weight", "conv_out.weight", SPEECH, POSITIONS.format(0)])
+def test_a_number_in_place_of_a_tensor_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointMismatch, match=f"{name} .*(has the shape|is not the sinusoid)"):
+        load(save(official_weights() | {name: torch.tensor(1.0)}, tmp_path))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -168,8 +194,9 @@ def test_numbers_that_a_format_cannot_hold_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "count"), [("heads", 7), ("motion_heads", 5), ("norm_num_groups", 12)])
 def test_options_that_do_not_divide_the_channels_are_named(name: str, count: int) -> None:
-    with pytest.raises(ModelError, match=rf"UNet option {name} = {count} does not divide block_out_channels"):
-        dc.replace(SMALL, **{name: count})
+    for wrong in (count, 0, -2, None, [5]):
+        with pytest.raises(ModelError, match=rf"UNet option {name} = .* does not divide block_out_channels"):
+            dc.replace(SMALL, **{name: wrong})
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ from typing import Any, cast
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from whole_unet import SMALL, VARIANTS, drawn_unet
 
 from latentsync_ray.models.latentsync.denoise import ddim, denoise, predict_noise, starting_noise
 from latentsync_ray.models.latentsync.model import LatentSync
+from latentsync_ray.models.latentsync.options import UNetConfig
 from latentsync_ray.models.latentsync.unet import LatentSyncUNet
 
 
@@ -108,3 +111,66 @@ def test_official_latents(small_model: LatentSync, whole: dict[str, Tensor]) -> 
 def official_conditions(whole: dict[str, Tensor]) -> Tensor:
     masked, reference = (whole[f"g1.0.chunk0.{name}_latents"] for name in ("masked_image", "ref"))
     return torch.cat([whole["mask_latent"].expand(1, 1, 16, -1, -1), masked, reference], dim=1)
+
+
+def asked_of(unet: LatentSyncUNet, monkeypatch: pytest.MonkeyPatch, *, steps: int, interval: int) -> tuple[list[str], Tensor]:
+    """Which steps ran the whole network, and the latents."""
+    asked: list[str] = []
+    whole, cached = LatentSyncUNet.forward, LatentSyncUNet.from_features
+    monkeypatch.setattr(LatentSyncUNet, "forward", lambda *question: asked.append("whole") or whole(*question))
+    monkeypatch.setattr(LatentSyncUNet, "from_features", lambda *question: asked.append("cached") or cached(*question))
+    draw = torch.Generator().manual_seed(3)
+    conditions, speech = torch.randn(2, 9, 4, 8, 8, generator=draw), torch.randn(2, 4, 30, 64, generator=draw)
+    with torch.inference_mode():
+        *_, latents = denoise(
+            unet,
+            starting_noise(5, 8, 8),
+            conditions=conditions,
+            speech=speech,
+            steps=steps,
+            guidance_scale=1.5,
+            cache_interval=interval,
+        )
+    return asked, latents
+
+
+def test_deep_cache_runs_the_whole_network_every_third_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, latents = asked_of(drawn_unet(SMALL), monkeypatch, steps=20, interval=3)
+    assert asked == ["whole" if step % 3 == 0 else "cached" for step in range(20)]
+    assert (asked.count("whole"), asked.count("cached")) == (7, 13)
+    assert latents.isfinite().all()
+
+
+def test_deep_cache_of_one_step_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, exact = asked_of(drawn_unet(SMALL), monkeypatch, steps=4, interval=1)
+    assert asked == ["whole"] * 4
+    monkeypatch.undo()
+    _, cached = asked_of(drawn_unet(SMALL), monkeypatch, steps=4, interval=2)
+    assert not torch.equal(exact, cached)
+
+
+@pytest.mark.parametrize("form", VARIANTS)
+@torch.inference_mode()
+def test_features_of_the_same_step_give_the_same_noise(form: str) -> None:
+    unet, draw = drawn_unet(VARIANTS[form]), torch.Generator().manual_seed(3)
+    sample, speech = torch.randn(2, 13, 4, 8, 8, generator=draw), torch.randn(2, 4, 30, 64, generator=draw)
+    question = (sample, 321, speech if VARIANTS[form].audio else None)
+    whole, features = unet.with_features(*question)
+    assert torch.equal(whole, unet(*question))
+    torch.testing.assert_close(unet.from_features(features, *question), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_deep_cache_takes_two_fifths_of_the_arithmetic(side: int) -> None:
+    """At 256 and 512 px, 20 steps. The official script takes 42 %: it runs two temporal layers whose input has not changed."""
+    with torch.device("meta"):
+        unet = nn.Module.to(LatentSyncUNet(UNetConfig()), "meta")  # the position tables too
+        sample, speech = torch.empty(1, 13, 16, side, side), torch.empty(1, 16, 50, 384)
+        features = torch.empty(16, 320, side, side)
+    counts = []
+    for ask in (lambda: unet(sample, 1, speech), lambda: unet.from_features(features, sample, 1, speech)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            ask()
+        counts.append(counter.get_total_flops())
+    whole, cached = counts
+    assert 0.385 <= (7 * whole + 13 * cached) / (20 * whole) <= 0.40

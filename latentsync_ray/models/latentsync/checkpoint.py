@@ -53,16 +53,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def load_unet(path: Path, options: UNetConfig, *, device: torch.device, dtype: torch.dtype) -> LatentSyncUNet:
     """The denoising network with the weights of an official checkpoint: ``{"global_step", "state_dict"}`` or bare tensors.
 
-    Raises CheckpointMismatch unless the file holds exactly what ``options`` builds, under one name each, and position tables
-    besides, which are checked against the sinusoid and made anew. Raises ModelError for options that fit no network.
+    Raises CheckpointMismatch unless the file holds exactly what ``options`` builds, each under one name. Position tables, which
+    are made anew, may be left out, all of them; those that are there have to be the sinusoid.
     """
     content = read_checkpoint(path)
     weights = _of_one_name(content.get("state_dict", content), path)
     with torch.device("meta"):
         unet = LatentSyncUNet(options)
-    attentions = {name.removesuffix(".to_q.weight") for name in map(official_name, unet.state_dict())}
-    for name in [name for name in weights if name.removesuffix(_POSITIONS) in attentions and name.endswith(_POSITIONS)]:
-        _check_positions(name, weights.pop(name), options, path)
+    tables = {
+        name.replace(".to_q.weight", _POSITIONS)
+        for name in map(official_name, unet.state_dict())
+        if name in weights and ".motion_modules." in name and name.endswith(".to_q.weight")
+    }
+    if there := tables & weights.keys():
+        if missing := sorted(tables - there):
+            raise CheckpointMismatch(f"{path} has some position tables, and not {_some(missing)}")
+        for name in sorted(there):
+            _check_positions(name, weights.pop(name), options, path)
     try:
         return fill(unet, weights, path=path, device=device, dtype=dtype, name_in_file=official_name)
     except CheckpointMismatch as mismatch:
@@ -91,24 +98,26 @@ def fill(
     wrong = [f"{name} is missing" for name in wanted.keys() - weights.keys()]
     wrong += [f"{name} is not part of the model" for name in weights.keys() - wanted.keys()]
     for name in wanted.keys() & weights.keys():
-        if not isinstance(weights[name], Tensor):
-            wrong.append(f"{name} is a {type(weights[name]).__name__}, expected a tensor")
-        elif weights[name].shape != wanted[name][1]:
+        if weights[name].shape != wanted[name][1]:
             wrong.append(f"{name} has the shape {tuple(weights[name].shape)}, expected {tuple(wanted[name][1])}")
         elif not weights[name].is_floating_point():
             wrong.append(f"{name} is {weights[name].dtype}, expected floating-point numbers")
     if wrong:
         raise CheckpointMismatch(f"{path} does not fit {type(module).__name__}: {_some(sorted(wrong))}")
     ours = {name: weights[theirs].to(device, dtype, copy=True) for theirs, (name, _) in wanted.items()}
-    if broken := sorted(theirs for theirs, (name, _) in wanted.items() if not ours[name].isfinite().all()):
-        whole = all(bool(weights[theirs].isfinite().all()) for theirs in broken)
-        remedy = (
-            f"are too large for {dtype}; choose recipe.dtype=float32" if whole else "are NaN or infinite; the file is damaged"
-        )
-        raise CheckpointMismatch(f"{path}: numbers of {_some(broken)} {remedy}")
+    broken = sorted(theirs for theirs, (name, _) in wanted.items() if not _finite(ours[name]))
+    if damaged := [theirs for theirs in broken if not _finite(weights[theirs])]:
+        raise CheckpointMismatch(f"{path}: numbers of {_some(damaged)} are NaN or infinite; the file is damaged")
+    if broken:
+        raise CheckpointMismatch(f"{path}: numbers of {_some(broken)} are too large for {dtype}; choose recipe.dtype=float32")
     module.load_state_dict(ours, strict=True, assign=True)
     nn.Module.to(module, device, dtype)  # the buffers that are in no file; diffusers' own `to` logs a needless warning
     return module.eval().requires_grad_(False)
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all its numbers are; least and largest say so without a copy of the tensor."""
+    return not tensor.numel() or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
 def official_name(name: str) -> str:
@@ -135,6 +144,8 @@ def _of_one_name(weights: Any, path: Path) -> dict[str, Tensor]:
     current: dict[str, Tensor] = {}
     former: dict[str, str] = {}
     for name, tensor in weights.items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointMismatch(f"{path}: {name} is a {type(tensor).__name__}, expected a tensor")
         known_as = _current_name(str(name))
         if known_as in current:
             raise CheckpointMismatch(f"{path} holds {known_as} twice: as {former[known_as]} and as {name}")
@@ -148,9 +159,9 @@ def _current_name(name: str) -> str:
 
 
 def _check_positions(name: str, table: Tensor, options: UNetConfig, path: Path) -> None:
-    expected = sinusoid(options.max_frames, table.shape[-1])[None]
+    expected = sinusoid(options.max_frames, table.shape[-1] if table.ndim else 0)[None]
     # 5e-3: bfloat16 keeps 8 bits of numbers up to 1.
-    if options.motion != "none" and not (table.shape == expected.shape and torch.allclose(table.float(), expected, atol=5e-3)):
+    if not (table.shape == expected.shape and torch.allclose(table.float(), expected, atol=5e-3)):
         raise CheckpointMismatch(f"{path}: {name} {tuple(table.shape)} is not the sinusoid of {options.max_frames} positions")
 
 
@@ -158,14 +169,14 @@ def _seen_in(weights: Mapping[str, Tensor], options: UNetConfig) -> dict[str, An
     """The options in which a checkpoint visibly differs from ``options``."""
     seen: dict[str, Any] = {}
     speech = weights.get("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight")
-    if "conv_in.weight" in weights:
+    if "conv_in.weight" in weights and weights["conv_in.weight"].ndim == 4:
         seen = {"in_channels": weights["conv_in.weight"].shape[1], "audio": speech is not None}
-    if "conv_out.weight" in weights:
+    if "conv_out.weight" in weights and weights["conv_out.weight"].ndim == 4:
         seen["out_channels"] = weights["conv_out.weight"].shape[0]
-    if speech is not None:
+    if speech is not None and speech.ndim == 2:
         seen["audio_width"] = speech.shape[1]
     levels = [weights.get(f"down_blocks.{level}.resnets.0.conv1.weight") for level in range(4)]
-    if None not in levels:
+    if all(level is not None and level.ndim for level in levels):
         seen["block_out_channels"] = tuple(level.shape[0] for level in levels if level is not None)
     sides = [side for side in ("down", "up") if any(name.startswith(side) and ".motion_modules." in name for name in weights)]
     seen["motion"] = "all" if "down" in sides else "decoder" if sides else "none"

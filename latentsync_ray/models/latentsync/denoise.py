@@ -1,4 +1,4 @@
-"""From noise to latents: DDIM with classifier-free guidance (Song et al., 2021; Ho & Salimans, 2022).
+"""From noise to latents: DDIM with classifier-free guidance (Song et al., 2021; Ho & Salimans, 2022) and DeepCache.
 
 Knows the sampler and how LatentSync's network is asked. Knows neither pictures nor speech encoders. Latents are float32
 throughout, whatever the network computes in.
@@ -7,6 +7,7 @@ throughout, whatever the network computes in.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -35,24 +36,58 @@ def ddim(steps: int) -> DDIMScheduler:
 
 
 def denoise(
-    unet: LatentSyncUNet, noise: Tensor, *, conditions: Tensor, speech: Tensor, steps: int, guidance_scale: float
+    unet: LatentSyncUNet,
+    noise: Tensor,
+    *,
+    conditions: Tensor,
+    speech: Tensor,
+    steps: int,
+    guidance_scale: float,
+    cache_interval: int = 1,
 ) -> Iterator[Tensor]:
     """Yield the latents (B, 4, F, h, w) after each step; the last are clean.
 
     ``noise`` (1, 4, 1, h, w) is what every frame starts from. ``conditions`` (B, 9, F, h, w): mask, masked and reference
-    picture. ``speech`` (B, F, S, D).
+    picture. ``speech`` (B, F, S, D). Every ``cache_interval``-th step runs the whole network, from the first; the others take
+    the features of the last that did.
     """
-    scheduler = ddim(steps)
+    scheduler, ask = ddim(steps), _Asked(unet, cache_interval)
     batch, _, frames, height, width = conditions.shape
     latents = noise.expand(batch, -1, frames, height, width)
     for timestep in scheduler.timesteps.tolist():
-        predicted = predict_noise(unet, latents, timestep, conditions=conditions, speech=speech, guidance_scale=guidance_scale)
+        predicted = predict_noise(ask, latents, timestep, conditions=conditions, speech=speech, guidance_scale=guidance_scale)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
         yield latents
 
 
+class _Network(Protocol):
+    """What ``predict_noise`` asks: a ``LatentSyncUNet``, or what stands before one."""
+
+    dtype: torch.dtype
+
+    def __call__(self, sample: Tensor, timestep: int, audio: Tensor) -> Tensor: ...
+
+
+class _Asked:
+    """A network that is asked step after step, and whole only now and then."""
+
+    def __init__(self, unet: LatentSyncUNet, interval: int) -> None:
+        self._unet, self._interval, self._step = unet, interval, 0
+        self._features: Tensor | None = None
+        self.dtype = unet.dtype
+
+    def __call__(self, sample: Tensor, timestep: int, audio: Tensor) -> Tensor:
+        step, self._step = self._step, self._step + 1
+        if self._interval == 1:
+            return self._unet(sample, timestep, audio)
+        if step % self._interval and self._features is not None:
+            return self._unet.from_features(self._features, sample, timestep, audio)
+        predicted, self._features = self._unet.with_features(sample, timestep, audio)
+        return predicted
+
+
 def predict_noise(
-    unet: LatentSyncUNet, latents: Tensor, timestep: int, *, conditions: Tensor, speech: Tensor, guidance_scale: float
+    unet: _Network, latents: Tensor, timestep: int, *, conditions: Tensor, speech: Tensor, guidance_scale: float
 ) -> Tensor:
     """The noise in ``latents``, pushed ``guidance_scale`` times as far from the prediction for no speech (all zeros).
 

@@ -112,6 +112,7 @@ class LatentSync:
         steps: int,
         guidance_scale: float,
         seed: int,
+        cache_interval: int = 1,
     ) -> NDArray[np.float32]:
         """See ``models.Model``; ``speech`` is (B, F, S, D), and windows may hold any number F of frames."""
         side = self.resolution
@@ -124,7 +125,13 @@ class LatentSync:
             conditions = self._conditions(pictures, mask).unflatten(0, (windows, frames)).transpose(1, 2)
             noise = starting_noise(seed, *conditions.shape[-2:]).to(self.device)
             *_, latents = denoise(
-                self.unet, noise, conditions=conditions, speech=speech, steps=steps, guidance_scale=guidance_scale
+                self.unet,
+                noise,
+                conditions=conditions,
+                speech=speech,
+                steps=steps,
+                guidance_scale=guidance_scale,
+                cache_interval=cache_interval,
             )
             decoded = self.codec.decode(latents.transpose(1, 2).flatten(0, 1))
             blended = decoded * (1.0 - mask) + pictures * mask

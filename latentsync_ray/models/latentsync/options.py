@@ -84,8 +84,8 @@ class UNetConfig:
         parts = {"heads": self.heads, "norm_num_groups": self.norm_num_groups}
         parts |= {"motion_heads": self.motion_heads} if self.motion != "none" else {}
         for name, count in parts.items():
-            if any(channels % count for channels in self.block_out_channels):
-                raise ModelError(f"UNet option {name} = {count} does not divide block_out_channels {self.block_out_channels}")
+            if not (isinstance(count, int) and count > 0) or any(channels % count for channels in self.block_out_channels):
+                raise ModelError(f"UNet option {name} = {count!r} does not divide block_out_channels {self.block_out_channels}")
 
     @classmethod
     def from_official(cls, section: Mapping[str, Any]) -> UNetConfig:

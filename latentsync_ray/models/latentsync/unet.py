@@ -114,6 +114,37 @@ class LatentSyncUNet(UNetMotionModel):
         speech = None if audio is None else audio.flatten(0, 1)
         return super().forward(sample, timestep, speech, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
 
+    def with_features(self, sample: Tensor, timestep: Tensor | int, audio: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What ``forward`` gives, and the features (B*F, C, h, w) that its last layer began with, for ``from_features``."""
+        kept: list[Tensor] = []
+        before = self._last.motion_modules[-2]
+        hook = before.register_forward_hook(lambda _module, _asked, features: kept.append(features))
+        try:
+            return self(sample, timestep, audio), kept[0]
+        finally:
+            hook.remove()
+
+    def from_features(self, features: Tensor, sample: Tensor, timestep: Tensor | int, audio: Tensor | None = None) -> Tensor:
+        """As ``forward``, but for all layers between the first and the last, which gave these ``features`` a few steps ago.
+
+        DeepCache with branch 0, as the official script runs it (Ma et al., 2024).
+        """
+        batch, _, frames = sample.shape[:3]
+        speech = None if audio is None else audio.flatten(0, 1)
+        times = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
+        embedded = self.time_embedding(self.time_proj(times).to(self.dtype)).repeat_interleave(frames, dim=0)
+        first = self.conv_in(sample.transpose(1, 2).flatten(0, 1))
+        hidden = self._last.resnets[-1](torch.cat([features, first], dim=1), embedded)
+        hidden = self._last.attentions[-1](hidden, encoder_hidden_states=speech, return_dict=False)[0]
+        hidden = self._last.motion_modules[-1](hidden, num_frames=frames)
+        assert self.conv_norm_out is not None
+        assert self.conv_act is not None
+        return self.conv_out(self.conv_act(self.conv_norm_out(hidden))).unflatten(0, (batch, frames)).transpose(1, 2)
+
+    @property
+    def _last(self) -> Any:
+        return self.up_blocks[-1]
+
 
 def sinusoid(length: int, width: int) -> Tensor:
     """Position table (length, width): sine and cosine in turn, periods from 2 pi to 20000 pi (Vaswani et al., 2017)."""
