@@ -224,6 +224,7 @@ class GeneratedFaces(TrackedFaces):
     """The same segment with new mouths."""
 
     faces: np.ndarray = array("P S S 3", np.uint8)
+    """Grey levels; with ``recipe.paste=crop`` the codes of ``levels``."""
     crop_seconds: float = 0.0
     checkpoint: str = ""
     """Hash of the weights that made the faces."""

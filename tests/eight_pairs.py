@@ -44,7 +44,7 @@ def write_dataset(folder: Path, footage: Path | None) -> Path:
     write_wav(folder / "long.wav", speech[16_000 : 16_000 + round(2 * SECONDS * 16_000)])
     frames = portrait(64)
     write_clip(folder / "talk.mp4", frames[:45])
-    write_clip(folder / "brief.mp4", frames[:25])
+    write_clip(folder / "brief.mp4", np.concatenate([frames[:25], frames[:38:-1]], axis=2))  # two heads, side by side
     tall = [cv2.resize(frame, (243, 256)) for frame in frames[:50]]
     stored = [np.ascontiguousarray(np.rot90(frame)) for frame in tall]  # a player turns them back, to 243 px width
     write_clip(folder / "turned.mp4", stored, fps=30, rotation=-90, pix_fmt="yuv444p")
@@ -56,7 +56,7 @@ def write_dataset(folder: Path, footage: Path | None) -> Path:
     (folder / "text.mp4").write_text("This is not a video.\n" * 50)
     rows = [
         {"clip_id": "talk", "video": "talk.mp4", "audio": "short.wav"},
-        {"clip_id": "pingpong", "video": "brief.mp4", "audio": "long.wav", "loop_mode": "pingpong"},
+        {"clip_id": "pingpong", "video": "brief.mp4", "audio": "long.wav", "loop_mode": "pingpong", "face": "all"},
         {"clip_id": "loop", "video": "brief.mp4", "audio": "long.wav", "loop_mode": "loop"},
         {"clip_id": "turned", "video": "turned.mp4", "audio": "short.wav"},
         {"clip_id": "gap", "video": "gap.mp4", "audio": "long.wav"},

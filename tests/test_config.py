@@ -101,6 +101,7 @@ OTHER = {
     "steps": 21,
     "guidance_scale": 1.5,
     "seed": 1,
+    "cache_interval": 3,
     "dtype": "float32",
     "micro_batch": 2,
     "cpu_threads": 4,

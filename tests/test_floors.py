@@ -23,6 +23,7 @@ GROUND = {
     "errors",
     "extras",
     "layout",
+    "levels",
     "licence",
     "redact",
     "registry",

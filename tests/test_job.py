@@ -18,6 +18,7 @@ import pytest
 import ray
 from conftest import SHARED
 from eight_pairs import GAP, SECONDS, decoded, write_dataset
+from heads import needs_mesh
 
 from latentsync_ray import Cluster, Job, Recipe, Summary, read_records, run
 
@@ -68,6 +69,8 @@ def test_every_pair_gets_a_record_and_bad_ones_fail_as_rows(manifest: Path, loca
     assert all(row["note"] == f"row of {clip_id}" for clip_id, row in records.items())
     assert not list((output / "_work").rglob("*.mp4"))
     assert not list((output / "_work").rglob("*.json"))
+    faces = {clip_id: records[clip_id]["face_tracks"] for clip_id in ("pingpong", "loop")}
+    assert faces == ({"pingpong": "0,1", "loop": "0"} if needs_mesh() else {"pingpong": "0", "loop": "0"})
 
 
 def test_exit_code_follows_the_failure_budget(local: tuple[Path, Summary], manifest: Path) -> None:

@@ -15,12 +15,13 @@ import numpy as np
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ClipError, ModelError, NotFinite, OutOfMemory
+from latentsync_ray.levels import to_codes, to_uint8
 from latentsync_ray.measure import mouth_motion
 from latentsync_ray.models import Model
 from latentsync_ray.models.find import find_model
 from latentsync_ray.types import Device, FaceCrops, GeneratedFaces
 
-__all__ = ["Generate", "fill_gaps", "to_uint8", "window_frames"]
+__all__ = ["Generate", "fill_gaps", "window_frames"]
 
 
 class Generate:
@@ -32,6 +33,7 @@ class Generate:
         self.recipe = recipe
         self.model = model or find_model(recipe.model).load(device=device, dtype=recipe.dtype)
         self.window = self.model.info.window
+        self._bytes = to_codes if recipe.paste == "crop" else to_uint8
         if self.model.device.type == "cpu":
             torch.set_num_threads(recipe.cpu_threads)
 
@@ -66,7 +68,7 @@ class Generate:
         recipe = self.recipe
         spoken = self.model.listen(crops.speech, crops.span)
         windows = list(_windows(crops, self.window))
-        result, told = crops.faces.copy(), 0
+        result, told = np.zeros_like(crops.faces), 0
         # Later windows first, so that a frame shared with the shifted last window keeps the face of its regular window.
         for first in reversed(range(0, len(windows), recipe.micro_batch)):
             batch = windows[first : first + recipe.micro_batch]
@@ -78,7 +80,7 @@ class Generate:
                 seed=recipe.seed if crops.seed is None else crops.seed,
             )
             for (window, places), faces in reversed(list(zip(batch, generated, strict=False))):
-                at, new = places[window[::-1]], to_uint8(faces)[::-1]  # of a repeated last frame, the first counts
+                at, new = places[window[::-1]], self._bytes(faces)[::-1]  # of a repeated last frame, the first counts
                 result[at[at >= 0]] = new[at >= 0]
             if on_frames:
                 done = min(told + self.window * len(batch), len(crops.source_frames))  # several faces are one frame
@@ -150,8 +152,3 @@ def fill_gaps(window: np.ndarray, found: np.ndarray) -> np.ndarray:
     """The window's frame indices with each frame that has no face replaced by the nearest one in the window that has."""
     usable = window[found[window]]
     return usable[np.abs(usable[None, :] - window[:, None]).argmin(axis=1)]
-
-
-def to_uint8(faces: np.ndarray) -> np.ndarray:
-    """[-1, 1] floats, not clamped, to grey levels."""
-    return np.rint(np.clip(faces * 127.5 + 127.5, 0, 255)).astype(np.uint8)

@@ -16,6 +16,7 @@ import numpy as np
 from latentsync_ray.config import Recipe
 from latentsync_ray.faces.blend import blend_planes
 from latentsync_ray.layout import part_uri
+from latentsync_ray.levels import from_codes
 from latentsync_ray.media.colour import colour_matrix
 from latentsync_ray.media.decode import FrameReader, Planes
 from latentsync_ray.media.encode import encode_part
@@ -42,6 +43,7 @@ class Paste:
         began, recipe = time.perf_counter(), self.recipe
         video, index = open_video(faces, recipe)
         matrix, offset = colour_matrix(index.colour)
+        official = recipe.paste == "crop"
 
         def frames() -> Iterator[Planes]:
             for number, picture in enumerate(
@@ -53,7 +55,7 @@ class Paste:
                         planes.y,
                         planes.u,
                         planes.v,
-                        faces.faces[place],
+                        from_codes(faces.faces[place]) if official else faces.faces[place],
                         faces.affines[place],
                         self.template,
                         share=float(faces.weights[place]),

@@ -13,7 +13,7 @@ import torch
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ModelError, NotFinite, OutOfMemory
 from latentsync_ray.models.latentsync.denoise import denoise as model_denoise
-from latentsync_ray.stages.generate import Generate, fill_gaps, to_uint8, window_frames
+from latentsync_ray.stages.generate import Generate, fill_gaps, window_frames
 from latentsync_ray.stages.plan import segment_stops
 from latentsync_ray.types import FaceCrops, GeneratedFaces
 
@@ -35,10 +35,6 @@ def test_gaps_take_the_nearest_face_of_the_window() -> None:
     found[[2, 5, 9]] = True
     shown = fill_gaps(np.arange(16), found)
     assert shown.tolist() == [2, 2, 2, 2, 5, 5, 5, 5, 9, 9, 9, 9, 9, 9, 9, 9]
-
-
-def test_to_uint8_clamps_and_rounds() -> None:
-    assert to_uint8(np.array([-3.0, -1.0, 0.0, 1.0, 2.0])).tolist() == [0, 0, 128, 255, 255]
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import numpy as np
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.faces.align import crop_face
+from latentsync_ray.levels import to_uint8
 from latentsync_ray.media.join import join_parts
 from latentsync_ray.models import Model
 from latentsync_ray.models.latentsync.model import LatentSync
 from latentsync_ray.nano.evaluate.take import Take
-from latentsync_ray.stages.generate import to_uint8
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.types import FaceCrops, GeneratedFaces
 
