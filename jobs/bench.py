@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from rich.console import Console
@@ -37,7 +38,7 @@ from latentsync_ray.media.source import probe_video
 from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech, write_wav
 from latentsync_ray.models import Model
 from latentsync_ray.models.latentsync.model import LatentSync
-from latentsync_ray.models.latentsync.specs import MODELS
+from latentsync_ray.models.latentsync.specs import MODELS, ModelSpec
 from latentsync_ray.models.latentsync.unet import LatentSyncUNet
 from latentsync_ray.models.latentsync.whisper import build_encoder
 
@@ -156,20 +157,28 @@ def stages(seconds: int = SHORT) -> None:
     _print_seconds(title, own, record.frames or 0)
 
 
-def full_size() -> None:
-    """One 16-frame window of the full-size 256 px model, one step, random weights."""
-    began = time.perf_counter()
-    spec = MODELS["latentsync-1.5"]
+def random_model(spec: ModelSpec, *, device: torch.device, dtype: torch.dtype) -> LatentSync:
+    """A model of a published size with random weights."""
     stable_diffusion: dict[str, Any] = {  # the autoencoder of the official models
         "block_out_channels": (128, 256, 512, 512),
         "down_block_types": ("DownEncoderBlock2D",) * 4,
         "up_block_types": ("UpDecoderBlock2D",) * 4,
         "layers_per_block": 2,
     }
-    vae = AutoencoderKL(**stable_diffusion)
-    unet, whisper = LatentSyncUNet(spec.unet).eval(), build_encoder(spec.whisper).eval()
-    model = LatentSync(spec, unet=unet, whisper=whisper, vae=vae.eval(), checkpoint="")
-    parameters = sum(parameter.numel() for parameter in unet.parameters())
+    with torch.device(device):  # drawn where they are needed: a card takes a second
+        vae, unet, whisper = AutoencoderKL(**stable_diffusion), LatentSyncUNet(spec.unet), build_encoder(spec.whisper)
+    for network in (vae, unet):
+        torch.nn.Module.to(network, device, dtype)
+    for network in (vae, unet, whisper):
+        network.eval().requires_grad_(False)
+    return LatentSync(spec, unet=unet, whisper=whisper, vae=vae, checkpoint="random")
+
+
+def full_size() -> None:
+    """One 16-frame window of the full-size 256 px model, one step, random weights."""
+    began = time.perf_counter()
+    model = random_model(MODELS["latentsync-1.5"], device=torch.device("cpu"), dtype=torch.float32)
+    parameters = sum(parameter.numel() for parameter in model.unet.parameters())
     out.print(f"drawing {parameters / 1e9:.2f} G random weights took {time.perf_counter() - began:.0f} s")
     clock = Clock()
     clock.watch_model(model)
