@@ -30,7 +30,7 @@ from latentsync_ray.models.latentsync.unet import LatentSyncUNet
 from latentsync_ray.types import Device
 
 PEAKS = {"H200": 989, "H100": 989, "H100 PCIe": 756, "A100": 312, "L40S": 362, "L4": 121, "A10": 125, "RTX 4090": 165}
-"""Dense bf16 TFLOP/s with float32 sums, as the makers publish it, by a part of the card's name; the longest that fits counts."""
+"""Dense bf16 TFLOP/s with float32 sums, as the makers publish it, by words of a card's name; the longest that fits counts."""
 HEAD = "| model | guidance | cache_interval | micro_batch | frames/s | of the peak | TFLOP a frame | peak memory |"
 
 
