@@ -38,6 +38,7 @@ def main(
     work: Annotated[Path, typer.Option(help="Clips and a sheet go to its folder 'evaluation', anew.")] = Path("nano-work"),
     model: Annotated[str, typer.Option(help="A name, or a folder that train_nano.py wrote.")] = "nano",
     steps: int = STEPS,
+    cache_interval: int = 1,
     detectors: Annotated[list[str], typer.Option("--detector")] = DETECTORS,
 ) -> None:
     """Dub, compare, print a table, write the card and a sheet."""
@@ -46,7 +47,7 @@ def main(
     work.mkdir(parents=True)
     rows: list[tuple[str, Score, float]] = []
     for detector in reversed(detectors):  # what the first one gave is shown
-        dubber = LipSync(str(work), recipe=Recipe(model=model, steps=steps, detector=detector))
+        dubber = LipSync(str(work), recipe=Recipe(model=model, steps=steps, cache_interval=cache_interval, detector=detector))
         for number, (voice, _) in enumerate(HELD_OUT):
             take = held_out_take(number)
             for guidance in (1.0, 1.5, 2.0) if number < 2 and detector == detectors[0] else (1.0,):
@@ -60,7 +61,8 @@ def main(
     folder = Path(MODELS[model].source if model in MODELS else model)
     where, size = dubber.model.device.type, megabytes(folder)
     facts = f"{steps} steps on {where}; {size:.1f} MB in all. Given silence, the mouth reads {opened:.3f} at most."
-    card(folder / "README.md", facts, rows)
+    if cache_interval == 1:
+        card(folder / "README.md", facts, rows)
     out.print(f"filmed, dubbed and true faces: {work / 'sheet.png'}")
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from latentsync_ray.errors import ConfigError, InvalidPair
 from latentsync_ray.types import UNUSABLE_ID, Device, LoopMode, Pair
@@ -68,8 +69,8 @@ class Recipe(_Strict):
     guidance_scale: Annotated[float, Field(ge=1, le=2)] = 1.0
     """Classifier-free guidance; 1 runs one branch and takes half the time. A manifest row may set its own."""
     cache_interval: Annotated[int, Field(ge=1, le=999)] = 1
-    """DeepCache: the whole network runs in every that many steps, and only its outermost layers in the others. 1 is exact, 3
-    takes two fifths of the arithmetic."""
+    """DeepCache: the whole network runs in every n-th step only, its outermost layers in the others. 1 is exact, 3 takes two
+    fifths of the arithmetic."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1247
     """Draws the starting noise. A manifest row may set its own."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -82,9 +83,10 @@ class Recipe(_Strict):
     More than there are idle cores are much slower.
     """
     detector: str = "auto"
-    """Face detector: mesh, embedded, insightface, "module:Class" of your own, or the folder, URI or bundle of the mesh's files;
-    auto is mesh if those are found, else embedded."""
-    face: Annotated[str, Field(pattern=rf"^({FACE_RULE})$")] = "speaking"
+    """Face detector: mesh, mesh-v2, embedded, insightface, "module:Class" of your own, or the place of the mesh's files (a
+    folder, URI, bundle). auto is the first of mesh, mesh-v2 and embedded that the machine has which starts the work; mesh becomes
+    mesh-v2 where only that is."""
+    face: str = "speaking"
     """Which face gets the speech: ``speaking`` (the one whose mouth goes with the video's own sound), ``largest``, ``all``, the
     one at a point ``x,y`` or ``x,y@seconds`` (px of the frame), or the number of a track. A manifest row may set its own."""
     paste: Literal["mask", "crop"] = "mask"
@@ -110,10 +112,15 @@ class Recipe(_Strict):
 
     @field_validator("face", mode="before")
     @classmethod
-    def _number(cls, value: Any) -> Any:
+    def _rule(cls, value: Any) -> Any:
         """The number of a face is text, and comes as a number from tables and YAML."""
         whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
-        return str(int(value)) if whole else value
+        rule = str(int(value)) if whole else value
+        if not (isinstance(rule, str) and re.fullmatch(FACE_RULE, rule)):
+            raise PydanticCustomError(
+                "face", "use speaking, largest, all, a point x,y or x,y@seconds in px, or a face's number"
+            )
+        return rule
 
     def fingerprint(self, upto: Work = "encoding") -> str:
         """16 hex digits that change with every field that can change the result: of all work, or of the work up to ``upto``.

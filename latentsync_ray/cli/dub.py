@@ -46,14 +46,21 @@ def lipsync(
     detector: Annotated[
         str,
         typer.Option(
-            metavar="|".join(("auto", *DETECTORS)), help="What finds faces.", autocompletion=lambda: ["auto", *DETECTORS]
+            metavar="NAME|PLACE|MODULE:CLASS",
+            help=f"What finds faces: auto, {', '.join(DETECTORS)}, the place of the mesh's files, or a class of your own. "
+            "auto takes the best that is here ('latentsync-ray models').",
+            autocompletion=lambda: ["auto", *DETECTORS],
         ),
     ] = _RECIPE.detector,
     face: Annotated[
-        str, typer.Option(metavar="speaking|largest|all|X,Y|N", help="Which face gets the speech, if there are several.")
+        str,
+        typer.Option(metavar="speaking|largest|all|X,Y[@SECONDS]|N", help="Which face gets the speech, if there are several."),
     ] = _RECIPE.face,
     paste: Annotated[
-        str, typer.Option(metavar="mask|crop", help="Replace what the model generated, or the whole crop as the official code.")
+        str,
+        typer.Option(
+            metavar="mask|crop", help="Replace what the model generated, or the whole crop as the official code does."
+        ),
     ] = _RECIPE.paste,
     device: Annotated[
         str, typer.Option(metavar="|".join(_DEVICES), help="Where the model runs.", autocompletion=lambda: list(_DEVICES))

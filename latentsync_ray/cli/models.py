@@ -9,13 +9,14 @@ import typer
 from rich.markup import escape
 
 from latentsync_ray.cli.terminal import ERR, OUT, show, size, table
+from latentsync_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from latentsync_ray.licence import Licence
 
 __all__ = ["app", "download", "models"]
 
-app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="List models and detectors, and download them.")
+app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="List models and detectors; download models.")
 
 
 @app.callback()
@@ -63,11 +64,17 @@ def models(context: typer.Context) -> None:
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that 'latentsync-ray models' lists, or hf://OWNER/NAME.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A model that 'latentsync-ray models' lists, or hf://OWNER/NAME.")
+    ],
 ) -> None:
     """Fetch a model's files, or those that it lacks, to this machine, and verify those that are published with it."""
+    from latentsync_ray.faces.listing import describe_detectors
     from latentsync_ray.models.find import find_model
 
+    for detector in describe_detectors():
+        if detector.name == name:
+            raise ConfigError(f"{name} is a detector, not a model; {detector.command or 'it is always there'}")
     say = partial(ERR.print, highlight=False, markup=False, soft_wrap=True)
     first, *others = find_model(name).complete(say=say)
     OUT.print(f"[bold]{escape(name)}[/]  {escape(first)}", soft_wrap=True)

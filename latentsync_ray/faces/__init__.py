@@ -23,7 +23,10 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Face:
-    """A face in a picture. Only ``landmarks`` have to be known; each of the others makes something better."""
+    """A face in a picture. Only ``landmarks`` have to be known; each of the others makes something better.
+
+    ``outline`` and ``texture`` are used where they are known of a face in all frames, ``texture`` always of as many places.
+    """
 
     landmarks: np.ndarray
     """Image-left brow centre, image-right brow centre, nose centre: float (3, 2), (x, y) in px, with fractions. Left and right
@@ -32,14 +35,15 @@ class Face:
     presence: float = 1.0
     """How sure it is a face, 0 to 1."""
     turn: tuple[float, float, float] | None = None
-    """Yaw, pitch and roll in degrees, 0 for a face that looks into the camera."""
+    """Yaw, pitch and roll in degrees, 0 for a face that looks into the camera, of either sign. Without it, faces that look away
+    are dubbed."""
     mouth: float | None = None
-    """How far the lips are apart, in brow distances."""
+    """How far the lips are apart, in brow distances. Without it, nobody is seen to speak, and the largest face is taken."""
     outline: np.ndarray | None = None
-    """The visible edge of the face, float (N, 2), px."""
+    """The visible edge of the face, float (N, 2), px. Without it, the patch does not end where the face does."""
     texture: np.ndarray | None = None
     """Colours at places of the skin that are always the same ones, uint8 (V, 3) RGB: those of the lower face first, then those
-    of the upper one. Shows when something covers the mouth."""
+    of the upper one. Shows when something covers the mouth; without it, nothing does."""
     lower: int = 0
     """How many of them are the lower face's."""
 
@@ -56,10 +60,10 @@ class Face:
 
 
 class Detector(Protocol):
-    """Finds faces in one picture. Keeps nothing from call to call.
+    """Finds faces in one picture. Made without arguments, once per process; keeps nothing from call to call.
 
-    ``interval``: look at every that many frames and follow the largest face optically between them; 1 means to look at every
-    frame, and to follow all faces.
+    ``interval`` is the number of frames from one look to the next. With 1 it looks at every frame, and all faces are followed.
+    With more, only the largest is, optically and by its landmarks; whatever else a ``Face`` holds is not used then.
 
     A class may have a static method ``check()`` that raises ConfigError for what is missing on this machine: drivers call it
     before work starts. Another, ``version() -> str``, may tell what changes when the same picture may give other points. An
@@ -70,7 +74,7 @@ class Detector(Protocol):
     interval: int
 
     def __call__(self, frame: np.ndarray, known: Sequence[Face] = (), *, search: bool = True) -> list[Face]:
-        """The faces of a uint8 (H, W, 3) RGB frame, in any order.
+        """The faces of a uint8 (H, W, 3) RGB frame, or part of one, in any order and in its own px. It must not be written to.
 
         ``known`` are those of a moment ago. With ``search`` false they are all that matter: a detector may look around them
         only.

@@ -31,12 +31,12 @@ def resolved_detector(name: str) -> str:
 def make_detector(name: str) -> Detector:
     """The detector, ready to look. Raises ConfigError or ModelError when it cannot be had."""
     place = mesh_place(name)
-    return MeshDetector(mesh_files_at(place)) if place else lookup(DETECTORS, name, "detector")()
+    return MeshDetector(mesh_files_at(place)) if place else _class_of(name)()
 
 
 def check_detector(name: str) -> None:
     """Raise ConfigError or ModelError when this machine lacks what the detector needs, as far as that is cheap to find out."""
-    if not mesh_place(name) and (check := getattr(lookup(DETECTORS, name, "detector"), "check", None)):
+    if not mesh_place(name) and (check := getattr(_class_of(name), "check", None)):
         _called(check, f"{name}.check()")
     detector_version(name)
 
@@ -51,7 +51,7 @@ def detector_version(name: str) -> str:
         return mesh_files_at(place).digest
     if name == "auto":  # a stage by itself, without a driver that resolves it
         return ""
-    detector = lookup(DETECTORS, name, "detector")
+    detector = _class_of(name)
     version = getattr(detector, "version", None)
     if version is not None:
         return version if isinstance(version, str) else str(_called(version, f"{name}.version()"))
@@ -61,6 +61,28 @@ def detector_version(name: str) -> str:
 def mesh_place(name: str) -> str:
     """The place of a face mesh's files, when the name is one; else empty."""
     return name if name not in DETECTORS and is_mesh_place(name) else ""
+
+
+def _class_of(name: str) -> Any:
+    """The named class, or whatever makes a detector when it is called."""
+    if ":" not in name and name not in DETECTORS:
+        known = ", ".join(sorted(DETECTORS))
+        raise ConfigError(
+            f'unknown detector {name!r}; known: auto, {known}, "module:Class" of your own, or the place of a face mesh\'s '
+            "files (a folder that is there, a URI, a .task file)"
+        )
+    made = lookup(DETECTORS, name, "detector")
+    try:
+        inspect.signature(made).bind()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"detector {name!r} cannot be made by calling it without arguments ({error}): it has to be a class as "
+            "latentsync_ray.faces.Detector describes it"
+        ) from error
+    interval = getattr(made, "interval", 1)
+    if isinstance(made, type) and not (isinstance(interval, int) and interval >= 1 and hasattr(made, "interval")):
+        raise ConfigError(f"detector {name!r} has no attribute interval of 1 or more; see latentsync_ray.faces.Detector")
+    return made
 
 
 def _called(function: Callable[[], Any], what: str) -> Any:

@@ -25,6 +25,7 @@ _DETECTORS = {
 }
 """Detector -> its licence, and what brings it."""
 _MODULES = {"embedded": "skimage", "insightface": "insightface"}
+_INSTALLED = {"insightface": "installed; its models are downloaded on first use"}
 
 
 @dc.dataclass(frozen=True)
@@ -50,10 +51,10 @@ def _by_hand() -> str:
 
 
 def _place_of(detector: str) -> str:
-    if detector.startswith("mesh"):
+    if detector in ("mesh", "mesh-v2"):
         try:
             files = find_mesh_files(bundled=detector == "mesh-v2")
         except LatentSyncError as error:
             return f"unusable: {error}"
         return files.place if files else ""
-    return "installed" if find_spec(_MODULES[detector]) is not None else ""
+    return _INSTALLED.get(detector, "installed") if find_spec(_MODULES[detector]) is not None else ""

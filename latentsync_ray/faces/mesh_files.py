@@ -80,8 +80,13 @@ def mesh_files_at(place: str) -> MeshFiles:
     except ClipError as error:
         raise ConfigError(f"recipe.detector: {error}") from error
     if found is None:
-        wanted = "no such file" if _names_bundle(place) else f"neither {' and '.join(_LOOSE)} nor {BUNDLE} are there"
-        raise ConfigError(f"recipe.detector is {redact.shown(place)}, taken for the place of a face mesh, and {wanted}")
+        wanted = (
+            "there is no such file" if _names_bundle(place) else f"it holds neither both {' and '.join(_LOOSE)} nor {BUNDLE}"
+        )
+        raise ConfigError(
+            f"recipe.detector is {redact.shown(place)}, taken for the place of a face mesh, but {wanted} (a class of your own "
+            'is named "module:Class", without slashes)'
+        )
     return found
 
 

@@ -75,8 +75,13 @@ class Track:
     @classmethod
     def joined(cls, pieces: Sequence[Track]) -> Track:
         """One track of pieces that follow each other."""
-        arrays = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in _FIELDS}
         first = pieces[0]
+        arrays = {}
+        for name in _FIELDS:
+            parts = [getattr(piece, name) for piece in pieces]
+            if any(part.shape[1:] != parts[0].shape[1:] for part in parts):  # not known everywhere
+                parts = [part[:, :0] for part in parts]
+            arrays[name] = np.concatenate(parts)
         return cls(id=first.id, shot=first.shot, lower=first.lower, thumbnail=first.thumbnail, **arrays)
 
     def __len__(self) -> int:

@@ -89,6 +89,7 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
         "steps": recipe.steps,
         "cache_interval": recipe.cache_interval,
         "model": redact.shown(recipe.model),
+        "detector": redact.shown(recipe.detector),
         "recipe": recipe.fingerprint(),
         "version": __version__,
         "finished_at": datetime.now(UTC),

@@ -82,7 +82,6 @@ def check_parts(work: Unfinished) -> None:
         "frames": work.clip.frame_count,
         "fps": float(work.fps),
         "frames_without_face": sum(part.missing for part in parts),
-        "detector": redact.shown(work.recipe.detector),
         "faces_path": next((part.faces_path for part in parts if part.faces_path), None),
         **{
             name: sum(getattr(part, name) for part in parts)

@@ -43,8 +43,8 @@ from latentsync_ray.types import ClipPlan, Segment, TrackedFaces
 __all__ = ["Track", "chosen"]
 
 _STRETCH = 250
-"""Of a video that is longer than a clip needs, whole stretches of so many frames are looked through: clips that end near each
-other share them."""
+"""Of a video that is longer than a clip needs, so many frames are looked through, or twice, four times ... as many: one language
+is a little longer than another, and both shall share what was found."""
 _REMEMBERED = 4
 """Videos whose tracks a process keeps: clips of one video follow each other."""
 
@@ -96,7 +96,7 @@ class Track:
     def _uri(self, plan: ClipPlan, index: VideoIndex) -> tuple[str, int]:
         """Where the tracks that the clip needs are kept, and up to which frame they go."""
         needed = int(plan.source_frames.max()) + 1
-        stop = min(len(index), needed + -needed % _STRETCH)
+        stop = min(len(index), _STRETCH << max(0, (needed - 1) // _STRETCH).bit_length())
         digest = plan.video_version.rpartition(" ")[2]
         made_of = [__version__, digest, stop, self.recipe.detector, self._version, self.recipe.parity]
         key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24]

@@ -130,8 +130,14 @@ def test_the_version_of_a_detector_of_ones_own_is_its_file_or_what_it_says(
     with pytest.raises(ConfigError, match=r"wrong_own:Own\.version\(\) cannot be called on the class"):
         check_detector("wrong_own:Own")
     assert detector_version("embedded") == ""
-    with pytest.raises(ConfigError, match="unknown detector 'nonsense'"):
+    with pytest.raises(ConfigError, match=r"unknown detector 'nonsense'; known: auto, .* or the place of a face mesh's files"):
         detector_version("nonsense")
+
+
+@pytest.mark.parametrize("name", ["math:pi", "math:sqrt", "latentsync_ray.faces:Face", "decimal:Decimal"])
+def test_what_is_no_detector_is_told_before_work_starts(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"detector '{name}' (cannot be made by calling it|has no attribute interval)"):
+        check_detector(name)
 
 
 def test_detectors_are_in_the_registry() -> None:

