@@ -84,8 +84,8 @@ class Recipe(_Strict):
     """
     detector: str = "auto"
     """Face detector: mesh, mesh-v2, embedded, insightface, "module:Class" of your own, or the place of the mesh's files (a
-    folder, URI, bundle). auto is the first of mesh, mesh-v2 and embedded that the machine has which starts the work; mesh becomes
-    mesh-v2 where only that is."""
+    folder, URI, bundle). auto is the first of mesh, mesh-v2 and embedded that the machine has which starts the work; mesh turns
+    into mesh-v2 where only that is."""
     face: str = "speaking"
     """Which face gets the speech: ``speaking`` (the one whose mouth goes with the video's own sound), ``largest``, ``all``, the
     one at a point ``x,y`` or ``x,y@seconds`` (px of the frame), or the number of a track. A manifest row may set its own."""
