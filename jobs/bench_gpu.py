@@ -14,6 +14,7 @@ import itertools
 import platform
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def work_of(model: LatentSync) -> Work:
         picture, latent = torch.empty(1, 3, side, side), torch.empty(1, 4, small, small)
     return Work(
         whole=counted(lambda: unet(sample, 1, speech)),
-        cached=counted(lambda: unet.from_features(features, sample, 1, speech)),
+        cached=counted(partial(LatentSyncUNet.from_features, unet, features, sample, 1, speech)),
         pictures=WINDOW * (2 * counted(lambda: vae.encode(picture)) + counted(lambda: vae.decode(latent))),
     )
 

@@ -43,8 +43,8 @@ from latentsync_ray.types import ClipPlan, Segment, TrackedFaces
 __all__ = ["Track", "chosen"]
 
 _STRETCH = 250
-"""Of a video that is longer than a clip needs, so many frames are looked through, or two, four ... times as many: one language is
-a little longer than another, and both shall share what was found."""
+"""Of a video that is longer than a clip needs, so many frames are looked through, or two, four ... times as many: one language
+may be a little longer than another, and both shall share what was found."""
 _REMEMBERED = 4
 """Videos whose tracks a process keeps: clips of one video follow each other."""
 
