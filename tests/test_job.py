@@ -70,7 +70,8 @@ def test_every_pair_gets_a_record_and_bad_ones_fail_as_rows(manifest: Path, loca
     assert not list((output / "_work").rglob("*.mp4"))
     assert not list((output / "_work").rglob("*.json"))
     faces = {clip_id: records[clip_id]["face_tracks"] for clip_id in ("pingpong", "loop")}
-    assert faces == ({"pingpong": "0,1", "loop": "0"} if needs_mesh() else {"pingpong": "0", "loop": "0"})
+    assert faces["pingpong"] == ("0,1" if needs_mesh() else "0"), "asked for all"
+    assert faces["loop"] in ("0", "1"), "the larger one"
 
 
 def test_exit_code_follows_the_failure_budget(local: tuple[Path, Summary], manifest: Path) -> None:
