@@ -559,7 +559,7 @@ def test_nothing_is_null(output):
         table.add(failed_record(Pair(clip_id="a", video="v", audio="a", seed=3), Recipe(), NoFace("nobody")))
     (row,) = read_records(output).to_pylist()
     filled = {name for name, value in row.items() if value is not None}
-    asked = {"clip_id", "video", "audio", "seed", "steps", "model", "recipe"}
+    asked = {"clip_id", "video", "audio", "seed", "steps", "cache_interval", "model", "detector", "recipe"}
     assert filled == asked | {"status", "error_code", "error", "version", "finished_at"}
     assert row["finished_at"].tzinfo is not None
 

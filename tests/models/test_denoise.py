@@ -160,13 +160,12 @@ def test_features_of_the_same_step_give_the_same_noise(form: str) -> None:
     torch.testing.assert_close(unet.from_features(features, *question), whole, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("side", [32, 64])
-def test_deep_cache_takes_two_fifths_of_the_arithmetic(side: int) -> None:
-    """At 256 and 512 px, 20 steps. The official script takes 42 %: it runs two temporal layers whose input has not changed."""
+def test_deep_cache_takes_two_fifths_of_the_arithmetic() -> None:
+    """At 256 px, 20 steps. The official script takes 42 %: it runs two temporal layers whose input has not changed."""
     with torch.device("meta"):
         unet: Any = nn.Module.to(LatentSyncUNet(UNetConfig()), "meta")  # the position tables too
-        sample, speech = torch.empty(1, 13, 16, side, side), torch.empty(1, 16, 50, 384)
-        features = torch.empty(16, 320, side, side)
+        sample, speech = torch.empty(1, 13, 16, 32, 32), torch.empty(1, 16, 50, 384)
+        features = torch.empty(16, 320, 32, 32)
     counts = []
     for ask in (lambda: unet(sample, 1, speech), lambda: unet.from_features(features, sample, 1, speech)):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
