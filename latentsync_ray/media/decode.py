@@ -101,7 +101,7 @@ class Picture:
     def sparse(self) -> np.ndarray:
         """Some of its pixels, evenly spread: uint8 (h, w, 3) RGB in display orientation, about as ``rgb`` has them."""
         width, height = self._index.coded_size
-        step = max(4, min(width, height) // 68 // 2 * 2)  # whole chroma samples
+        step = max(4, min(width, height) // 135 // 2 * 2)  # whole chroma samples
         frame = self._frame
         if frame.format.name not in ("yuv420p", "yuvj420p") or (frame.width, frame.height) != (width, height):
             return self.rgb()[::step, ::step]
