@@ -272,7 +272,7 @@ def test_tracks_of_another_version_of_the_detector_are_not_taken(
 
 def test_runners_give_the_same_with_several_faces(two, tmp_path: Path, ray_cluster: None) -> None:
     path, _, _ = two
-    audio = write_speech(tmp_path / "s.wav", speech_like(2))
+    audio = write_speech(tmp_path / "s.wav", speech_like(3))
     pairs = [Pair(clip_id=name, video=path, audio=audio, face=face) for name, face in (("a", None), ("b", "all"))]
     made = {}
     for runner in ("local", "ray"):
