@@ -304,7 +304,7 @@ def _sha256(path: Path) -> str:
     try:
         noted = cached(f"{hashlib.sha256(which.encode()).hexdigest()[:32]}.sha256", lambda draft: _note(_hashed(path), draft))
         return noted.read_text(encoding="ascii")
-    except (ConfigError, FileNotFoundError):  # no folder to note it in, or somebody emptied it
+    except (ConfigError, ClipError, FileNotFoundError):  # no folder or no room to note it in, or somebody emptied it
         return _hashed(path)
 
 
