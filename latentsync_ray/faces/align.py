@@ -135,18 +135,24 @@ def crop_face(
     """Cut the aligned face out of a frame: uint8 (R, R, 3).
 
     ``image`` is the uint8 (H, W, 3) frame, or a region of it whose top-left pixel is at ``origin`` (x, y) and that holds all of
-    the crop that lies inside the frame. Samples bilinearly in float32, then squeezes 3:4 to a square with Lanczos. ``official``
-    truncates in between, as LatentSync does: half a level darker, and a third slower.
+    the crop that lies inside the frame. One bilinear sampling; ``official`` does as LatentSync, which samples at 3:4, truncates
+    and squeezes that to a square with Lanczos: 50 dB from it, half a level darker, and four times as slow.
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = crop_box(matrix, template)
     left, top = min(max(x0 - origin[0], 0), width - 1), min(max(y0 - origin[1], 0), height - 1)
-    needed = image[top : max(y1 - origin[1], top + 1), left : max(x1 - origin[0], left + 1)].astype(np.float32)
+    needed = image[top : max(y1 - origin[1], top + 1), left : max(x1 - origin[0], left + 1)]
     shifted = np.asarray(matrix, np.float64).copy()
     shifted[:, 2] += shifted[:, :2] @ (origin[0] + left, origin[1] + top)
-    crop = cv2.warpAffine(needed, shifted, template.size, borderMode=cv2.BORDER_CONSTANT, borderValue=(OUTSIDE,) * 3)
-    crop = crop.astype(np.uint8) if official else crop
-    squeezed = cv2.resize(crop, (template.side, template.side), interpolation=cv2.INTER_LANCZOS4)
+    square = (template.side, template.side)
     if not official:
-        np.clip(np.rint(squeezed, out=squeezed), 0, 255, out=squeezed)  # in place: memory for another takes three times as long
+        squeeze = np.divide(square, template.size)
+        shifted[:, 2] += 0.5  # pixel centres are whole numbers
+        shifted = shifted * squeeze[:, None]
+        shifted[:, 2] -= 0.5
+        return cv2.warpAffine(needed, shifted, square, borderMode=cv2.BORDER_CONSTANT, borderValue=(OUTSIDE,) * 3)
+    crop = cv2.warpAffine(
+        needed.astype(np.float32), shifted, template.size, borderMode=cv2.BORDER_CONSTANT, borderValue=(OUTSIDE,) * 3
+    )
+    squeezed = cv2.resize(crop.astype(np.uint8), square, interpolation=cv2.INTER_LANCZOS4)
     return squeezed.astype(np.uint8, copy=False)

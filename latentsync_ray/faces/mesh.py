@@ -47,7 +47,7 @@ class _Place(NamedTuple):
 class MeshDetector:
     """Finds all faces of a picture, and what there is to know of each. Raises ConfigError when its files are not there."""
 
-    interval, reach, bundled = 1, 1.0, False
+    interval, reach, bundled = 1, 0.75, False
 
     @classmethod
     def check(cls) -> None:

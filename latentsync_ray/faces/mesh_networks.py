@@ -50,7 +50,7 @@ class Mesh:
 
     def __call__(self, picture: np.ndarray) -> tuple[np.ndarray, float]:
         """Points in a uint8 (side, side, 3) picture, float64 (468, 3), px and depth; and how sure it shows a face, 0 to 1."""
-        points, flag = _forward(self._network, self._kind, picture.astype(np.float32) / 255)
+        points, flag = _forward(self._network, self._kind, cv2.dnn.blobFromImage(picture, 1 / 255))
         return points.reshape(-1, 3)[:POINTS].astype(np.float64), float(_share(flag).ravel()[0])
 
 
@@ -68,7 +68,7 @@ class Finder:
 
         The eight are centre, size, eyes, nose, mouth, ears.
         """
-        boxes, scores = _forward(self._network, self._kind, picture.astype(np.float32) / 127.5 - 1)
+        boxes, scores = _forward(self._network, self._kind, cv2.dnn.blobFromImage(picture, 1 / 127.5) - 1)
         places = boxes.reshape(-1, 8, 2).copy()
         places[:, [0, 2, 3, 4, 5, 6, 7]] += self._cells * self.side
         return places, _share(scores).ravel()
@@ -86,7 +86,7 @@ def _read(content: bytes) -> cv2.dnn.Net:
 
 
 def _forward(network: cv2.dnn.Net, kind: _Kind, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    network.setInput(values.transpose(2, 0, 1)[None])
+    network.setInput(values)
     try:
         first, second = network.forward(list(kind.outputs))
     except cv2.error as error:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import dataclasses as dc
 from collections import deque
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 from av.error import FFmpegError
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from latentsync_ray.errors import UnreadableVideo
-from latentsync_ray.media.colour import colour_matrix
+from latentsync_ray.media.colour import Colour, colour_matrix
 from latentsync_ray.media.deinterlace import BEFORE, deinterlaced
 from latentsync_ray.media.index import VideoIndex
 from latentsync_ray.media.source import decode_packet, open_media, video_stream
@@ -90,11 +92,7 @@ class Picture:
         part = av.VideoFrame(x1 - x0, y1 - y0, "yuv420p")
         for number, plane in enumerate(frame.planes):
             half = 2 if number else 1
-            there = _plane_array(plane)[y0 // half : -(-y1 // half), x0 // half : -(-x1 // half)]
-            target = part.planes[number]
-            rows = np.zeros((target.height, target.line_size), np.uint8)
-            rows[:, : there.shape[1]] = there
-            target.update(rows.tobytes())
+            _plane_array(part.planes[number])[:] = _plane_array(plane)[y0 // half : -(-y1 // half), x0 // half : -(-x1 // half)]
         part.colorspace, part.color_range = frame.colorspace, frame.color_range
         return self._converted("rgb24", part).to_ndarray(), (x0, y0)
 
@@ -108,9 +106,8 @@ class Picture:
         luma, *chroma = (_plane_array(plane) for plane in frame.planes)
         few = luma[::step, ::step]
         parts = [few, *(plane[:: step // 2, :: step // 2][: few.shape[0], : few.shape[1]] for plane in chroma)]
-        matrix, offset = colour_matrix(self._index.colour)
-        rgb = (np.stack(parts, axis=-1) - offset.astype(np.float32)) @ np.linalg.inv(matrix).T.astype(np.float32)
-        return _upright(np.clip(rgb, 0, 255).astype(np.uint8), self._index)
+        yuv = cv2.merge([np.ascontiguousarray(part) for part in parts])
+        return _upright(cv2.transform(yuv, _to_rgb(self._index.colour)), self._index)
 
     def planes(self) -> Planes:
         """8-bit 4:2:0 planes in display orientation, padded to even by repeating the last row and column.
@@ -260,6 +257,14 @@ def _decoded(path: Path, index: VideoIndex, *, seek_to: int | None) -> Iterator[
                 decoded += 1
                 if row < len(index) and (not index.timed or index.pts[row] == frame.pts):
                     yield row, frame
+
+
+@cache
+def _to_rgb(colour: Colour) -> np.ndarray:
+    """YUV to RGB for 8-bit values, as an affine (3, 4)."""
+    matrix, offset = colour_matrix(colour)
+    back = np.linalg.inv(matrix)
+    return np.column_stack([back, -back @ offset])
 
 
 def _plane_array(plane: VideoPlane) -> np.ndarray:

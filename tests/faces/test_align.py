@@ -75,24 +75,27 @@ def test_the_small_pipelines_faces_are_the_official_ones(reference: Path, rgb: R
         assert (off == 0).mean() >= 0.98
 
 
-def test_a_region_of_the_frame_gives_the_same_crop(golden: Path, rgb: Reader) -> None:
+@pytest.mark.parametrize("official", [True, False])
+def test_a_region_of_the_frame_gives_the_same_crop(golden: Path, rgb: Reader, official: bool) -> None:
     frame, matrix = rgb(golden / "faces" / "edge.png"), np.load(golden / "faces" / "warp_restore.npz")["edge.r256.matrix"]
     x0, y0, x1, y1 = crop_box(matrix, template(256))
     left, top = max(x0, 0), max(y0, 0)
     assert (left, top) != (x0, y0) or x1 > frame.shape[1] or y1 > frame.shape[0]  # part of it is outside
     region = frame[top : max(y1, 0), left : max(x1, 0)]
-    assert np.array_equal(crop_face(region, matrix, template(256), origin=(left, top)), crop_face(frame, matrix, template(256)))
+    part = crop_face(region, matrix, template(256), origin=(left, top), official=official)
+    assert np.array_equal(part, crop_face(frame, matrix, template(256), official=official))
 
 
-def test_a_crop_outside_the_frame_is_grey() -> None:
+@pytest.mark.parametrize("official", [True, False])
+def test_a_crop_outside_the_frame_is_grey(official: bool) -> None:
     matrix = affine(np.array([[-900, -900], [-800, -900], [-850, -840]]), template(128))
-    assert (crop_face(np.zeros((50, 60, 3), np.uint8), matrix, template(128)) == OUTSIDE).all()
+    assert (crop_face(np.zeros((50, 60, 3), np.uint8), matrix, template(128), official=official) == OUTSIDE).all()
 
 
 def test_the_unofficial_crop_is_the_official_one_without_its_truncation(portrait: np.ndarray) -> None:
     matrix = affine(np.array([[202.3, 94.8], [246.9, 95.1], [224.2, 121.4]]), template(512))
     official, ours = (crop_face(portrait, matrix, template(512), official=each).astype(int) for each in (True, False))
-    assert np.abs(ours - official).max() <= 3
+    assert np.abs(ours - official).max() <= 6
     assert 0.3 < (ours - official).mean() < 0.5, "half a level, where nothing is clipped"
 
 
