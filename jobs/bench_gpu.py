@@ -23,8 +23,10 @@ from bench import out, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from latentsync_ray.errors import OutOfMemory
+from latentsync_ray.levels import to_uint8
 from latentsync_ray.models.devices import device_named, dtype_named
 from latentsync_ray.models.latentsync.model import LatentSync, load_model
+from latentsync_ray.models.latentsync.sampling import SamplingUNet
 from latentsync_ray.models.latentsync.specs import MODELS, WINDOW
 from latentsync_ray.models.latentsync.unet import LatentSyncUNet
 from latentsync_ray.types import Device
@@ -59,13 +61,14 @@ def work_of(model: LatentSync) -> Work:
         unet: Any = torch.nn.Module.to(LatentSyncUNet(options), "meta")
         vae: Any = type(model.codec.vae).from_config(model.codec.vae.config)
         small = side // stride
-        sample = torch.empty(1, options.in_channels, WINDOW, small, small)
+        latents, conditions = (torch.empty(1, channels, WINDOW, small, small) for channels in (4, 9))
         speech = torch.empty(1, WINDOW, 10 * (listener.encoder_layers + 1), listener.d_model)
-        features = torch.empty(WINDOW, options.block_out_channels[0], small, small)
         picture, latent = torch.empty(1, 3, side, side), torch.empty(1, 4, small, small)
+    with torch.no_grad():
+        question = SamplingUNet(unet).about(conditions, speech, timesteps=torch.zeros(1), guided=False)
     return Work(
-        whole=counted(lambda: unet(sample, 1, speech)),
-        cached=counted(lambda: unet.from_features(features, sample, 1, speech)),
+        whole=counted(lambda: question(latents, 0)),
+        cached=counted(lambda: question(latents, 0, reuse=True)),
         pictures=WINDOW * (2 * counted(lambda: vae.encode(picture)) + counted(lambda: vae.decode(latent))),
     )
 
@@ -84,7 +87,7 @@ def measure(model: LatentSync, *, steps: int, guidance: float, cache: int, batch
     speech = torch.randn(model.silence(batch).shape, generator=torch.Generator().manual_seed(0)).to(model.device)
 
     def generate() -> None:
-        model.generate(faces, speech, steps=steps, guidance_scale=guidance, seed=1, cache_interval=cache)
+        to_uint8(model.generate(faces, speech, steps=steps, guidance_scale=guidance, seed=1, cache_interval=cache)).cpu()
 
     on_card = model.device.type == "cuda"
     if on_card:

@@ -8,7 +8,12 @@ float16 would be exact and take twice the memory.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["from_codes", "to_codes", "to_uint8"]
 
@@ -31,14 +36,16 @@ _PICTURES = (_LEVELS / 127.5 - 1).astype(np.float32)
 _BETWEEN = ((_LEVELS[1:] + _LEVELS[:-1]) / 2 / 127.5 - 1).astype(np.float32)
 
 
-def to_uint8(faces: np.ndarray) -> np.ndarray:
-    """[-1, 1] floats, not clamped, to grey levels."""
-    return np.rint(np.clip(faces * 127.5 + 127.5, 0, 255)).astype(np.uint8)
+def to_uint8(faces: Tensor) -> Tensor:
+    """[-1, 1] floats, not clamped, to grey levels, on their device."""
+    return (faces * 127.5 + 127.5).clamp_(0, 255).round_().byte()
 
 
-def to_codes(faces: np.ndarray) -> np.ndarray:
+def to_codes(faces: Tensor) -> Tensor:
     """Floats, black at -1 and white at 1, to codes, uint8; what is beyond 224 levels off them is clamped."""
-    return np.searchsorted(_BETWEEN, faces).astype(np.uint8)
+    import torch
+
+    return torch.bucketize(faces, torch.from_numpy(_BETWEEN).to(faces.device), out_int32=True).byte()
 
 
 def from_codes(codes: np.ndarray) -> np.ndarray:

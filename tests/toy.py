@@ -87,10 +87,10 @@ class Toy:
         guidance_scale: float,
         seed: int,
         cache_interval: int = 1,
-    ) -> np.ndarray:
+    ) -> torch.Tensor:
         keep = _template().keep[..., None]
         painted = np.array(GREEN, np.float32) * speech.numpy()[..., None, None, None]
-        return ((faces / 127.5 - 1) * keep + painted * (1 - keep)).astype(np.float32)
+        return torch.from_numpy(((faces / 127.5 - 1) * keep + painted * (1 - keep)).astype(np.float32))
 
 
 TOY = ToyInfo()

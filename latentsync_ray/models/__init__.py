@@ -134,8 +134,8 @@ class Model(Protocol):
         guidance_scale: float,
         seed: int,
         cache_interval: int = 1,
-    ) -> np.ndarray:
-        """New faces, float32 (B, W, R, R, 3), RGB about [-1, 1] but not clamped, of B independent windows.
+    ) -> torch.Tensor:
+        """New faces, float32 (B, W, R, R, 3), RGB about [-1, 1] but not clamped, of B independent windows; on any device.
 
         ``faces`` (B, W, R, R, 3) are aligned RGB pictures, uint8, and ``speech`` (B, W, ...) what is said. B is always
         ``recipe.micro_batch``. A model that cannot reuse features ignores ``cache_interval``. Numbers may be not finite, which

@@ -80,7 +80,7 @@ class Generate:
                 seed=recipe.seed if crops.seed is None else crops.seed,
             )
             for (window, places), faces in reversed(list(zip(batch, generated, strict=False))):
-                at, new = places[window[::-1]], self._bytes(faces)[::-1]  # of a repeated last frame, the first counts
+                at, new = places[window[::-1]], faces[::-1]  # of a repeated last frame, the first counts
                 result[at[at >= 0]] = new[at >= 0]
             if on_frames:
                 done = min(told + self.window * len(batch), len(crops.source_frames))  # several faces are one frame
@@ -89,20 +89,23 @@ class Generate:
         return result
 
     def _drawn(self, faces: np.ndarray, speech: Any, *, guidance_scale: float, seed: int) -> np.ndarray:
-        """What the model makes of some windows, and whether that is what models have to give."""
+        """What the model makes of some windows, uint8; checked to be what models have to give."""
+        import torch
+
         recipe = self.recipe
         asked = {"steps": recipe.steps, "guidance_scale": guidance_scale, "seed": seed, "cache_interval": recipe.cache_interval}
         made = self.model.generate(faces, speech, **asked)
-        if not (isinstance(made, np.ndarray) and made.dtype == np.float32 and made.shape == faces.shape):
+        if not (isinstance(made, torch.Tensor) and made.dtype == torch.float32 and made.shape == faces.shape):
             got = f"{made.dtype}{tuple(made.shape)}" if hasattr(made, "dtype") else type(made).__name__
             raise ModelError(f"the model {self.recipe.model!r} gave {got}, and not float32{faces.shape}; its code has a bug")
-        if not np.isfinite(made).all():
+        finite, drawn = made.isfinite().all(), self._bytes(made).cpu()  # the device is waited for once
+        if not finite:
             precision = self.model.precision
             raise NotFinite(
                 f"{self.recipe.model} gave numbers that are not finite ({precision}); set recipe.dtype=float32, and "
                 "mixed_recipes=true to do so in the same output"
             )
-        return made
+        return drawn.numpy()
 
     def _motion(self, crops: FaceCrops, faces: np.ndarray) -> np.ndarray:
         """How much the mouths move, float32 (F,): the mean of those that are known."""

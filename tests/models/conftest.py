@@ -88,11 +88,11 @@ def dub_21(small_model: LatentSync, whole: dict[str, Tensor], faces_21: np.ndarr
 
     def dub(guidance_scale: float) -> np.ndarray:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(model_module, "starting_noise", lambda *_: whole["noise"])
+            patch.setattr(model_module.LatentSync, "_noise", lambda *_: whole["noise"])
             parts = [
                 small_model.generate(
                     faces_21[None, part], tokens_21[None, part], steps=4, guidance_scale=guidance_scale, seed=0
-                )[0]
+                )[0].numpy()
                 for part in (slice(0, 16), slice(16, 21))
             ]
         return np.concatenate(parts)

@@ -19,7 +19,7 @@ def made(model: LatentSync) -> np.ndarray:
     faces = random.integers(0, 256, (1, 16, 64, 64, 3), np.uint8)
     features = model.features(random.standard_normal((1, 80, 3000)).astype(np.float32))
     tokens = model.audio_tokens(features, 0, np.arange(160, dtype=np.int32).reshape(16, 10))[None]
-    return model.generate(faces, tokens, steps=4, guidance_scale=1.5, seed=1)
+    return model.generate(faces, tokens, steps=4, guidance_scale=1.5, seed=1).cpu().numpy()
 
 
 @pytest.mark.parametrize(("dtype", "worst"), [("float32", 0.02), ("bfloat16", 0.5), ("float16", 0.2)])

@@ -70,7 +70,7 @@ def test_final_frames_through_the_stages(
 ) -> None:
     """As ``Generate`` hands faces to ``Paste``, in bytes, blended in YUV. 3 to 4 % of these colours are beyond black or white;
     clamped before, up to 39 levels were off."""
-    monkeypatch.setattr(model_module, "starting_noise", lambda *_: whole["noise"])
+    monkeypatch.setattr(model_module.LatentSync, "_noise", lambda *_: whole["noise"])
     samples = speech(reference / "pipeline_small/audio.flac")
     span = Span(0, 16, Fraction(25), len(samples), log_mel_peak(samples))
     affines = whole["matrices"][:16].numpy()

@@ -145,11 +145,11 @@ def test_what_no_clip_can_have_stops_the_job(
     ("gives", "told"),
     [
         (
-            lambda faces: faces.astype(np.float32)[:, :, ::2],
-            r"gave float32\(1, 16, 32, 64, 3\), and not float32\(1, 16, 64, 64, 3\)",
+            lambda faces: torch.from_numpy(faces).float()[:, :, ::2],
+            r"gave torch\.float32\(1, 16, 32, 64, 3\), and not float32\(1, 16, 64, 64, 3\)",
         ),
-        (lambda faces: faces, r"gave uint8\(1, 16, 64, 64, 3\), and not float32"),
-        (lambda faces: torch.from_numpy(faces.astype(np.float32)), r"gave torch\.float32\(1, 16, 64, 64, 3\), and not float32"),
+        (torch.from_numpy, r"gave torch\.uint8\(1, 16, 64, 64, 3\), and not float32"),
+        (lambda faces: faces.astype(np.float32), r"gave float32\(1, 16, 64, 64, 3\), and not float32"),
     ],
 )
 def test_what_a_model_gives_is_looked_at(generate: Generate, monkeypatch: pytest.MonkeyPatch, gives: Any, told: str) -> None:

@@ -7,15 +7,14 @@ throughout, whatever the network computes in.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-from latentsync_ray.models.latentsync.unet import LatentSyncUNet
+from latentsync_ray.models.latentsync.sampling import SamplingUNet
 
-__all__ = ["ddim", "denoise", "predict_noise", "starting_noise"]
+__all__ = ["ddim", "denoise", "pushed", "starting_noise"]
 
 
 def ddim(steps: int) -> DDIMScheduler:
@@ -36,7 +35,7 @@ def ddim(steps: int) -> DDIMScheduler:
 
 
 def denoise(
-    unet: LatentSyncUNet,
+    unet: SamplingUNet,
     noise: Tensor,
     *,
     conditions: Tensor,
@@ -48,57 +47,24 @@ def denoise(
     """Yield the latents (B, 4, F, h, w) after each step; the last are clean.
 
     ``noise`` (1, 4, 1, h, w) is what every frame starts from. ``conditions`` (B, 9, F, h, w): mask, masked and reference
-    picture. ``speech`` (B, F, S, D). Every ``cache_interval``-th step runs the whole network, from the first; the others take
-    the features of the last that did.
+    picture. ``speech`` (B, F, S, D). A ``guidance_scale`` of 1 is no push and asks for no prediction without speech; the
+    official code treats smaller ones alike. Every ``cache_interval``-th step runs the whole network, from the first; the others
+    take what its inner layers gave in the last that did.
     """
-    scheduler, ask = ddim(steps), _Asked(unet, cache_interval)
+    scheduler, guided = ddim(steps), guidance_scale > 1
+    question = unet.about(conditions, speech, timesteps=scheduler.timesteps, guided=guided)
     batch, _, frames, height, width = conditions.shape
     latents = noise.expand(batch, -1, frames, height, width)
-    for timestep in scheduler.timesteps.tolist():
-        predicted = predict_noise(ask, latents, timestep, conditions=conditions, speech=speech, guidance_scale=guidance_scale)
+    for step, timestep in enumerate(scheduler.timesteps.tolist()):
+        answer = question(latents, step, reuse=step % cache_interval > 0).float()
+        predicted = pushed(answer, guidance_scale) if guided else answer
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
         yield latents
 
 
-class _Network(Protocol):
-    """What ``predict_noise`` asks: a ``LatentSyncUNet``, or what stands before one."""
-
-    dtype: torch.dtype
-
-    def __call__(self, sample: Tensor, timestep: int, audio: Tensor) -> Tensor: ...
-
-
-class _Asked:
-    """A network that is asked step after step, and whole only now and then."""
-
-    def __init__(self, unet: LatentSyncUNet, interval: int) -> None:
-        self._unet, self._interval, self._step = unet, interval, 0
-        self._features: Tensor | None = None
-        self.dtype = unet.dtype
-
-    def __call__(self, sample: Tensor, timestep: int, audio: Tensor) -> Tensor:
-        step, self._step = self._step, self._step + 1
-        if self._interval == 1:
-            return self._unet(sample, timestep, audio)
-        if step % self._interval and self._features is not None:
-            return self._unet.from_features(self._features, sample, timestep, audio)
-        predicted, self._features = self._unet.with_features(sample, timestep, audio)
-        return predicted
-
-
-def predict_noise(
-    unet: _Network, latents: Tensor, timestep: int, *, conditions: Tensor, speech: Tensor, guidance_scale: float
-) -> Tensor:
-    """The noise in ``latents``, pushed ``guidance_scale`` times as far from the prediction for no speech (all zeros).
-
-    A scale of 1 is no push and asks the network once; the official code treats smaller ones alike.
-    """
-    sample = torch.cat([latents, conditions], dim=1).to(unet.dtype)
-    speech = speech.to(unet.dtype)
-    if guidance_scale <= 1:
-        return unet(sample, timestep, speech).float()
-    both = unet(sample.repeat(2, 1, 1, 1, 1), timestep, torch.cat([torch.zeros_like(speech), speech]))
-    silent, spoken = both.float().chunk(2)
+def pushed(both: Tensor, guidance_scale: float) -> Tensor:
+    """The prediction for speech, ``guidance_scale`` times as far from the one for none: both (2 B, ...), none first."""
+    silent, spoken = both.chunk(2)
     return silent + guidance_scale * (spoken - silent)
 
 

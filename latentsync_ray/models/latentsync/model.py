@@ -26,6 +26,7 @@ from latentsync_ray.models.latentsync.audio import STEPS_PER_FRAME, step_indices
 from latentsync_ray.models.latentsync.checkpoint import fill, load_unet
 from latentsync_ray.models.latentsync.denoise import denoise, starting_noise
 from latentsync_ray.models.latentsync.family import LatentSyncInfo
+from latentsync_ray.models.latentsync.sampling import SamplingUNet
 from latentsync_ray.models.latentsync.source import locate
 from latentsync_ray.models.latentsync.specs import ModelSpec
 from latentsync_ray.models.latentsync.synthetic import draw_weights
@@ -55,15 +56,17 @@ class LatentSync:
         self.info = LatentSyncInfo(spec)
         self.resolution = spec.resolution
         self.checkpoint = checkpoint
+        self.unet, self.sampler = unet, SamplingUNet(unet)
         # A tenth faster on a CPU; the order of channels in memory changes no shape.
         layout = torch.channels_last if unet.device.type == "cpu" else torch.contiguous_format
-        self.unet = unet.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         self.codec = PictureCodec(vae.to(memory_format=layout), spec.resolution)  # pyright: ignore[reportCallIssue]
+        self.mask = torch.tensor(self.info.template.keep, device=unet.device)
         self.whisper = whisper
         self.device = unet.device
         self.dtype = unet.dtype
         self.precision = precision_of(self.device, self.dtype)
         self._heard: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._drawn: tuple[tuple[int, int, int], Tensor] | None = None
 
     def listen(self, speech: NDArray[np.float32], span: Span) -> Tensor:
         """Speech of each frame (F, 10 * layers, D); ``speech`` (K, 80, 3000) is the log-mel of the windows that they touch."""
@@ -113,20 +116,19 @@ class LatentSync:
         guidance_scale: float,
         seed: int,
         cache_interval: int = 1,
-    ) -> NDArray[np.float32]:
+    ) -> Tensor:
         """See ``models.Model``; ``speech`` is (B, F, S, D), and windows may hold any number F of frames."""
         side = self.resolution
         if faces.shape != (*speech.shape[:2], side, side, 3):
             raise ValueError(f"faces {faces.shape} at {side} px and speech {tuple(speech.shape)} do not match")
         windows, frames = faces.shape[:2]
         with self._working(windows=windows):
-            pictures = as_pictures(faces.reshape(-1, side, side, 3), self.device)
-            mask = torch.tensor(self.info.template.keep, device=self.device)
-            conditions = self._conditions(pictures, mask).unflatten(0, (windows, frames)).transpose(1, 2)
-            noise = starting_noise(seed, *conditions.shape[-2:]).to(self.device)
+            distinct, places = _distinct(faces.reshape(-1, side, side, 3))
+            pictures, places = as_pictures(distinct, self.device), places.to(self.device)
+            conditions = self._conditions(pictures)[places].unflatten(0, (windows, frames)).transpose(1, 2)
             *_, latents = denoise(
-                self.unet,
-                noise,
+                self.sampler,
+                self._noise(seed, *conditions.shape[-2:]),
                 conditions=conditions,
                 speech=speech,
                 steps=steps,
@@ -134,24 +136,41 @@ class LatentSync:
                 cache_interval=cache_interval,
             )
             decoded = self.codec.decode(latents.transpose(1, 2).flatten(0, 1))
-            blended = decoded * (1.0 - mask) + pictures * mask
-            return blended.permute(0, 2, 3, 1).reshape(faces.shape).cpu().numpy()
+            blended = decoded * (1.0 - self.mask) + pictures[places] * self.mask
+            return blended.permute(0, 2, 3, 1).reshape(faces.shape)
 
     @torch.inference_mode()
-    def reconstruct(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def reconstruct(self, faces: NDArray[np.uint8]) -> Tensor:
         """``faces`` (N, R, R, 3) through the autoencoder alone, the best that the model can draw: RGB about [-1, 1]."""
         with self._working(windows=1):
-            decoded = self.codec.decode(self.codec.encode(as_pictures(faces, self.device)))
-            return decoded.permute(0, 2, 3, 1).cpu().numpy()
+            return self.codec.decode(self.codec.encode(as_pictures(faces, self.device))).permute(0, 2, 3, 1)
 
-    def _conditions(self, pictures: Tensor, mask: Tensor) -> Tensor:
+    def _noise(self, seed: int, height: int, width: int) -> Tensor:
+        if self._drawn is None or self._drawn[0] != (seed, height, width):
+            self._drawn = (seed, height, width), starting_noise(seed, height, width).to(self.device)
+        return self._drawn[1]
+
+    def _conditions(self, pictures: Tensor) -> Tensor:
         """What the network sees of each picture (N, 3, R, R) besides noise: mask, masked and whole picture (N, 9, h, w)."""
-        masked, whole = self.codec.encode(pictures * mask), self.codec.encode(pictures)
-        shrunk = mask[:: self.codec.stride, :: self.codec.stride].expand(len(pictures), 1, -1, -1)
+        masked, whole = self.codec.encode(torch.cat([pictures * self.mask, pictures])).chunk(2)
+        shrunk = self.mask[:: self.codec.stride, :: self.codec.stride].expand(len(pictures), 1, -1, -1)
         return torch.cat([shrunk, masked, whole], dim=1)
 
     def _working(self, *, windows: int) -> AbstractContextManager[None]:
         return working_on(self.device, self.info.name, f"at {self.resolution} px with {windows} windows at once")
+
+
+def _distinct(faces: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor]:
+    """Each picture once, and where among these every one is: loops and shifted windows repeat pictures."""
+    known: dict[bytes, int] = {}
+    first, places = [], []
+    for number, face in enumerate(faces):
+        key = blake2b(np.ascontiguousarray(face).data, digest_size=16).digest()
+        if key not in known:
+            known[key] = len(known)
+            first.append(number)
+        places.append(known[key])
+    return (faces[first] if len(first) < len(faces) else faces), torch.tensor(places)
 
 
 def load_model(name: str, *, device: Device = "auto", dtype: DType = "auto") -> LatentSync:

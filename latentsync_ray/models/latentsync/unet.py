@@ -1,6 +1,7 @@
 """LatentSync's denoising network, expressed as three changes to diffusers' AnimateDiff UNet.
 
-Knows neither the key names of checkpoints (``checkpoint.py``) nor sampling (``denoise.py``).
+This is the form that is trained and held against the official one; ``sampling.py`` asks the same weights faster. Knows neither
+the key names of checkpoints (``checkpoint.py``) nor sampling (``denoise.py``).
 Paper: https://arxiv.org/abs/2412.09262
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from latentsync_ray.models.latentsync.options import DOWN_BLOCKS, UP_BLOCKS, UNetConfig
 
-__all__ = ["LatentSyncUNet", "sinusoid"]
+__all__ = ["LatentSyncUNet", "NoMotion", "sinusoid"]
 
 
 class _ClipGroupNorm(nn.GroupNorm):
@@ -38,7 +39,7 @@ class _FrameGroupNorm(nn.GroupNorm):
         return super().forward(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
 
 
-class _NoMotion(nn.Module):
+class NoMotion(nn.Module):
     """Stands where a motion module would be and passes its input on."""
 
     def forward(self, hidden_states: Tensor, num_frames: int = 1) -> Tensor:
@@ -93,7 +94,7 @@ class LatentSyncUNet(UNetMotionModel):
         self.conv_norm_out = _across_frames(self.conv_norm_out)
         for block in (*self.down_blocks, *self.up_blocks):
             if options.motion == "none" or (options.motion == "decoder" and block in self.down_blocks):
-                block.motion_modules = nn.ModuleList(_NoMotion() for _ in block.get_submodule("motion_modules").children())
+                block.motion_modules = nn.ModuleList(NoMotion() for _ in block.get_submodule("motion_modules").children())
         if options.audio:
             for name, module in self.named_modules():
                 if ".attentions." in name and name.endswith(".attn2"):
@@ -113,37 +114,6 @@ class LatentSyncUNet(UNetMotionModel):
             norm.frames = frames
         speech = None if audio is None else audio.flatten(0, 1)
         return super().forward(sample, timestep, speech, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
-
-    def with_features(self, sample: Tensor, timestep: Tensor | int, audio: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What ``forward`` gives, and the features (B*F, C, h, w) that its last layer began with, for ``from_features``."""
-        kept: list[Tensor] = []
-        before = self._last.motion_modules[-2]
-        hook = before.register_forward_hook(lambda _module, _asked, features: kept.append(features))
-        try:
-            return self(sample, timestep, audio), kept[0]
-        finally:
-            hook.remove()
-
-    def from_features(self, features: Tensor, sample: Tensor, timestep: Tensor | int, audio: Tensor | None = None) -> Tensor:
-        """As ``forward``, but for all layers between the first and the last, which gave these ``features`` a few steps ago.
-
-        DeepCache with branch 0, as the official script runs it (Ma et al., 2024).
-        """
-        batch, _, frames = sample.shape[:3]
-        speech = None if audio is None else audio.flatten(0, 1)
-        times = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
-        embedded = self.time_embedding(self.time_proj(times).to(self.dtype)).repeat_interleave(frames, dim=0)
-        first = self.conv_in(sample.transpose(1, 2).flatten(0, 1))
-        hidden = self._last.resnets[-1](torch.cat([features, first], dim=1), embedded)
-        hidden = self._last.attentions[-1](hidden, encoder_hidden_states=speech, return_dict=False)[0]
-        hidden = self._last.motion_modules[-1](hidden, num_frames=frames)
-        assert self.conv_norm_out is not None
-        assert self.conv_act is not None
-        return self.conv_out(self.conv_act(self.conv_norm_out(hidden))).unflatten(0, (batch, frames)).transpose(1, 2)
-
-    @property
-    def _last(self) -> Any:
-        return self.up_blocks[-1]
 
 
 def sinusoid(length: int, width: int) -> Tensor:

@@ -72,11 +72,21 @@ class PictureCodec:
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Latents (N, 4, h, w), float32 of about unit variance, of pictures (N, 3, R, R) in [-1, 1]."""
-        parts = pictures.to(self.vae.dtype).split(self._slice)
+        parts = self._slices(pictures.to(self.vae.dtype))
         modes = [self.vae.encode(part, return_dict=False)[0].mode() for part in parts]
-        return (torch.cat(modes).float() - self._shift) * self._scale
+        return (torch.cat(modes)[: len(pictures)].float() - self._shift) * self._scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (N, 3, R, R), float32, about [-1, 1] but not clamped, of latents (N, 4, h, w)."""
-        parts = (latents / self._scale + self._shift).to(self.vae.dtype).split(self._slice)
-        return torch.cat([self.vae.decode(part, return_dict=False)[0].float() for part in parts])  # pyright: ignore[reportArgumentType]
+        parts = self._slices((latents / self._scale + self._shift).to(self.vae.dtype))
+        decoded = [self.vae.decode(part, return_dict=False)[0].float() for part in parts]  # pyright: ignore[reportArgumentType]
+        return torch.cat(decoded)[: len(latents)]
+
+    def _slices(self, whole: Tensor) -> tuple[Tensor, ...]:
+        """Parts of one size, the last one filled up: another shape of the batch would change last bits."""
+        missing = -len(whole) % self._slice
+        return (
+            torch.cat([whole, whole[-1:].expand(missing, -1, -1, -1)]).split(self._slice)
+            if missing
+            else whole.split(self._slice)
+        )

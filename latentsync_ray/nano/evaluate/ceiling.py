@@ -38,7 +38,7 @@ def write_ceiling(take: Take, audio: Path, crops: Sequence[FaceCrops], output: P
                 for picture, affine in zip(pictures, segment.affines, strict=True)
             ]
         )
-        part = paste(GeneratedFaces.of(segment, faces=to_uint8(model.reconstruct(wanted))))
+        part = paste(GeneratedFaces.of(segment, faces=to_uint8(model.reconstruct(wanted)).cpu().numpy()))
         parts.append(Path(part.uri))
     join_parts(parts, audio, output, fps=Fraction(crops[0].fps_num, crops[0].fps_den))
     return output

@@ -1,0 +1,111 @@
+"""The network as it is sampled, against the form of it that is held against the official one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from whole_unet import SMALL, VARIANTS, drawn_unet
+
+from latentsync_ray.models.latentsync.options import UNetConfig
+from latentsync_ray.models.latentsync.sampling import Question, SamplingUNet
+from latentsync_ray.models.latentsync.unet import LatentSyncUNet
+
+TIMESTEPS = torch.tensor([951, 321, 1])
+
+
+def drawn(windows: int, *, frames: int = 4, size: tuple[int, int] = (8, 8)) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, conditions and speech."""
+    draw = torch.Generator().manual_seed(3)
+    latents, conditions = (torch.randn(windows, channels, frames, *size, generator=draw) for channels in (4, 9))
+    return latents, conditions, torch.randn(windows, frames, 30, 64, generator=draw)
+
+
+def asked(form: str, windows: int, *, guided: bool, **options: Any) -> tuple[Question, Tensor, Tensor]:
+    """A question, its latents, and what the other form answers at the second timestep."""
+    unet, (latents, conditions, speech) = drawn_unet(VARIANTS[form]), drawn(windows, **options)
+    heard = [torch.zeros_like(speech), speech] if guided else [speech]
+    sample = torch.cat([latents, conditions], dim=1)
+    expected = torch.cat([unet(sample, 321, each if VARIANTS[form].audio else None) for each in heard])
+    return SamplingUNet(unet).about(conditions, speech, timesteps=TIMESTEPS, guided=guided), latents, expected
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("windows", [1, 3])
+@pytest.mark.parametrize("form", VARIANTS)
+@torch.inference_mode()
+def test_it_predicts_the_same(form: str, windows: int, guided: bool) -> None:
+    question, latents, expected = asked(form, windows, guided=guided)
+    torch.testing.assert_close(question(latents, 1), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("frames", "size"), [(1, (8, 8)), (5, (16, 24)), (24, (8, 8))])
+@torch.inference_mode()
+def test_of_any_size(frames: int, size: tuple[int, int]) -> None:
+    question, latents, expected = asked("all", 1, guided=True, frames=frames, size=size)
+    torch.testing.assert_close(question(latents, 1), expected, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_asking_leaves_everything_as_it_was() -> None:
+    """Much of it works in place."""
+    question, latents, expected = asked("all", 2, guided=True)
+    before = latents.clone()
+    first = question(latents, 1).clone()
+    question(latents, 0)
+    assert torch.equal(question(latents, 1), first)
+    assert torch.equal(latents, before)
+    unet, (_, conditions, speech) = drawn_unet(SMALL), drawn(2)
+    assert torch.equal(unet(torch.cat([latents, conditions], dim=1), 321, speech), expected[2:]), "the weights are shared"
+
+
+@torch.inference_mode()
+def test_what_is_reused_of_the_same_step_gives_the_same() -> None:
+    question, latents, _ = asked("all", 2, guided=True)
+    whole = question(latents, 1).clone()
+    assert torch.equal(question(latents, 1, reuse=True), whole)
+    assert not torch.equal(question(2 * latents, 1, reuse=True), question(2 * latents, 1))
+
+
+@pytest.mark.parametrize("frames", [0, 25])
+def test_frames_beyond_the_position_table(frames: int) -> None:
+    _, conditions, speech = drawn(1, frames=frames)
+    with pytest.raises(ValueError, match="temporal window of 1 to 24"):
+        SamplingUNet(drawn_unet(SMALL)).about(conditions, speech, timesteps=TIMESTEPS, guided=False)
+
+
+@torch.inference_mode()
+def test_hardly_anything_is_copied() -> None:
+    """Some 20 of 411 copies a forward are left, and hold what a linear layer adds its product to."""
+    question, latents, _ = asked("all", 1, guided=False, frames=16)
+    question(latents, 0)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        question(latents, 1)
+    assert 0 < sum(event.count for event in seen.key_averages() if event.key == "aten::copy_") <= 60
+
+
+class Counter(TorchDispatchMode):
+    """Counts what is dispatched, views too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        self.count += 1
+        return function(*arguments, **(options or {}))
+
+
+def test_computing_takes_fewer_launches_than_the_other_form() -> None:
+    with torch.device("meta"), torch.inference_mode():
+        unet: Any = nn.Module.to(LatentSyncUNet(UNetConfig()), "meta")
+        latents, conditions = torch.empty(1, 4, 16, 32, 32), torch.empty(1, 9, 16, 32, 32)
+        speech = torch.empty(1, 16, 50, 384)
+        question = SamplingUNet(unet).about(conditions, speech, timesteps=torch.zeros(2), guided=False)
+        with Counter() as counter:
+            question(latents, 1)
+    assert counter.count < 2740
