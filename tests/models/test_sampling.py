@@ -18,7 +18,7 @@ from latentsync_ray.models.latentsync.unet import LatentSyncUNet
 TIMESTEPS = torch.tensor([951, 321, 1])
 
 
-def drawn(windows: int, *, frames: int = 4, size: tuple[int, int] = (8, 8)) -> tuple[Tensor, Tensor, Tensor]:
+def drawn(windows: int, *, frames: int = 4, size: tuple[int, int] = (16, 16)) -> tuple[Tensor, Tensor, Tensor]:
     """Latents, conditions and speech."""
     draw = torch.Generator().manual_seed(3)
     latents, conditions = (torch.randn(windows, channels, frames, *size, generator=draw) for channels in (4, 9))
@@ -43,7 +43,7 @@ def test_it_predicts_the_same(form: str, windows: int, guided: bool) -> None:
     torch.testing.assert_close(question(latents, 1), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("frames", "size"), [(1, (8, 8)), (5, (16, 24)), (24, (8, 8))])
+@pytest.mark.parametrize(("frames", "size"), [(1, (16, 16)), (5, (16, 24)), (24, (16, 16))])
 @torch.inference_mode()
 def test_of_any_size(frames: int, size: tuple[int, int]) -> None:
     question, latents, expected = asked("all", 1, guided=True, frames=frames, size=size)

@@ -18,6 +18,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
 
+from latentsync_ray.models.latentsync.norms import Norms
 from latentsync_ray.models.latentsync.unet import LatentSyncUNet, NoMotion
 
 __all__ = ["Question", "SamplingUNet"]
@@ -28,7 +29,7 @@ class SamplingUNet:
 
     def __init__(self, unet: LatentSyncUNet) -> None:
         self.unet = unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.norms = _Norms()
+        self.norms = Norms()
         self.projections: dict[Attention, Tensor] = {}
         for module in unet.modules():
             if isinstance(module, Attention) and not module.is_cross_attention:
@@ -151,7 +152,7 @@ class Question:
         tokens = self._norm(layer.norm, rows.flatten(1, 2))
         tokens = _through(layer.proj_in, tokens.view(rows.shape)).view(tokens.shape)
         for block in layer.transformer_blocks:
-            queries, keys, values = self._projected(block.attn1, block.norm1(tokens), len(tokens))
+            queries, keys, values = self._projected(block.attn1, block.norm1(tokens), *tokens.shape[:2])
             tokens = _attended(block.attn1, queries, keys, values, tokens)
             if block.attn2 is not None:
                 tokens = self._hearing(block, tokens)
@@ -177,19 +178,18 @@ class Question:
         for block in layer.transformer_blocks:
             for norm, attention in ((block.norm1, block.attn1), (block.norm2, block.attn2)):
                 placed = norm(tokens).view(self._windows, self._frames, *tokens.shape[1:]).add_(self._places[block.pos_embed])
-                queries, keys, values = self._projected(attention, placed.view(tokens.shape), self._windows)
+                queries, keys, values = self._projected(attention, placed.view(tokens.shape), self._windows, self._frames)
                 tokens = _attended(attention, queries, keys, values, tokens)
             tokens = _fed_forward(block, tokens)
         return _added(rows, layer.proj_out, tokens)
 
-    def _projected(self, layer: Attention, tokens: Tensor, groups: int) -> tuple[Tensor, ...]:
-        """Queries, keys and values, (groups, n, positions, C / heads) each; only tokens of a group see each other.
+    def _projected(self, layer: Attention, tokens: Tensor, groups: int, positions: int) -> tuple[Tensor, ...]:
+        """Queries, keys and values, (groups, n, positions, C / heads) each; only positions of a group see each other.
 
-        Frames as groups: n heads, a frame's pixels as positions. Windows as groups: n is pixels x heads, positions are frames.
+        A frame's pixels as positions: groups are frames, n heads. Frames as positions: groups are windows, n pixels x heads.
         """
         width = tokens.shape[-1]
         flat = tokens.view(1, -1, width).expand(3, -1, -1)
-        positions = tokens.shape[1] if groups == len(tokens) else self._frames
         three = torch.bmm(flat, self._projections[layer]).view(3, groups, positions, -1, width // layer.heads)
         return three.transpose(2, 3).unbind(0)
 
@@ -236,27 +236,3 @@ def _fed_forward(block: Any, tokens: Tensor) -> Tensor:
     widen, _, narrow = block.ff.net
     values, gates = widen.proj(block.norm3(tokens)).chunk(2, dim=-1)
     return _added(tokens, narrow, values * functional.gelu(gates))
-
-
-class _Norms:
-    """Group norms of samples whose channels come last, (N, n, C), over all n.
-
-    On a CPU, torch's own copies such input, or loses digits; elsewhere it is as exact as it is fast.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[nn.GroupNorm, int], tuple[Tensor, Tensor, Tensor]] = {}
-
-    def __call__(self, norm: nn.GroupNorm, tokens: Tensor) -> Tensor:
-        groups, weight, bias = norm.num_groups, norm.weight, norm.bias
-        if tokens.device.type != "cpu" or tokens.dtype != torch.float32:
-            return functional.group_norm(tokens.transpose(1, 2), groups, weight, bias, norm.eps).transpose(1, 2).contiguous()
-        count = tokens.shape[1] * (tokens.shape[2] // groups)
-        if (norm, count) not in self._known:
-            parts = (weight.view(groups, -1) * count**0.5, bias.view(groups, -1), torch.tensor(norm.eps * count))
-            self._known[norm, count] = parts
-        weight, bias, least = self._known[norm, count]
-        grouped = tokens.unflatten(2, (groups, -1))
-        off = torch.sub(grouped, grouped.sum(1, keepdim=True).sum(3, keepdim=True), alpha=1 / count)
-        spread = (off * off).sum(1, keepdim=True).sum(3, keepdim=True)
-        return torch.addcmul(bias, off, weight * torch.rsqrt(spread + least)).flatten(2)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from latentsync_ray.models.latentsync.checkpoint import fill, read_checkpoint
+from latentsync_ray.models.latentsync.norms import LastNorm
 
 __all__ = ["PictureCodec", "as_pictures", "build_small_vae", "load_vae"]
 
@@ -60,10 +61,11 @@ class PictureCodec:
 
     def __init__(self, vae: AutoencoderKL, resolution: int) -> None:
         self.vae = vae
-        if vae.device.type == "cpu":  # there, group norm loses digits where channels come last in memory: latents were 4e-4 off
-            for module in vae.encoder.modules():
-                if isinstance(module, nn.GroupNorm):
-                    module.register_forward_pre_hook(lambda _module, asked: (asked[0].contiguous(),))
+        if vae.device.type == "cpu":  # torch's own loses digits where channels come last in memory: latents were 4e-4 off
+            for module in [*vae.encoder.modules()]:
+                for name, child in [*module.named_children()]:
+                    if isinstance(child, nn.GroupNorm) and not isinstance(module, LastNorm):
+                        setattr(module, name, LastNorm(child))
         self.stride = 2 ** (len(vae.config["block_out_channels"]) - 1)
         """Pixels per latent pixel."""
         self._slice = max(1, min(_SLICE_PICTURES, _SLICE_PIXELS // resolution**2))
