@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,18 +24,19 @@ class Norms:
         groups, weight, bias = norm.num_groups, norm.weight, norm.bias
         if tokens.device.type != "cpu" or tokens.dtype != torch.float32:
             return functional.group_norm(tokens.transpose(1, 2), groups, weight, bias, norm.eps).transpose(1, 2).contiguous()
-        count = tokens.shape[1] * (tokens.shape[2] // groups)
+        _, length, width = tokens.shape
+        count = length * (width // groups)
         if (norm, count) not in self._known:
-            self._known[norm, count] = weight * count**0.5, bias, torch.tensor(norm.eps * count)
-        weight, bias, least = self._known[norm, count]
-        off = torch.sub(tokens, _of_groups(tokens, groups), alpha=1 / count)
-        return torch.addcmul(bias, off, weight * torch.rsqrt(_of_groups(off * off, groups) + least))
+            self._known[norm, count] = weight * count**0.5, torch.tensor(norm.eps * count), _membership(width, groups)
+        weight, least, mates = self._known[norm, count]
+        off = torch.sub(tokens, tokens.sum(1, keepdim=True) @ mates, alpha=1 / count)
+        return torch.addcmul(bias, off, weight * torch.rsqrt((off * off).sum(1, keepdim=True) @ mates + least))
 
 
-def _of_groups(values: Tensor, groups: int) -> Tensor:
-    """For each channel, the sum over its group: (N, 1, C)."""
-    sums = values.sum(1, keepdim=True).unflatten(2, (groups, -1))
-    return sums.sum(3, keepdim=True).expand(sums.shape).flatten(2)
+@cache
+def _membership(width: int, groups: int) -> Tensor:
+    """1 where two channels are of one group, else 0: (C, C)."""
+    return torch.block_diag(*[torch.ones(width // groups, width // groups)] * groups)
 
 
 class LastNorm(nn.Module):
