@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from latentsync_ray import storage
+from latentsync_ray.ahead import ahead
 from latentsync_ray.arguments import kind_of, one_of, path_text
 from latentsync_ray.config import Job, Recipe, absolute
 from latentsync_ray.disk import scratch
@@ -20,7 +20,7 @@ from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
 from latentsync_ray.stages.failures import Failing, failed_record, failure_of
 from latentsync_ray.stages.join import Join
-from latentsync_ray.stages.table import STAGES, Settings, chain
+from latentsync_ray.stages.table import STAGES, Call, Settings, chain
 from latentsync_ray.types import UNUSABLE_ID, ClipPlan, ClipRecord, Device, Pair, Part, Row
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class LipSync:
         try:
             for stage in STAGES:
                 call = self.stages[stage.name]
-                rows = chain([partial(call, on_frames=on_frames) if stage.model else call], rows)
+                rows = _drawn(call, rows, on_frames or _nobody) if stage.model else chain([call], rows)
                 if stage.gives is ClipPlan and stage.takes is not ClipPlan:
                     rows = plans = [cast("ClipPlan", row) for row in rows]
                     yield from plans
@@ -162,6 +162,27 @@ def lipsync(
     with scratch() as work:
         model = LipSync(str(work), recipe=recipe, device=device, sink=FileSink(output))
         return model(pair, on_part=on_part, on_frames=on_frames, on_phase=on_phase)
+
+
+def _drawn(call: Call, rows: Iterable[Row], on_frames: Callable[[int], None]) -> Iterator[Row]:
+    """Rows through the stage with the model, in a thread of its own: meanwhile another makes the next, and the caller goes on.
+
+    ``on_frames`` hears of new frames in the caller's thread.
+    """
+
+    def prepare(give: Callable[[Row], None]) -> None:
+        for row in rows:
+            give(row)
+
+    def draw(give: Callable[[Row | int], None]) -> None:
+        for row in ahead(prepare):
+            give(call(row, on_frames=give))
+
+    for made in ahead(draw):
+        if isinstance(made, int):
+            on_frames(made)
+        else:
+            yield made
 
 
 def _nobody(_: object) -> None:

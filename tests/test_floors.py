@@ -15,6 +15,7 @@ import latentsync_ray
 
 HOUSE = Path(latentsync_ray.__file__).parent
 GROUND = {
+    "ahead",
     "arguments",
     "assets",
     "cache",

@@ -22,6 +22,9 @@ __all__ = ["parts_dataset"]
 
 log = logging.getLogger(__name__)
 
+_AT_ONCE = 3
+"""Segments in a model worker: while the device draws one, the next is prepared and the last one put away."""
+
 
 def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster, *, keep_faces: bool = False) -> Dataset:
     """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error.
@@ -45,7 +48,12 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster,
                 rows = rows.map(
                     cast("Callable[[dict[str, Any]], dict[str, Any]]", _ModelWorker),
                     fn_constructor_kwargs={"name": name, "asked": asked},
-                    compute=ActorPoolStrategy(min_size=ask.workers[0], max_size=ask.workers[1]),
+                    compute=ActorPoolStrategy(
+                        min_size=ask.workers[0],
+                        max_size=ask.workers[1],
+                        max_concurrent_calls_per_actor=_AT_ONCE,
+                        enable_true_multi_threading=True,
+                    ),
                     max_task_retries=3,
                     **ask.of[name],
                 )

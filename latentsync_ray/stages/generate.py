@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,17 @@ from latentsync_ray.levels import to_codes, to_uint8
 from latentsync_ray.measure import mouth_motion
 from latentsync_ray.models import Model
 from latentsync_ray.models.find import find_model
+from latentsync_ray.stages.forwards import Forwards, Window
 from latentsync_ray.types import Device, FaceCrops, GeneratedFaces
 
 __all__ = ["Generate", "fill_gaps", "window_frames"]
 
 
 class Generate:
-    """``Generate(recipe, device)(crops) -> GeneratedFaces`` with a model that stays loaded."""
+    """``Generate(recipe, device)(crops) -> GeneratedFaces`` with a model that stays loaded.
+
+    May be called from several threads: their windows share the model's calls (``forwards``).
+    """
 
     def __init__(self, recipe: Recipe, device: Device = "auto", *, model: Model | None = None) -> None:
         import torch
@@ -34,6 +39,7 @@ class Generate:
         self.model = model or find_model(recipe.model).load(device=device, dtype=recipe.dtype)
         self.window = self.model.info.window
         self._bytes = to_codes if recipe.paste == "crop" else to_uint8
+        self._forwards = Forwards(self._drawn, recipe.micro_batch)
         if self.model.device.type == "cpu":
             torch.set_num_threads(recipe.cpu_threads)
 
@@ -63,49 +69,46 @@ class Generate:
         )
 
     def _dub(self, crops: FaceCrops, on_frames: Callable[[int], None] | None) -> np.ndarray:
-        import torch
-
         recipe = self.recipe
-        spoken = self.model.listen(crops.speech, crops.span)
-        windows = list(_windows(crops, self.window))
-        result, told = np.zeros_like(crops.faces), 0
+        with self._forwards.device:
+            spoken = self.model.listen(crops.speech, crops.span)
+        guidance = crops.guidance_scale or recipe.guidance_scale
+        asked = guidance, recipe.seed if crops.seed is None else crops.seed
         # Later windows first, so that a frame shared with the shifted last window keeps the face of its regular window.
-        for first in reversed(range(0, len(windows), recipe.micro_batch)):
-            batch = windows[first : first + recipe.micro_batch]
-            padded = batch + batch[-1:] * (recipe.micro_batch - len(batch))
-            generated = self._drawn(
-                np.stack([crops.faces[places[fill_gaps(window, places >= 0)]] for window, places in padded]),
-                torch.stack([spoken[window] for window, _ in padded]),
-                guidance_scale=crops.guidance_scale or recipe.guidance_scale,
-                seed=recipe.seed if crops.seed is None else crops.seed,
-            )
-            for (window, places), faces in reversed(list(zip(batch, generated, strict=False))):
-                at, new = places[window[::-1]], faces[::-1]  # of a repeated last frame, the first counts
-                result[at[at >= 0]] = new[at >= 0]
+        frames = list(_windows(crops, self.window))[::-1]
+        windows = [
+            Window(partial(np.take, crops.faces, places[fill_gaps(window, places >= 0)], 0), spoken[window], asked)
+            for window, places in frames
+        ]
+        result, told = np.zeros_like(crops.faces), 0
+        for number, ((window, places), drawn) in enumerate(zip(frames, self._forwards(windows), strict=True), start=1):
+            assert drawn.made is not None
+            at, new = places[window[::-1]], drawn.made[::-1]  # of a repeated last frame, the first counts
+            result[at[at >= 0]] = new[at >= 0]
+            drawn.made = None
             if on_frames:
-                done = min(told + self.window * len(batch), len(crops.source_frames))  # several faces are one frame
+                done = min(self.window * number, len(crops.source_frames))  # several faces are one frame
                 on_frames(done - told)
                 told = done
         return result
 
-    def _drawn(self, faces: np.ndarray, speech: Any, *, guidance_scale: float, seed: int) -> np.ndarray:
+    def _drawn(self, faces: np.ndarray, speech: Any, asked: tuple[float, int]) -> list[np.ndarray | Exception]:
         """What the model makes of some windows, uint8; checked to be what models have to give."""
         import torch
 
-        recipe = self.recipe
-        asked = {"steps": recipe.steps, "guidance_scale": guidance_scale, "seed": seed, "cache_interval": recipe.cache_interval}
-        made = self.model.generate(faces, speech, **asked)
+        recipe, (guidance_scale, seed) = self.recipe, asked
+        made = self.model.generate(
+            faces, speech, steps=recipe.steps, guidance_scale=guidance_scale, seed=seed, cache_interval=recipe.cache_interval
+        )
         if not (isinstance(made, torch.Tensor) and made.dtype == torch.float32 and made.shape == faces.shape):
             got = f"{made.dtype}{tuple(made.shape)}" if hasattr(made, "dtype") else type(made).__name__
             raise ModelError(f"the model {self.recipe.model!r} gave {got}, and not float32{faces.shape}; its code has a bug")
-        finite, drawn = made.isfinite().all(), self._bytes(made).cpu()  # the device is waited for once
-        if not finite:
-            precision = self.model.precision
-            raise NotFinite(
-                f"{self.recipe.model} gave numbers that are not finite ({precision}); set recipe.dtype=float32, and "
-                "mixed_recipes=true to do so in the same output"
-            )
-        return drawn.numpy()
+        finite, drawn = made.isfinite().flatten(1).all(1), self._bytes(made).cpu()  # the device is waited for once
+        failure = NotFinite(
+            f"{recipe.model} gave numbers that are not finite ({self.model.precision}); set recipe.dtype=float32, and "
+            "mixed_recipes=true to do so in the same output"
+        )
+        return [new if fine else failure for new, fine in zip(drawn.numpy(), finite.tolist(), strict=True)]
 
     def _motion(self, crops: FaceCrops, faces: np.ndarray) -> np.ndarray:
         """How much the mouths move, float32 (F,): the mean of those that are known."""
@@ -121,12 +124,8 @@ class Generate:
         """Raise ModelError when a grey picture that says nothing fails in the same way, by the recipe's own settings."""
         recipe, side = self.recipe, self.model.info.template.side
         try:
-            self._drawn(
-                np.full((recipe.micro_batch, self.window, side, side, 3), 127, np.uint8),
-                self.model.silence(recipe.micro_batch),
-                guidance_scale=recipe.guidance_scale,
-                seed=recipe.seed,
-            )
+            grey = partial(np.full, (self.window, side, side, 3), 127, np.uint8)
+            next(self._forwards([Window(grey, self.model.silence(1)[0], (recipe.guidance_scale, recipe.seed))]))
         except failure as error:
             raise ModelError(f"no clip can be dubbed: {error}") from error
 

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cutting import crops
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ModelError, NotFinite, OutOfMemory
 from latentsync_ray.models.latentsync.denoise import denoise as model_denoise
 from latentsync_ray.stages.generate import Generate, fill_gaps, window_frames
 from latentsync_ray.stages.plan import segment_stops
-from latentsync_ray.types import FaceCrops, GeneratedFaces
-
-STEPS = 500
+from latentsync_ray.types import GeneratedFaces
 
 
 @pytest.mark.parametrize("size", [16, 5])
@@ -40,28 +39,6 @@ def test_gaps_take_the_nearest_face_of_the_window() -> None:
 @pytest.fixture(scope="module")
 def generate() -> Generate:
     return Generate(Recipe(model="tiny-random", steps=2, cpu_threads=1), "cpu")
-
-
-def crops(start: int, stop: int, clip: np.ndarray, found: np.ndarray, mel: np.ndarray) -> FaceCrops:
-    frames = np.flatnonzero(found[start:stop]).astype(np.int32)
-    return FaceCrops(
-        clip_id="a",
-        video="v",
-        audio="s",
-        guidance_scale=1.0,
-        seed=1,
-        samples=320 * STEPS,
-        start=start,
-        stop=stop,
-        source_frames=np.arange(start, stop, dtype=np.int32),
-        frames=frames,
-        tracks=np.zeros(len(frames), np.int32),
-        weights=np.ones(len(frames), np.float32),
-        affines=np.zeros((len(frames), 2, 3), np.float32),
-        outlines=np.zeros((len(frames), 0, 2), np.float32),
-        faces=clip[start + frames],
-        speech=mel,
-    )
 
 
 def test_faces_do_not_depend_on_the_segment_length(generate: Generate) -> None:

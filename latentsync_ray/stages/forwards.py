@@ -1,0 +1,89 @@
+"""Full forwards: windows of whatever segments and clips are at hand share the model's calls, which have one fixed shape.
+
+Several threads may ask at once: while one of them waits for the device, the others prepare their windows and put away what they
+got. Whoever has the device takes the windows that wait longest, its own or others'. A window's bits do not depend on its
+neighbours: only on the shape, which never changes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Forwards", "Window"]
+
+
+@dataclass(eq=False, slots=True)
+class Window:
+    """A window that waits for its faces."""
+
+    faces: Callable[[], np.ndarray]
+    """Gives what is filmed, uint8 (W, R, R, 3), when its turn has come."""
+    speech: Any
+    """What is said, a tensor (W, ...)."""
+    asked: tuple[Any, ...]
+    """Settings of the call; windows of others do not fit into it."""
+    made: np.ndarray | None = None
+    """uint8 (W, R, R, 3)."""
+    failure: BaseException | None = field(default=None, repr=False)
+
+    @property
+    def done(self) -> bool:
+        return self.made is not None or self.failure is not None
+
+
+class Forwards:
+    """``forwards(windows)`` yields them one by one as they are made, in their order.
+
+    ``draw(faces, speech, asked)`` is the model's call for ``size`` windows: of each uint8 (W, R, R, 3), or why there is none.
+    What it raises, all windows of that call raise. ``device`` is locked meanwhile, and has to be for any other use of it.
+    """
+
+    def __init__(self, draw: Callable[[np.ndarray, Any, tuple[Any, ...]], Sequence[np.ndarray | Exception]], size: int) -> None:
+        self._draw, self._size = draw, size
+        self._waiting: deque[Window] = deque()
+        self._queue, self.device = threading.Lock(), threading.Lock()
+
+    def __call__(self, windows: Sequence[Window]) -> Iterator[Window]:
+        with self._queue:
+            self._waiting.extend(windows)
+        try:
+            for window in windows:
+                while not window.done:
+                    with self.device:
+                        if not window.done:
+                            self._forward()
+                if window.failure is not None:
+                    raise window.failure
+                yield window
+        finally:  # of an error, or a caller that has enough
+            with self._queue:
+                mine = set(map(id, windows))
+                self._waiting = deque(window for window in self._waiting if id(window) not in mine)
+
+    def _forward(self) -> None:
+        """One call for the windows that wait longest, and whatever fits beside the first of them."""
+        import torch
+
+        with self._queue:
+            asked = self._waiting[0].asked
+            batch = [window for window in self._waiting if window.asked == asked][: self._size]
+            taken = set(map(id, batch))
+            self._waiting = deque(window for window in self._waiting if id(window) not in taken)
+        padded = batch + batch[-1:] * (self._size - len(batch))
+        try:
+            faces, speech = np.stack([window.faces() for window in padded]), torch.stack([window.speech for window in padded])
+            made = self._draw(faces, speech, asked)
+        except BaseException as error:
+            for window in batch:
+                window.failure = error
+            if not isinstance(error, Exception):
+                raise
+            return
+        for window, new in zip(batch, made, strict=False):
+            window.made, window.failure = (None, new) if isinstance(new, Exception) else (new, None)
