@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -20,14 +21,17 @@ from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
 from latentsync_ray.stages.failures import Failing, failed_record, failure_of
 from latentsync_ray.stages.join import Join
-from latentsync_ray.stages.table import STAGES, Call, Settings, chain
-from latentsync_ray.types import UNUSABLE_ID, ClipPlan, ClipRecord, Device, Pair, Part, Row
+from latentsync_ray.stages.rows import attempt, raise_settings
+from latentsync_ray.stages.table import STAGES, Call, Settings, Stage, chain
+from latentsync_ray.types import UNUSABLE_ID, ClipPlan, ClipRecord, Device, Pair, Part, Row, Segment
 
 if TYPE_CHECKING:
     from latentsync_ray.models import Model
     from latentsync_ray.stages.generate import Generate
 
 __all__ = ["LipSync", "check_output", "lipsync", "logs_folder", "one_pass", "prepare"]
+
+_BEFORE_MODEL = next(before.name for before, stage in pairwise(STAGES) if stage.model)
 
 _ENDINGS = (".mp4", ".m4v")
 """Names of the container that is written."""
@@ -71,8 +75,8 @@ class LipSync:
     ) -> Iterator[ClipPlan | Part | ClipRecord]:
         """What is planned, every part as it is encoded, and at the end the clip's record.
 
-        ``sink`` takes this clip in place of the usual one. ``on_frames(count)`` hears of new faces window by window; what it
-        raises ends the work.
+        ``sink`` takes this clip in place of the usual one. ``on_frames(count)`` hears of new frames window by window, each of
+        them once; what it raises ends the work.
         """
         kind_of(pair, Pair, "pair", 'a Pair, e.g. Pair(clip_id="anna", video="anna.mp4", audio="anna.wav")')
         rows: Iterable[Row] = [pair]
@@ -80,7 +84,9 @@ class LipSync:
         try:
             for stage in STAGES:
                 call = self.stages[stage.name]
-                rows = _drawn(call, rows, on_frames or _nobody) if stage.model else chain([call], rows)
+                rows = (
+                    _drawn(call, cast("Iterable[Segment]", rows), on_frames or _nobody) if stage.model else chain([call], rows)
+                )
                 if stage.gives is ClipPlan and stage.takes is not ClipPlan:
                     rows = plans = [cast("ClipPlan", row) for row in rows]
                     yield from plans
@@ -102,21 +108,14 @@ class LipSync:
         on_phase: Callable[[str], None] | None = None,
     ) -> ClipRecord:
         """``on_phase`` is told what is under way, in a few words; ``on_part`` and ``on_frames`` as in ``lipsync``."""
-        told, phase, frames = 0, on_phase or _nobody, on_frames or _nobody
-
-        def window(count: int) -> None:
-            nonlocal told
-            told += count
-            frames(count)
-
+        phase = on_phase or _nobody
         phase("reading the video and the speech")
-        for result in self.stream(pair, on_frames=window):
+        for result in self.stream(pair, on_frames=on_frames):
             if isinstance(result, ClipRecord):
                 return result
             if isinstance(result, ClipPlan):
                 phase(f"dubbing {len(result.source_frames)} frames")
                 continue
-            window(result.stop - told)  # windows overlap, and those without a face are not told
             if on_part:
                 on_part(result)
             if result.index + 1 == result.segment_count:
@@ -139,9 +138,9 @@ def lipsync(
     """Lip-sync one video to one speech and write the MP4 at ``output`` (a path or URI). Ray is not needed.
 
     ``record.status`` says whether it worked; ``record.error_code`` and ``record.error`` say why not. ``on_part`` is called
-    with each finished piece, for progress; ``on_frames`` with the number of new frames, window by window (a count below zero
-    corrects earlier ones); ``on_phase`` with what is under way, in a few words. An existing output is replaced once the new one
-    is finished, unless ``overwrite`` is false. Raises ConfigError when ``output`` is a folder, one of the inputs, no name of an
+    with each finished piece, for progress; ``on_frames`` with the number of new frames, window by window; ``on_phase`` with
+    what is under way, in a few words. An existing output is replaced once the new one is finished, unless ``overwrite`` is
+    false. Raises ConfigError when ``output`` is a folder, one of the inputs, no name of an
     MP4, or exists and shall be kept.
     """
     video, audio, output = (path_text(value, name) for name, value in (("video", video), ("audio", audio), ("output", output)))
@@ -164,19 +163,18 @@ def lipsync(
         return model(pair, on_part=on_part, on_frames=on_frames, on_phase=on_phase)
 
 
-def _drawn(call: Call, rows: Iterable[Row], on_frames: Callable[[int], None]) -> Iterator[Row]:
+def _drawn(call: Call, rows: Iterable[Segment], on_frames: Callable[[int], None]) -> Iterator[Row]:
     """Rows through the stage with the model, in a thread of its own: meanwhile another makes the next, and the caller goes on.
 
-    ``on_frames`` hears of new frames in the caller's thread.
+    ``on_frames`` hears of all frames once, in the caller's thread.
     """
 
-    def prepare(give: Callable[[Row], None]) -> None:
-        for row in rows:
-            give(row)
-
     def draw(give: Callable[[Row | int], None]) -> None:
-        for row in ahead(prepare):
-            give(call(row, on_frames=give))
+        for row in _apart(rows):
+            told: list[int] = []
+            made = call(row, on_frames=lambda count, told=told: (told.append(count), give(count)))
+            give(row.stop - row.start - sum(told))  # frames without a face, or of a part that was there
+            give(made)
 
     for made in ahead(draw):
         if isinstance(made, int):
@@ -223,11 +221,48 @@ def one_pass(
     phase("loading the model")
     model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True, keep_faces=job.keep_faces)
     phase("dubbing")
-    for pair in pairs:
-        with Failing() as met:
-            yield from (result for result in model.stream(pair) if not isinstance(result, ClipPlan))
-        if met.failure:
-            yield failed_record(pair, job.recipe, met.failure)
+    failed: set[str] = set()
+    rows: Iterable[Row] = pairs
+    for stage in STAGES:
+        rows = _attempted(stage, model.stages[stage.name], rows, failed)
+        if stage.model or stage.name == _BEFORE_MODEL:  # the device goes on from clip to clip
+            rows = _apart(rows)
+    parts: list[Part] = []
+    for part in cast("Iterable[Part]", rows):
+        if part.error_code:
+            raise_settings(part)
+            parts.clear()
+            yield failed_record(part, job.recipe)
+            continue
+        yield part
+        parts.append(part)
+        if len(parts) == part.segment_count:
+            with Failing() as met:
+                yield model.join(parts)
+            if met.failure:
+                yield failed_record(part, job.recipe, met.failure)
+            parts.clear()
+
+
+def _attempted(stage: Stage, call: Call, rows: Iterable[Row], failed: set[str]) -> Iterator[Row]:
+    """Rows through a stage. An error about a clip becomes its row, and the rest of that clip is left out."""
+    for row in rows:
+        if row.clip_id in failed and not row.error_code:
+            continue
+        for made in attempt(call, row, stage.gives):
+            if made.error_code:
+                failed.add(row.clip_id)
+            yield made
+
+
+def _apart(rows: Iterable[Row]) -> Iterator[Row]:
+    """The same, made in a thread of their own."""
+
+    def work(give: Callable[[Row], None]) -> None:
+        for row in rows:
+            give(row)
+
+    return ahead(work)
 
 
 def logs_folder() -> str:

@@ -31,7 +31,7 @@ from latentsync_ray.serve.tables import RequestRow
 from latentsync_ray.serve.urls import TOKEN_SCHEME, media_url
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import drop_clip
-from latentsync_ray.types import ClipPlan, ClipRecord, Pair, Part
+from latentsync_ray.types import ClipPlan, ClipRecord, Pair
 
 __all__ = ["Worker"]
 
@@ -137,9 +137,7 @@ class Worker:
                             f"the audio lasts {float(seconds):.0f} s; at most {limits.output_seconds:g} s are dubbed"
                         )
                     job.planned(result)
-                elif isinstance(result, Part):
-                    job.finished(result)
-                else:
+                elif isinstance(result, ClipRecord):
                     if result.status == "failed":
                         drop_clip(self._settings.folder, pair.clip_id)
                     return result
@@ -187,7 +185,7 @@ class _Job:
         self._settings = settings
         self._ended = threading.Event()
         self._until = time.monotonic() + settings.maximum_seconds
-        self._total = self._done = self._finished = 0
+        self._total = self._done = 0
         self._told = 0.0
 
     def beat(self) -> None:
@@ -221,18 +219,10 @@ class _Job:
         self.log(f"dubbing {plan.frame_count} frames of {plan.width} x {plan.height} at {rate:g} fps{seed}")
 
     def frames(self, count: int) -> None:
-        """``count`` more frames are made."""
+        """``count`` more frames are made, were by an earlier attempt, or show no face."""
         self.check()
-        self._tell(self._done + count)
-
-    def finished(self, part: Part) -> None:
-        """One more part is there: made now, left by an earlier attempt, or without any face."""
-        self._finished += part.stop - part.start
-        self._tell(self._finished)
-
-    def _tell(self, done: int) -> None:
-        before, self._done = self._done, min(self._total, done)
+        self._done += count
         due = time.monotonic() - self._told >= _LOG_SECONDS or self._done == self._total
-        if self._done != before and due:
+        if count and due:
             self._told = time.monotonic()
             self.log(f"lip-synced {self._done} of {self._total} frames")

@@ -291,7 +291,7 @@ def test_many_may_wait(live: Running, client: httpx.Client, short: dict[str, str
 
 
 def test_a_worker_that_lost_its_request_leaves_the_parts_to_the_next(tmp_path: Path) -> None:
-    recipe = {"model": "tiny-random", "steps": 1, "segment_frames": 48}
+    recipe = {"model": "tiny-random", "steps": 10, "segment_frames": 48}  # longer than a worker takes to notice
     with running(make_settings(tmp_path / "data", recipe=recipe)) as state:
         queue = state.server.queue
         told = httpx.post(f"{state.url}/queue/{APP}", json=demo(state), headers=state.headers).json()
