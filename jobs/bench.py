@@ -38,6 +38,7 @@ from latentsync_ray.media.source import probe_video
 from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech, write_wav
 from latentsync_ray.models import Model
 from latentsync_ray.models.latentsync.model import LatentSync
+from latentsync_ray.models.latentsync.sampling import Question
 from latentsync_ray.models.latentsync.specs import MODELS, ModelSpec
 from latentsync_ray.models.latentsync.unet import LatentSyncUNet
 from latentsync_ray.models.latentsync.whisper import build_encoder
@@ -131,7 +132,7 @@ class Clock:
         assert isinstance(model, LatentSync)
         self.watch(model, "features", "Whisper")
         self.watch(model.codec, "encode", "VAE encode")
-        self.watch(model.unet, "forward", "UNet")
+        self.watch(Question, "__call__", "UNet")
         self.watch(model.codec, "decode", "VAE decode")
 
 

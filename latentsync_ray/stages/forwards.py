@@ -8,6 +8,7 @@ neighbours: only on the shape, which never changes.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ class Window:
     made: np.ndarray | None = None
     """uint8 (W, R, R, 3)."""
     failure: BaseException | None = field(default=None, repr=False)
+    seconds: float = 0.0
+    """Its share of the call's time."""
 
     @property
     def done(self) -> bool:
@@ -75,7 +78,7 @@ class Forwards:
             batch = [window for window in self._waiting if window.asked == asked][: self._size]
             taken = set(map(id, batch))
             self._waiting = deque(window for window in self._waiting if id(window) not in taken)
-        padded = batch + batch[-1:] * (self._size - len(batch))
+        padded, began = batch + batch[-1:] * (self._size - len(batch)), time.perf_counter()
         try:
             faces, speech = np.stack([window.faces() for window in padded]), torch.stack([window.speech for window in padded])
             made = self._draw(faces, speech, asked)
@@ -85,5 +88,7 @@ class Forwards:
             if not isinstance(error, Exception):
                 raise
             return
+        seconds = (time.perf_counter() - began) / len(batch)
         for window, new in zip(batch, made, strict=False):
+            window.seconds = seconds
             window.made, window.failure = (None, new) if isinstance(new, Exception) else (new, None)

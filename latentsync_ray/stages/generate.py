@@ -48,9 +48,8 @@ class Generate:
 
         Raises NotFinite or OutOfMemory for what this clip alone cannot have, ModelError when no clip can.
         """
-        began = time.perf_counter()
         try:
-            faces = self._dub(crops, on_frames) if len(crops.frames) else crops.faces
+            faces, seconds = self._dub(crops, on_frames) if len(crops.frames) else (crops.faces, 0.0)
         except (NotFinite, OutOfMemory) as error:
             failure = type(error)(str(error))  # a new one: the frames of the first hold on to the device's memory
         else:
@@ -65,13 +64,16 @@ class Generate:
             mouth_motion=self._motion(crops, faces),
             checkpoint=model.checkpoint,
             precision=model.precision,
-            generate_seconds=time.perf_counter() - began,
+            generate_seconds=seconds,
         )
 
-    def _dub(self, crops: FaceCrops, on_frames: Callable[[int], None] | None) -> np.ndarray:
+    def _dub(self, crops: FaceCrops, on_frames: Callable[[int], None] | None) -> tuple[np.ndarray, float]:
+        """The new faces, and how long the device worked for them, in seconds."""
         recipe = self.recipe
         with self._forwards.device:
+            began = time.perf_counter()
             spoken = self.model.listen(crops.speech, crops.span)
+            seconds = time.perf_counter() - began
         guidance = crops.guidance_scale or recipe.guidance_scale
         asked = guidance, recipe.seed if crops.seed is None else crops.seed
         # Later windows first, so that a frame shared with the shifted last window keeps the face of its regular window.
@@ -85,21 +87,23 @@ class Generate:
             assert drawn.made is not None
             at, new = places[window[::-1]], drawn.made[::-1]  # of a repeated last frame, the first counts
             result[at[at >= 0]] = new[at >= 0]
-            drawn.made = None
+            seconds, drawn.made = seconds + drawn.seconds, None
             if on_frames:
                 done = min(self.window * number, len(crops.source_frames))  # several faces are one frame
                 on_frames(done - told)
                 told = done
-        return result
+        return result, seconds
 
     def _drawn(self, faces: np.ndarray, speech: Any, asked: tuple[float, int]) -> list[np.ndarray | Exception]:
         """What the model makes of some windows, uint8; checked to be what models have to give."""
         import torch
 
         recipe, (guidance_scale, seed) = self.recipe, asked
-        made = self.model.generate(
-            faces, speech, steps=recipe.steps, guidance_scale=guidance_scale, seed=seed, cache_interval=recipe.cache_interval
-        )
+        asked_of = {"steps": recipe.steps, "guidance_scale": guidance_scale, "seed": seed}
+        try:
+            made = self.model.generate(faces, speech, **asked_of, cache_interval=recipe.cache_interval)
+        except OutOfMemory as error:
+            return [OutOfMemory(str(error))] * len(faces)  # without the frames of the first, which hold the device's memory
         if not (isinstance(made, torch.Tensor) and made.dtype == torch.float32 and made.shape == faces.shape):
             got = f"{made.dtype}{tuple(made.shape)}" if hasattr(made, "dtype") else type(made).__name__
             raise ModelError(f"the model {self.recipe.model!r} gave {got}, and not float32{faces.shape}; its code has a bug")
