@@ -84,9 +84,7 @@ class LipSync:
         try:
             for stage in STAGES:
                 call = self.stages[stage.name]
-                rows = (
-                    _drawn(call, cast("Iterable[Segment]", rows), on_frames or _nobody) if stage.model else chain([call], rows)
-                )
+                rows = _drawn(call, rows, on_frames or _nobody) if stage.model else chain([call], rows)
                 if stage.gives is ClipPlan and stage.takes is not ClipPlan:
                     rows = plans = [cast("ClipPlan", row) for row in rows]
                     yield from plans
@@ -163,14 +161,14 @@ def lipsync(
         return model(pair, on_part=on_part, on_frames=on_frames, on_phase=on_phase)
 
 
-def _drawn(call: Call, rows: Iterable[Segment], on_frames: Callable[[int], None]) -> Iterator[Row]:
+def _drawn(call: Call, rows: Iterable[Row], on_frames: Callable[[int], None]) -> Iterator[Row]:
     """Rows through the stage with the model, in a thread of its own: meanwhile another makes the next, and the caller goes on.
 
     ``on_frames`` hears of all frames once, in the caller's thread.
     """
 
     def draw(give: Callable[[Row | int], None]) -> None:
-        for row in _apart(rows):
+        for row in cast("Iterable[Segment]", _apart(rows)):
             told: list[int] = []
             made = call(row, on_frames=lambda count, told=told: (told.append(count), give(count)))
             give(row.stop - row.start - sum(told))  # frames without a face, or of a part that was there

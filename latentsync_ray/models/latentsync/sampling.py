@@ -78,10 +78,11 @@ class Question:
             tokens = speech.to(unet.dtype).flatten(0, 1)
             for module in unet.modules():
                 if isinstance(module, Attention) and module.is_cross_attention:
-                    keys, values = (_heads(layer(tokens), module.heads) for layer in (module.to_k, module.to_v))
+                    layers: Any = module.to_k, module.to_v
+                    keys, values = (_heads(layer(tokens), module.heads) for layer in layers)
                     self._heard[module] = keys, values
         self._places = {
-            module: module.pe[0, :frames, None]
+            module: module.get_buffer("pe")[0, :frames, None]
             for module in unet.modules()
             if isinstance(module, SinusoidalPositionalEmbedding)
         }
@@ -215,7 +216,7 @@ def _through(layer: nn.Conv2d, rows: Tensor, *, bias: Tensor | None = None) -> T
     return _convolved(rows, layer.weight, bias, stride=layer.stride, padding=layer.padding)
 
 
-def _added(stream: Tensor, layer: nn.Linear | nn.Conv2d, found: Tensor) -> Tensor:
+def _added(stream: Tensor, layer: Any, found: Tensor) -> Tensor:
     """``stream`` (..., C), to which what a layer makes of each single ``found`` is added in place."""
     flat = stream.view(-1, stream.shape[-1])
     flat.add_(layer.bias).addmm_(found.reshape(len(flat), -1), layer.weight.flatten(1).T)
