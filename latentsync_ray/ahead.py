@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 __all__ = ["ahead"]
@@ -25,7 +25,7 @@ class _End:
         self.failure = failure
 
 
-def ahead(work: Callable[[Callable[[Any], None]], None], *, depth: int = 1) -> Iterator[Any]:
+def ahead(work: Callable[[Callable[[Any], None]], None], *, depth: int = 1) -> Generator[Any]:
     """Run ``work(give)`` in a thread, and yield what it gives, of which up to ``depth`` wait to be taken.
 
     What it raises is raised here. When the iterator is closed, or its taker fails, the next ``give`` ends the work.

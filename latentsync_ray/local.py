@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -168,17 +169,19 @@ def _drawn(call: Call, rows: Iterable[Row], on_frames: Callable[[int], None]) ->
     """
 
     def draw(give: Callable[[Row | int], None]) -> None:
-        for row in cast("Iterable[Segment]", _apart(rows)):
-            told: list[int] = []
-            made = call(row, on_frames=lambda count, told=told: (told.append(count), give(count)))
-            give(row.stop - row.start - sum(told))  # frames without a face, or of a part that was there
-            give(made)
+        with closing(_apart(rows)) as prepared:
+            for row in cast("Iterator[Segment]", prepared):
+                told: list[int] = []
+                made = call(row, on_frames=lambda count, told=told: (told.append(count), give(count)))
+                give(row.stop - row.start - sum(told))  # frames without a face, or of a part that was there
+                give(made)
 
-    for made in ahead(draw):
-        if isinstance(made, int):
-            on_frames(made)
-        else:
-            yield made
+    with closing(ahead(draw)) as drawn:  # also when what hears of frames ends the work
+        for made in drawn:
+            if isinstance(made, int):
+                on_frames(made)
+            else:
+                yield made
 
 
 def _nobody(_: object) -> None:
@@ -253,7 +256,7 @@ def _attempted(stage: Stage, call: Call, rows: Iterable[Row], failed: set[str]) 
             yield made
 
 
-def _apart(rows: Iterable[Row]) -> Iterator[Row]:
+def _apart(rows: Iterable[Row]) -> Generator[Row]:
     """The same, made in a thread of their own."""
 
     def work(give: Callable[[Row], None]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -123,17 +124,17 @@ def sampled(unet: LatentSyncUNet, monkeypatch: pytest.MonkeyPatch, *, steps: int
 
 
 def test_deep_cache_runs_the_whole_network_every_third_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, latents = sampled(drawn_unet(SMALL), monkeypatch, steps=20, interval=3)
+    asked, latents = sampled(copy.deepcopy(drawn_unet(SMALL)), monkeypatch, steps=20, interval=3)
     assert asked == [part for step in range(20) for part in (["inner", "outermost"] if step % 3 == 0 else ["outermost"])]
     assert (asked.count("inner"), asked.count("outermost")) == (7, 20)
     assert latents.isfinite().all()
 
 
 def test_deep_cache_of_one_step_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, exact = sampled(drawn_unet(SMALL), monkeypatch, steps=4, interval=1)
+    asked, exact = sampled(copy.deepcopy(drawn_unet(SMALL)), monkeypatch, steps=4, interval=1)
     assert asked == ["inner", "outermost"] * 4
     monkeypatch.undo()
-    _, cached = sampled(drawn_unet(SMALL), monkeypatch, steps=4, interval=2)
+    _, cached = sampled(copy.deepcopy(drawn_unet(SMALL)), monkeypatch, steps=4, interval=2)
     assert not torch.equal(exact, cached)
 
 
