@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["ahead"]
 
 _LOOK_SECONDS = 0.1
-"""Between looks whether what was made is still wanted, or whoever makes it is still there."""
+"""Between looks whether what was made is still wanted."""
 
 
 class _Unwanted(BaseException):

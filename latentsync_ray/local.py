@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["LipSync", "check_output", "lipsync", "logs_folder", "one_pass", "prepare"]
 
 _BEFORE_MODEL = next(before.name for before, stage in pairwise(STAGES) if stage.model)
-
+"""The stage whose rows wait for the model."""
 _ENDINGS = (".mp4", ".m4v")
 """Names of the container that is written."""
 
@@ -171,9 +171,15 @@ def _drawn(call: Call, rows: Iterable[Row], on_frames: Callable[[int], None]) ->
     def draw(give: Callable[[Row | int], None]) -> None:
         with closing(_apart(rows)) as prepared:
             for row in cast("Iterator[Segment]", prepared):
-                told: list[int] = []
-                made = call(row, on_frames=lambda count, told=told: (told.append(count), give(count)))
-                give(row.stop - row.start - sum(told))  # frames without a face, or of a part that was there
+                told = 0
+
+                def tell(count: int) -> None:
+                    nonlocal told
+                    told += count
+                    give(count)
+
+                made = call(row, on_frames=tell)
+                tell(row.stop - row.start - told)  # frames without a face, or of a part that was there
                 give(made)
 
     with closing(ahead(draw)) as drawn:  # also when what hears of frames ends the work
@@ -213,7 +219,9 @@ def prepare(job: Job) -> Job:
 def one_pass(
     pairs: Iterable[Pair], job: Job, *, first: bool = True, on_phase: Callable[[str], None] | None = None
 ) -> Iterator[Part | ClipRecord]:
-    """Dub pairs one after the other: every part as it is encoded, and each clip's record when it is finished.
+    """Dub pairs in their order: every part as it is encoded, and each clip's record when it is finished.
+
+    While the model works on one clip, the next is read already.
 
     A bug becomes the record of the clip that met it, so none is left for a second pass. ``on_phase`` is told what is under way,
     in a few words.

@@ -104,7 +104,10 @@ class ModelInfo(Protocol):
 
 
 class Model(Protocol):
-    """A loaded model on one device. Gives the same bits for the same call, on the same device and software."""
+    """A loaded model on one device. Gives the same bits for the same call, on the same device and software.
+
+    Several threads call it, one at a time.
+    """
 
     device: torch.device
     checkpoint: str

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class Window:
     """Settings of the call; windows of others do not fit into it."""
     made: np.ndarray | None = None
     """uint8 (W, R, R, 3)."""
-    failure: BaseException | None = field(default=None, repr=False)
+    failure: Exception | None = None
+    """Why there is none."""
     seconds: float = 0.0
     """Its share of the call's time."""
 
@@ -44,7 +45,8 @@ class Forwards:
     """``forwards(windows)`` yields them one by one as they are made, in their order.
 
     ``draw(faces, speech, asked)`` is the model's call for ``size`` windows: of each uint8 (W, R, R, 3), or why there is none.
-    What it raises, all windows of that call raise. ``device`` is locked meanwhile, and has to be for any other use of it.
+    What it raises, whoever made the call raises, and others' windows wait again. ``device`` is locked meanwhile, and has to be
+    for any other use of it.
     """
 
     def __init__(self, draw: Callable[[np.ndarray, Any, tuple[Any, ...]], Sequence[np.ndarray | Exception]], size: int) -> None:
@@ -66,8 +68,7 @@ class Forwards:
                 yield window
         finally:  # of an error, or a caller that has enough
             with self._queue:
-                mine = set(map(id, windows))
-                self._waiting = deque(window for window in self._waiting if id(window) not in mine)
+                self._take(windows)
 
     def _forward(self) -> None:
         """One call for the windows that wait longest, and whatever fits beside the first of them."""
@@ -76,19 +77,22 @@ class Forwards:
         with self._queue:
             asked = self._waiting[0].asked
             batch = [window for window in self._waiting if window.asked == asked][: self._size]
-            taken = set(map(id, batch))
-            self._waiting = deque(window for window in self._waiting if id(window) not in taken)
+            self._take(batch)
         padded, began = batch + batch[-1:] * (self._size - len(batch)), time.perf_counter()
+        made: Sequence[np.ndarray | Exception] = ()
         try:
             faces, speech = np.stack([window.faces() for window in padded]), torch.stack([window.speech for window in padded])
             made = self._draw(faces, speech, asked)
-        except BaseException as error:
-            for window in batch:
-                window.failure = error
-            if not isinstance(error, Exception):
-                raise
-            return
+        finally:
+            if not made:
+                with self._queue:
+                    self._waiting.extendleft(reversed(batch))
         seconds = (time.perf_counter() - began) / len(batch)
-        for window, new in zip(batch, made, strict=False):
+        for window, new in zip(batch, made, strict=False):  # what filled it up is left
             window.seconds = seconds
             window.made, window.failure = (None, new) if isinstance(new, Exception) else (new, None)
+
+    def _take(self, windows: Sequence[Window]) -> None:
+        """Let them wait no longer. The queue has to be locked."""
+        taken = set(windows)
+        self._waiting = deque(window for window in self._waiting if window not in taken)

@@ -44,7 +44,7 @@ class Generate:
             torch.set_num_threads(recipe.cpu_threads)
 
     def __call__(self, crops: FaceCrops, *, on_frames: Callable[[int], None] | None = None) -> GeneratedFaces:
-        """``on_frames(count)`` hears of new faces after each micro-batch; what it raises ends the work.
+        """``on_frames(count)`` hears of new faces window by window; what it raises ends the work.
 
         Raises NotFinite or OutOfMemory for what this clip alone cannot have, ModelError when no clip can.
         """
@@ -99,9 +99,9 @@ class Generate:
         import torch
 
         recipe, (guidance_scale, seed) = self.recipe, asked
-        asked_of = {"steps": recipe.steps, "guidance_scale": guidance_scale, "seed": seed}
+        sampling = {"steps": recipe.steps, "seed": seed, "cache_interval": recipe.cache_interval}
         try:
-            made = self.model.generate(faces, speech, **asked_of, cache_interval=recipe.cache_interval)
+            made = self.model.generate(faces, speech, guidance_scale=guidance_scale, **sampling)
         except OutOfMemory as error:
             return [OutOfMemory(str(error))] * len(faces)  # without the frames of the first, which hold the device's memory
         if not (isinstance(made, torch.Tensor) and made.dtype == torch.float32 and made.shape == faces.shape):

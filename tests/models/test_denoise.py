@@ -60,6 +60,15 @@ def test_official_run_of_one_frame(golden: Path) -> None:
     assert [(step, reuse) for _, step, reuse in unet.asked] == [(step, False) for step in range(4)]
 
 
+@pytest.mark.parametrize(("scale", "guided"), [(1.0, False), (1.5, True)])
+def test_the_prediction_without_speech_is_asked_for_when_it_is_needed(scale: float, guided: bool) -> None:
+    unet, conditions, speech = Scripted(torch.ones(1 + guided, 4, 1, 1, 1)), torch.zeros(1, 9, 1, 1, 1), torch.ones(1, 1, 2, 3)
+    noise = torch.zeros(1, 4, 1, 1, 1)
+    list(denoise(cast(SamplingUNet, unet), noise, conditions=conditions, speech=speech, steps=1, guidance_scale=scale))
+    assert unet.told["guided"] is guided
+    assert len(unet.asked) == 1
+
+
 def test_guidance_pushes_away_from_the_prediction_without_speech() -> None:
     both = torch.cat([torch.zeros(2, 4, 3, 1, 1), torch.ones(2, 4, 3, 1, 1)])
     assert (pushed(both, 1.5) == 1.5).all()

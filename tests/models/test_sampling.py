@@ -65,9 +65,10 @@ def test_asking_leaves_everything_as_it_was() -> None:
     torch.testing.assert_close(unet(sample, 321, speech), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("form", VARIANTS)
 @torch.inference_mode()
-def test_what_is_reused_of_the_same_step_gives_the_same() -> None:
-    question, latents, _ = asked("all", 2, guided=True)
+def test_what_is_reused_of_the_same_step_gives_the_same(form: str) -> None:
+    question, latents, _ = asked(form, 2, guided=True)
     whole = question(latents, 1).clone()
     assert torch.equal(question(latents, 1, reuse=True), whole)
     assert not torch.equal(question(2 * latents, 1, reuse=True), question(2 * latents, 1))
@@ -82,7 +83,7 @@ def test_frames_beyond_the_position_table(frames: int) -> None:
 
 @torch.inference_mode()
 def test_hardly_anything_is_copied() -> None:
-    """Some 20 of 411 copies a forward are left, and hold what a linear layer adds its product to."""
+    """57 copies a forward are left, as in the full-size network; most of them hold what a linear layer adds its product to."""
     question, latents, _ = asked("all", 1, guided=False, frames=16)
     question(latents, 0)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
@@ -90,24 +91,29 @@ def test_hardly_anything_is_copied() -> None:
     assert 0 < sum(event.count for event in seen.key_averages() if event.key == "aten::copy_") <= 60
 
 
-class Counter(TorchDispatchMode):
-    """Counts what is dispatched, views too."""
+class Launches(TorchDispatchMode):
+    """Counts what computes; views do not."""
+
+    VIEWS = frozenset(["reshape", "contiguous", "flatten", "unflatten", "numpy_T", "to", "chunk", "unbind"])
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        self.count += 1
+        self.count += not (function.is_view or str(function).split(".")[1] in self.VIEWS)
         return function(*arguments, **(options or {}))
 
 
-def test_computing_takes_fewer_launches_than_the_other_form() -> None:
+def test_a_forward_takes_two_thirds_of_the_launches() -> None:
+    """954 against 1403, of the full-size network on any device but a CPU; what the norms copy is counted with neither."""
     with torch.device("meta"), torch.inference_mode():
         unet: Any = nn.Module.to(LatentSyncUNet(UNetConfig()), "meta")
         latents, conditions = torch.empty(1, 4, 16, 32, 32), torch.empty(1, 9, 16, 32, 32)
-        speech = torch.empty(1, 16, 50, 384)
-        question = SamplingUNet(unet).about(conditions, speech, timesteps=torch.zeros(2), guided=False)
-        with Counter() as counter:
+        speech, timesteps = torch.empty(1, 16, 50, 384), torch.zeros(2)
+        with Launches() as before:
+            unet(torch.cat([latents, conditions], dim=1), timesteps[0], speech)
+        question = SamplingUNet(unet).about(conditions, speech, timesteps=timesteps, guided=False)
+        with Launches() as now:
             question(latents, 1)
-    assert counter.count < 2740
+    assert now.count <= 0.7 * before.count

@@ -1,4 +1,4 @@
-"""Group norm where channels come last in memory, as exact as torch's own and without its copies."""
+"""Group norm where channels come last in memory, on a CPU as exact as torch's own and without its copies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["LastNorm", "Norms"]
 class Norms:
     """Group norms of samples whose channels come last, (N, n, C), over all n.
 
-    On a CPU, torch's own copies such input, or loses digits; elsewhere it is as exact as it is fast.
+    For float32 on a CPU, where torch's own copies such input or loses digits. Elsewhere it is torch's own, copies included.
     """
 
     def __init__(self) -> None:

@@ -94,7 +94,7 @@ class Question:
         ``reuse`` takes what all but the outermost layers gave in an earlier step, the last without it: DeepCache with branch 0,
         as the official script runs it (Ma et al., 2024).
         """
-        drawn = _convolved(_as_rows(latents.to(self._unet.dtype)), self._first_weight, None, padding=1)
+        drawn = _convolved(_as_rows(latents.to(self._unet.dtype)), self._first_weight, None)
         first = drawn.add_(self._shown)
         if self._guided:
             first = torch.cat([first, first])

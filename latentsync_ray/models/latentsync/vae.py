@@ -87,8 +87,5 @@ class PictureCodec:
     def _slices(self, whole: Tensor) -> tuple[Tensor, ...]:
         """Parts of one size, the last one filled up: another shape of the batch would change last bits."""
         missing = -len(whole) % self._slice
-        return (
-            torch.cat([whole, whole[-1:].expand(missing, -1, -1, -1)]).split(self._slice)
-            if missing
-            else whole.split(self._slice)
-        )
+        filled = torch.cat([whole, whole[-1:].expand(missing, -1, -1, -1)]) if missing else whole
+        return filled.split(self._slice)
