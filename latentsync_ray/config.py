@@ -75,8 +75,9 @@ class Recipe(_Strict):
     """Draws the starting noise. A manifest row may set its own."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Arithmetic of the model; auto is bfloat16 on CUDA, float16 on older CUDA devices and mps, float32 on CPU."""
-    micro_batch: Annotated[int, Field(ge=1, le=64)] = 1
-    """Temporal windows per forward pass. One fixed shape, padded, because the batch shape changes last bits."""
+    micro_batch: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
+    """Temporal windows per forward pass. One fixed shape, padded, because the batch shape changes last bits. auto is one on a
+    CPU, and on a GPU as many of up to four as its memory holds."""
     cpu_threads: Annotated[int, Field(ge=1)] = 1
     """Threads of PyTorch on a CPU, whose number changes last bits, and of OpenCV, for the whole process that works.
 
@@ -153,6 +154,9 @@ class Cluster(_Strict):
 
     Two kinds differ in last bits, and the segments of a clip must not.
     """
+    device_memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """What a model worker has of its device's memory, in GB; by default asked from the device. ``recipe.micro_batch`` has to
+    fit it."""
     generate_workers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Fewest and most model workers; by default up to one per GPU that the cluster has when the job starts, or one in all."""
     generate_cpus: Annotated[float, Field(ge=0)] = 0.5

@@ -44,6 +44,7 @@ class LipSync:
     ``LipSync(output, recipe=recipe)(pair)`` writes ``{output}/clips/{clip_id}.mp4`` and returns the clip's record; an error
     in the clip's data is in the record, any other error is raised. Memory does not grow with the length of a clip.
     ``commit`` leaves the record in the output, for a driver that keeps a table; ``keep_faces`` the face tracks of the videos.
+    ``device_memory`` are the bytes that the model may take on its device, by default all.
     """
 
     def __init__(
@@ -55,15 +56,15 @@ class LipSync:
         sink: Sink | None = None,
         commit: bool = False,
         keep_faces: bool = False,
+        device_memory: float | None = None,
     ) -> None:
         output = absolute(path_text(output, "output"))
         if Path(output).is_file():
             raise ConfigError(f"output is {output}, a file; name the folder that clips are written to")
         self.recipe = recipe = resolved(_recipe(recipe))
         one_of(device, Device, "device")
-        self.stages = {
-            stage.name: stage.make(Settings(recipe, output, device, keep_faces, share_faces=commit)) for stage in STAGES
-        }
+        asked = Settings(recipe, output, device, keep_faces, share_faces=commit, device_memory=device_memory)
+        self.stages = {stage.name: stage.make(asked) for stage in STAGES}
         self.join = Join(recipe, output, sink or lookup(SINKS, "mp4", "sink")(output), commit=commit)
 
     @property
@@ -80,6 +81,7 @@ class LipSync:
         them once; what it raises ends the work.
         """
         kind_of(pair, Pair, "pair", 'a Pair, e.g. Pair(clip_id="anna", video="anna.mp4", audio="anna.wav")')
+        cast("Generate", self.stages["generate"]).rest()
         rows: Iterable[Row] = [pair]
         parts: list[Part] = []
         try:
@@ -228,7 +230,16 @@ def one_pass(
     """
     sink, phase = lookup(SINKS, job.sink, "sink")(job.output), on_phase or _nobody
     phase("loading the model")
-    model = LipSync(job.output, recipe=job.recipe, device=job.cluster.device, sink=sink, commit=True, keep_faces=job.keep_faces)
+    memory = job.cluster.device_memory_gb and job.cluster.device_memory_gb * 1e9
+    model = LipSync(
+        job.output,
+        recipe=job.recipe,
+        device=job.cluster.device,
+        sink=sink,
+        commit=True,
+        keep_faces=job.keep_faces,
+        device_memory=memory,
+    )
     phase("dubbing")
     failed: set[str] = set()
     rows: Iterable[Row] = pairs

@@ -231,11 +231,20 @@ class GeneratedFaces(TrackedFaces):
     precision: str = ""
     """Device and number format that made them, e.g. ``cuda sm_90 x132 bfloat16`` on an H100 of 132 multiprocessors: others give
     other last bits."""
+    micro_batch: int = 1
+    """Windows that a call of the model had."""
+    card: str = ""
+    """What the model ran on, e.g. ``NVIDIA H100 80GB HBM3``."""
+    tflop: float = 0.0
+    """10^12 floating-point operations of its windows; NaN when nobody has counted them."""
     mouth_motion: np.ndarray = array("M", np.float32)
     """How much each new mouth differs from the one before; see ``measure``. NaN where unknown.
     M is F, or 0 of a segment that is finished."""
     speech_change: np.ndarray = array("H", np.float32)
     generate_seconds: float = 0.0
+    """Time of the device for the segment's windows, of calls that it shared with others in shares."""
+    idle_seconds: float = 0.0
+    """How long the device stood idle before these."""
 
 
 @dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -249,9 +258,13 @@ class Part(Segment):
     crop_seconds: float = 0.0
     checkpoint: str = ""
     precision: str = ""
+    micro_batch: int = 1
+    card: str = ""
+    tflop: float = 0.0
     mouth_motion: np.ndarray = array("M", np.float32)
     speech_change: np.ndarray = array("H", np.float32)
     generate_seconds: float = 0.0
+    idle_seconds: float = 0.0
     paste_seconds: float = 0.0
 
 
@@ -306,6 +319,10 @@ class ClipRecord(Row):
     model: str | None = None
     checkpoint: str | None = None
     precision: str | None = None
+    micro_batch: int | None = None
+    """Windows that a call of the model had."""
+    card: str | None = None
+    """What the model ran on, e.g. ``NVIDIA H100 80GB HBM3``."""
     recipe: str | None = None
     """Fingerprint of the recipe."""
     version: str | None = None
@@ -318,8 +335,17 @@ class ClipRecord(Row):
     track_seconds: float | None = None
     crop_seconds: float | None = None
     generate_seconds: float | None = None
+    """Time of the model's device."""
     paste_seconds: float | None = None
     join_seconds: float | None = None
+    idle_seconds: float | None = None
+    """How long the device stood idle before it worked for this clip."""
+    busy_share: float | None = None
+    """What part of both it worked."""
+    frames_per_second: float | None = None
+    """Of the device: frames with a new face in each second that it worked."""
+    tflop: float | None = None
+    """10^12 floating-point operations of the model; None when nobody has counted them."""
 
     def to_json(self) -> dict[str, Any]:
         """``to_row`` with the time as ISO 8601 text."""

@@ -62,6 +62,7 @@ def test_the_kind_is_chosen_once_for_all_passes(monkeypatch: pytest.MonkeyPatch,
     present = [A100, V100]
     monkeypatch.setattr(pipeline, "connect", lambda _: None)
     monkeypatch.setattr(pipeline, "nodes", lambda: present)
+    monkeypatch.setattr(pipeline, "ask_device", lambda *_: None)
     job = pipeline.prepare(Job(manifest="pairs.csv", output=tmp_path))
     present += [V100, V100]
     assert shares(job.cluster, present).of["generate"]["accelerator_type"] == "A100"

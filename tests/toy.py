@@ -63,6 +63,12 @@ class ToyInfo:
     def describe(self) -> ModelRow:
         return ModelRow(self.name, SIDE, (), found="needs no files")
 
+    def flops(self, *, steps: int, guidance_scale: float, cache_interval: int) -> int | None:
+        return None
+
+    def memory(self, *, windows: int, guidance_scale: float, dtype: DType) -> int | None:
+        return None
+
     def load(self, *, device: Device = "auto", dtype: DType = "auto") -> Toy:
         return Toy()
 

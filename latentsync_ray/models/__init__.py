@@ -98,6 +98,14 @@ class ModelInfo(Protocol):
         """Which of its files are on this machine. Asks no network."""
         ...
 
+    def flops(self, *, steps: int, guidance_scale: float, cache_interval: int) -> int | None:
+        """Floating-point operations that one window takes; None when nobody has counted them."""
+        ...
+
+    def memory(self, *, windows: int, guidance_scale: float, dtype: DType) -> int | None:
+        """Bytes that the device holds at most while so many windows are made together, weights included; None: not known."""
+        ...
+
     def load(self, *, device: Device = "auto", dtype: DType = "auto") -> Model:
         """The model, ready to use. Raises as ``fetch``, and ModelError when the device is not there."""
         ...
@@ -140,9 +148,9 @@ class Model(Protocol):
     ) -> torch.Tensor:
         """New faces, float32 (B, W, R, R, 3), RGB about [-1, 1] but not clamped, of B independent windows; on any device.
 
-        ``faces`` (B, W, R, R, 3) are aligned RGB pictures, uint8, and ``speech`` (B, W, ...) what is said. B is always
-        ``recipe.micro_batch``. A model that cannot reuse features ignores ``cache_interval``. Numbers may be not finite, which
-        fails the clip. Raises OutOfMemory or DeviceLost.
+        ``faces`` (B, W, R, R, 3) are aligned RGB pictures, uint8, and ``speech`` (B, W, ...) what is said. B is always the
+        same, as ``recipe.micro_batch`` says. A model that cannot reuse features ignores ``cache_interval``. Numbers may be not
+        finite, which fails the clip. Raises OutOfMemory or DeviceLost.
         """
         ...
 

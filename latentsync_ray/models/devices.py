@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -11,7 +14,7 @@ from latentsync_ray.errors import DeviceLost, ModelError, OutOfMemory
 from latentsync_ray.models import DType
 from latentsync_ray.types import Device
 
-__all__ = ["device_named", "dtype_named", "precision_of", "working_on"]
+__all__ = ["card_of", "device_named", "dtype_named", "memory_of", "precision_of", "working_on"]
 
 _NO_MEMORY = ("out of memory", "can't allocate memory")
 _LOST = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
@@ -48,6 +51,23 @@ def _kind_of(device: torch.device) -> str:
         return device.type
     facts = torch.cuda.get_device_properties(device)
     return f"cuda sm_{facts.major}{facts.minor} x{facts.multi_processor_count}"
+
+
+def card_of(device: torch.device) -> str:
+    """What a device is sold as, e.g. ``NVIDIA H100 80GB HBM3``; of a CPU its architecture."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {platform.machine()}"
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes that all programs on a device have together; of a CPU those that this container may take. None: not known."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type != "cpu":
+        return None
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # no cgroups, or no limit
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return memory
 
 
 @contextlib.contextmanager

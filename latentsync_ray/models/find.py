@@ -38,7 +38,7 @@ def _found(name: str) -> ModelInfo:
         raise ModelError(f"{redact.shown(name)} does not say what it is: {hints}")
     if re.fullmatch(r"\w+(\.\w+)*:\w+", name):
         info = lookup({}, name, "model")
-        if lacks := [each for each in ("template", "window", "hear", "load") if not hasattr(info, each)]:
+        if lacks := [each for each in ("template", "window", "hear", "flops", "memory", "load") if not hasattr(info, each)]:
             raise ConfigError(f"model {name!r} is no ModelInfo (see latentsync_ray.models): it has no {', '.join(lacks)}")
         return info
     raise ConfigError(f"no model {name!r}: neither a folder nor one of {', '.join(model_names())}")

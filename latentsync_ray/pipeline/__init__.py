@@ -22,8 +22,11 @@ from ray.exceptions import RayError
 from latentsync_ray import errors, redact
 from latentsync_ray.config import Job, Recipe
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.models.find import find_model
+from latentsync_ray.models.fitting import windows_together
 from latentsync_ray.pipeline.blocks import parts_dataset
 from latentsync_ray.pipeline.cluster import check_nodes, connect, logs_folder, never_began, nodes, without_worker_messages
+from latentsync_ray.pipeline.device import ask_device
 from latentsync_ray.pipeline.joins import Arrivals, Joins, join_parts
 from latentsync_ray.pipeline.shares import kind_of_gpu
 from latentsync_ray.registry import SINKS, lookup
@@ -38,15 +41,20 @@ log = logging.getLogger(__name__)
 
 
 def prepare(job: Job) -> Job:
-    """Join the cluster: the job, with the kind of GPU that models run on in all its passes.
+    """Join the cluster: the job, with the kind of GPU that models run on in all its passes, and its memory.
 
-    Raises ConfigError when the cluster does not answer, or its nodes cannot do the job.
+    Raises ConfigError when the cluster does not answer, or its nodes cannot do the job, and ModelError when a GPU cannot.
     """
     connect(job.cluster)
     if job.cluster.address:
         check_nodes(job)
     kind = job.cluster.accelerator or kind_of_gpu(job.cluster, nodes())
-    return job.model_copy(update={"cluster": job.cluster.model_copy(update={"accelerator": kind})})
+    cluster = job.cluster.model_copy(update={"accelerator": kind})
+    if device := ask_device(cluster, nodes()):
+        memory = cluster.device_memory_gb or device.gigabytes
+        windows_together(find_model(job.recipe.model), job.recipe, device.kind, memory and memory * 1e9)
+        cluster = cluster.model_copy(update={"device_memory_gb": memory})
+    return job.model_copy(update={"cluster": cluster})
 
 
 def one_pass(

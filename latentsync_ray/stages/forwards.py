@@ -8,13 +8,14 @@ neighbours: only on the shape, which never changes.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from latentsync_ray.stages.clock import NOTHING, Clock, Spent
 
 __all__ = ["Forwards", "Window"]
 
@@ -33,8 +34,8 @@ class Window:
     """uint8 (W, R, R, 3)."""
     failure: Exception | None = None
     """Why there is none."""
-    seconds: float = 0.0
-    """Its share of the call's time."""
+    spent: Spent = NOTHING
+    """Its share of the call."""
 
     @property
     def done(self) -> bool:
@@ -52,7 +53,7 @@ class Forwards:
     def __init__(self, draw: Callable[[np.ndarray, Any, tuple[Any, ...]], Sequence[np.ndarray | Exception]], size: int) -> None:
         self._draw, self._size = draw, size
         self._waiting: deque[Window] = deque()
-        self._queue, self.device = threading.Lock(), threading.Lock()
+        self._queue, self.device, self.clock = threading.Lock(), threading.Lock(), Clock()
 
     def __call__(self, windows: Sequence[Window]) -> Iterator[Window]:
         with self._queue:
@@ -78,18 +79,18 @@ class Forwards:
             asked = self._waiting[0].asked
             batch = [window for window in self._waiting if window.asked == asked][: self._size]
             self._take(batch)
-        padded, began = batch + batch[-1:] * (self._size - len(batch)), time.perf_counter()
+        padded = batch + batch[-1:] * (self._size - len(batch))
         made: Sequence[np.ndarray | Exception] = ()
         try:
             faces, speech = np.stack([window.faces() for window in padded]), torch.stack([window.speech for window in padded])
-            made = self._draw(faces, speech, asked)
+            with self.clock.work() as spent:
+                made = self._draw(faces, speech, asked)
         finally:
             if not made:
                 with self._queue:
                     self._waiting.extendleft(reversed(batch))
-        seconds = (time.perf_counter() - began) / len(batch)
         for window, new in zip(batch, made, strict=False):  # what filled it up is left
-            window.seconds = seconds
+            window.spent = spent() / len(batch)
             window.made, window.failure = (None, new) if isinstance(new, Exception) else (new, None)
 
     def _take(self, windows: Sequence[Window]) -> None:

@@ -7,7 +7,6 @@ own windows. Knows nothing of files or frames, only crops and what is heard.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from latentsync_ray.levels import to_codes, to_uint8
 from latentsync_ray.measure import mouth_motion
 from latentsync_ray.models import Model
 from latentsync_ray.models.find import find_model
+from latentsync_ray.models.fitting import windows_together
 from latentsync_ray.stages.forwards import Forwards, Window
 from latentsync_ray.types import Device, FaceCrops, GeneratedFaces
 
@@ -29,17 +29,24 @@ __all__ = ["Generate", "fill_gaps", "window_frames"]
 class Generate:
     """``Generate(recipe, device)(crops) -> GeneratedFaces`` with a model that stays loaded.
 
-    May be called from several threads: their windows share the model's calls (``forwards``).
+    ``memory`` are the bytes that it may take on its device; by default all. Raises ModelError, before the model is loaded, when
+    they will not suffice. May be called from several threads: their windows share the model's calls (``forwards``).
     """
 
-    def __init__(self, recipe: Recipe, device: Device = "auto", *, model: Model | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, device: Device = "auto", *, model: Model | None = None, memory: float | None = None
+    ) -> None:
         import torch
 
-        self.recipe = recipe
-        self.model = model or find_model(recipe.model).load(device=device, dtype=recipe.dtype)
+        from latentsync_ray.models.devices import device_named, memory_of
+
+        where = model.device if model else device_named(device)
+        info = model.info if model else find_model(recipe.model)
+        self.recipe, self.micro_batch = recipe, windows_together(info, recipe, where.type, memory or memory_of(where))
+        self.model = model or info.load(device=device, dtype=recipe.dtype)
         self.window = self.model.info.window
         self._bytes = to_codes if recipe.paste == "crop" else to_uint8
-        self._forwards = Forwards(self._drawn, recipe.micro_batch)
+        self._forwards = Forwards(self._drawn, self.micro_batch)
         if self.model.device.type == "cpu":
             torch.set_num_threads(recipe.cpu_threads)
 
@@ -49,7 +56,7 @@ class Generate:
         Raises NotFinite or OutOfMemory for what this clip alone cannot have, ModelError when no clip can.
         """
         try:
-            faces, seconds = self._dub(crops, on_frames) if len(crops.frames) else (crops.faces, 0.0)
+            faces, made = self._dub(crops, on_frames) if len(crops.frames) else (crops.faces, {})
         except (NotFinite, OutOfMemory) as error:
             failure = type(error)(str(error))  # a new one: the frames of the first hold on to the device's memory
         else:
@@ -57,23 +64,35 @@ class Generate:
         if failure:
             self._check_model(type(failure))
             raise failure
+        from latentsync_ray.models.devices import card_of
+
         model = self.model
         return GeneratedFaces.of(
             crops,
             faces=faces,
             mouth_motion=self._motion(crops, faces),
             checkpoint=model.checkpoint,
-            precision=model.precision,
-            generate_seconds=seconds,
+            precision=self.precision,
+            micro_batch=self.micro_batch,
+            card=card_of(model.device),
+            **made,
         )
 
-    def _dub(self, crops: FaceCrops, on_frames: Callable[[int], None] | None) -> tuple[np.ndarray, float]:
-        """The new faces, and how long the device worked for them, in seconds."""
+    @property
+    def precision(self) -> str:
+        """What bits depend on besides the recipe: on how many windows a call has, too."""
+        return self.model.precision + (f", {self.micro_batch} windows" if self.micro_batch > 1 else "")
+
+    def rest(self) -> None:
+        """Nobody waits for the device from now on until there is work again."""
+        self._forwards.clock.rest()
+
+    def _dub(self, crops: FaceCrops, on_frames: Callable[[int], None] | None) -> tuple[np.ndarray, dict[str, Any]]:
+        """The new faces, and what they took: columns of the row."""
         recipe = self.recipe
-        with self._forwards.device:
-            began = time.perf_counter()
+        with self._forwards.device, self._forwards.clock.work() as listened:
             spoken = self.model.listen(crops.speech, crops.span)
-            seconds = time.perf_counter() - began
+        spent = listened()
         guidance = crops.guidance_scale or recipe.guidance_scale
         asked = guidance, recipe.seed if crops.seed is None else crops.seed
         # Later windows first, so that a frame shared with the shifted last window keeps the face of its regular window.
@@ -87,12 +106,17 @@ class Generate:
             assert drawn.made is not None
             at, new = places[window[::-1]], drawn.made[::-1]  # of a repeated last frame, the first counts
             result[at[at >= 0]] = new[at >= 0]
-            seconds, drawn.made = seconds + drawn.seconds, None
+            spent, drawn.made = spent + drawn.spent, None
             if on_frames:
                 done = min(self.window * number, len(crops.source_frames))  # several faces are one frame
                 on_frames(done - told)
                 told = done
-        return result, seconds
+        flops = self.model.info.flops(steps=recipe.steps, guidance_scale=guidance, cache_interval=recipe.cache_interval)
+        return result, {
+            "generate_seconds": spent.working,
+            "idle_seconds": spent.idle,
+            "tflop": float("nan") if flops is None else flops * len(windows) / 1e12,
+        }
 
     def _drawn(self, faces: np.ndarray, speech: Any, asked: tuple[float, int]) -> list[np.ndarray | Exception]:
         """What the model makes of some windows, uint8; checked to be what models have to give."""

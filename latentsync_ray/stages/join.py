@@ -85,8 +85,23 @@ def check_parts(work: Unfinished) -> None:
         "faces_path": next((part.faces_path for part in parts if part.faces_path), None),
         **{
             name: sum(getattr(part, name) for part in parts)
-            for name in ("corrupt_frames", "track_seconds", "crop_seconds", "generate_seconds", "paste_seconds")
+            for name in ("corrupt_frames", "track_seconds", "crop_seconds", "paste_seconds")
         },
+        **_work_of_device(parts),
+    }
+
+
+def _work_of_device(parts: Sequence[Part]) -> dict[str, Any]:
+    """What the model took, and made of its time."""
+    names = "generate_seconds", "idle_seconds", "tflop"
+    working, idle, tflop = (sum(getattr(part, name) for part in parts) for name in names)
+    drawn = sum(part.stop - part.start - part.missing for part in parts)
+    return {
+        "generate_seconds": working,
+        "idle_seconds": idle,
+        "busy_share": working / (working + idle) if working else None,
+        "frames_per_second": drawn / working if working else None,
+        "tflop": tflop if np.isfinite(tflop) else None,
     }
 
 

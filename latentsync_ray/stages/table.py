@@ -38,6 +38,8 @@ class Settings:
     """Whether face tracks of videos stay in the output."""
     share_faces: bool = True
     """Whether other processes read them there meanwhile."""
+    device_memory: float | None = None
+    """Bytes that the model may take on its device; None: all that it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ STAGES: tuple[Stage, ...] = (
         name="generate",
         takes=FaceCrops,
         gives=GeneratedFaces,
-        make=lambda asked: Generate(asked.recipe, asked.device),
+        make=lambda asked: Generate(asked.recipe, asked.device, memory=asked.device_memory),
         memory=4 * _GIB,
         model=True,
     ),

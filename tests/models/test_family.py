@@ -94,5 +94,7 @@ def test_what_is_no_name_of_a_module_is_no_model(name: str) -> None:
 
 
 def test_what_is_no_model_is_told_before_work_starts() -> None:
-    with pytest.raises(ConfigError, match=r"'os:path' is no ModelInfo .*: it has no template, window, hear, load"):
+    with pytest.raises(
+        ConfigError, match=r"'os:path' is no ModelInfo .*: it has no template, window, hear, flops, memory, load"
+    ):
         find_model("os:path")

@@ -92,6 +92,21 @@ class LatentSyncInfo:
             by_hand=[] if found.complete or incomplete else by_hand(spec, folder, model=not found.model, vae=not found.vae),
         )
 
+    def flops(self, *, steps: int, guidance_scale: float, cache_interval: int) -> int | None:
+        """See ``models.ModelInfo``; of models with a name it is known already."""
+        known, guided = self.spec.flops, guidance_scale > 1
+        if known is None:
+            from latentsync_ray.models.latentsync.counting import count_flops
+
+            return count_flops(self.spec, guided=guided).of(steps=steps, cache_interval=cache_interval)
+        return known[guided].of(steps=steps, cache_interval=cache_interval)
+
+    def memory(self, *, windows: int, guidance_scale: float, dtype: DType) -> int | None:
+        """See ``models.ModelInfo``; of tensors only: what libraries work with, and gaps between tensors, are not seen."""
+        from latentsync_ray.models.latentsync.counting import memory_of
+
+        return memory_of(self.spec, windows=windows, guided=guidance_scale > 1, dtype=dtype)
+
     def load(self, *, device: Device = "auto", dtype: DType = "auto") -> LatentSync:
         """See ``models.ModelInfo``."""
         from latentsync_ray.models.latentsync.model import load

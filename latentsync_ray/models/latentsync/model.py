@@ -124,20 +124,42 @@ class LatentSync:
         windows, frames = faces.shape[:2]
         with self._working(windows=windows):
             distinct, places = _distinct(faces.reshape(-1, side, side, 3))
-            pictures, places = as_pictures(distinct, self.device), places.to(self.device)
-            conditions = self._conditions(pictures)[places].unflatten(0, (windows, frames)).transpose(1, 2)
-            *_, latents = denoise(
-                self.sampler,
-                self._noise(seed, *conditions.shape[-2:]),
-                conditions=conditions,
-                speech=speech,
+            return self.draw(
+                as_pictures(distinct, self.device),
+                places.to(self.device).unflatten(0, (windows, frames)),
+                speech,
                 steps=steps,
                 guidance_scale=guidance_scale,
+                seed=seed,
                 cache_interval=cache_interval,
             )
-            decoded = self.codec.decode(latents.transpose(1, 2).flatten(0, 1))
-            blended = decoded * (1.0 - self.mask) + pictures[places] * self.mask
-            return blended.permute(0, 2, 3, 1).reshape(faces.shape)
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        pictures: Tensor,
+        places: Tensor,
+        speech: Tensor,
+        *,
+        steps: int,
+        guidance_scale: float,
+        seed: int,
+        cache_interval: int = 1,
+    ) -> Tensor:
+        """``generate`` of ``pictures`` (N, 3, R, R), of which the windows hold those at ``places`` (B, F)."""
+        conditions = self._conditions(pictures)[places].transpose(1, 2)
+        *_, latents = denoise(
+            self.sampler,
+            self._noise(seed, *conditions.shape[-2:]),
+            conditions=conditions,
+            speech=speech,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            cache_interval=cache_interval,
+        )
+        decoded = self.codec.decode(latents.transpose(1, 2).flatten(0, 1))
+        blended = decoded * (1.0 - self.mask) + pictures[places.flatten()] * self.mask
+        return blended.unflatten(0, places.shape).permute(0, 1, 3, 4, 2)
 
     @torch.inference_mode()
     def reconstruct(self, faces: NDArray[np.uint8]) -> Tensor:

@@ -1,42 +1,49 @@
-"""Group norm where channels come last in memory, on a CPU as exact as torch's own and without its copies."""
+"""Group norm where channels come last in memory, without copies and no less exact than torch's own."""
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-__all__ = ["LastNorm", "Norms"]
+__all__ = ["LastNorm", "normed", "with_mates"]
 
 
-class Norms:
-    """Group norms of samples whose channels come last, (N, n, C), over all n.
+def normed(norm: nn.GroupNorm, tokens: Tensor) -> Tensor:
+    """Group norm of samples (N, n, C) over all n. ``norm`` has to come ``with_mates``.
 
-    For float32 on a CPU, where torch's own copies such input or loses digits. Elsewhere it is torch's own, copies included.
+    Torch's own copies such input, or loses digits on a CPU. Half formats are summed in float32, in one go each; float32 is
+    summed around its mean.
     """
+    known: Any = norm
+    share = 1 / tokens.shape[1]
+    if tokens.dtype == torch.float32:
+        off = torch.sub(tokens, tokens.sum(1, keepdim=True) @ known.mates, alpha=share)
+        spread = torch.add(known.least, (off * off).sum(1, keepdim=True) @ known.mates, alpha=share)
+        return torch.addcmul(norm.bias, off, norm.weight * spread.rsqrt())
+    mean = tokens.sum(1, keepdim=True, dtype=torch.float32) @ known.mates * share
+    squares = torch.linalg.vector_norm(tokens, dim=1, keepdim=True, dtype=torch.float32).square() @ known.mates
+    spread = torch.addcmul(squares * share, mean, mean, value=-1).clamp_min(0) + known.least
+    scale = norm.weight * spread.rsqrt()
+    return torch.addcmul(norm.bias - mean * scale, tokens, scale, out=torch.empty_like(tokens))
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[nn.GroupNorm, int], tuple[Tensor, Tensor, Tensor]] = {}
 
-    def __call__(self, norm: nn.GroupNorm, tokens: Tensor) -> Tensor:
-        groups, weight, bias = norm.num_groups, norm.weight, norm.bias
-        if tokens.device.type != "cpu" or tokens.dtype != torch.float32:
-            return functional.group_norm(tokens.transpose(1, 2), groups, weight, bias, norm.eps).transpose(1, 2).contiguous()
-        _, length, width = tokens.shape
-        count = length * (width // groups)
-        if (norm, count) not in self._known:
-            self._known[norm, count] = weight * count**0.5, torch.tensor(norm.eps * count), _membership(width, groups)
-        weight, least, mates = self._known[norm, count]
-        off = torch.sub(tokens, tokens.sum(1, keepdim=True) @ mates, alpha=1 / count)
-        return torch.addcmul(bias, off, weight * torch.rsqrt((off * off).sum(1, keepdim=True) @ mates + least))
+def with_mates(module: nn.Module) -> None:
+    """Give every group norm in a module, or a norm itself, what ``normed`` needs."""
+    for norm in module.modules():
+        if isinstance(norm, nn.GroupNorm):
+            norm.register_buffer("mates", _mates(norm.num_channels, norm.num_groups, norm.weight.device), persistent=False)
+            norm.register_buffer("least", torch.tensor(norm.eps, device=norm.weight.device), persistent=False)
 
 
 @cache
-def _membership(width: int, groups: int) -> Tensor:
-    """1 where two channels are of one group, else 0: (C, C)."""
-    return torch.block_diag(*[torch.ones(width // groups, width // groups)] * groups)
+def _mates(width: int, groups: int, device: torch.device) -> Tensor:
+    """The mean over the channels of a group, for each of them, as a matrix: float32 (C, C)."""
+    size = width // groups
+    group = torch.arange(width, device=device) // size
+    return (group[:, None] == group).float() / size
 
 
 class LastNorm(nn.Module):
@@ -44,8 +51,9 @@ class LastNorm(nn.Module):
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
-        self.norm, self._norms = norm, Norms()
+        with_mates(norm)
+        self.norm = norm
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Same shape; channels come last in memory."""
-        return self._norms(self.norm, pictures.flatten(2).transpose(1, 2)).transpose(1, 2).view(pictures.shape)
+        return normed(self.norm, pictures.flatten(2).transpose(1, 2)).transpose(1, 2).view(pictures.shape)

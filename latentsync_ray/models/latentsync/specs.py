@@ -9,7 +9,7 @@ from pathlib import Path
 from latentsync_ray.licence import Licence
 from latentsync_ray.models.latentsync.options import UNetConfig, WhisperSize
 
-__all__ = ["MODELS", "PUBLISHED", "WINDOW", "ModelSpec", "Published"]
+__all__ = ["MODELS", "PUBLISHED", "WINDOW", "Flops", "ModelSpec", "Published"]
 
 WINDOW = 16
 """Frames per temporal window; the network's normalisation runs over all of them (``num_frames`` of the official code)."""
@@ -53,6 +53,23 @@ other; Whisper's hash is part of the address that OpenAI's own code downloads it
 
 
 @dc.dataclass(frozen=True)
+class Flops:
+    """Floating-point operations of one window."""
+
+    whole: int
+    """One step that runs the whole network."""
+    cached: int
+    """One step that takes kept features."""
+    around: int
+    """All that is done once: pictures to latents and back, what the network hears."""
+
+    def of(self, *, steps: int, cache_interval: int) -> int:
+        """All steps, and what is done once."""
+        whole = -(-steps // cache_interval)
+        return whole * self.whole + (steps - whole) * self.cached + self.around
+
+
+@dc.dataclass(frozen=True)
 class ModelSpec:
     """What has to be known of a model before its weights are read."""
 
@@ -68,6 +85,8 @@ class ModelSpec:
     """Sizes of the speech encoder of a model without files; others say it in their files."""
     seed: int = 0
     licences: tuple[Licence, ...] = ()
+    flops: tuple[Flops, Flops] | None = None
+    """Without guidance and with it, as ``counting.py`` counts them; None: it has to."""
     note: str = ""
     """What the command line tells whenever it is used; empty: nothing."""
 
@@ -86,6 +105,10 @@ MODELS: dict[str, ModelSpec] = {
             "latentsync-1.6",
             512,
             _LATENTSYNC_16,
+            flops=(
+                Flops(whole=14_649_766_297_600, cached=1_118_608_261_120, around=75_984_106_684_416),
+                Flops(whole=29_056_322_600_960, cached=2_218_034_790_400, around=75_984_106_684_416),
+            ),
             licences=(
                 Licence(
                     "weights",
@@ -100,6 +123,10 @@ MODELS: dict[str, ModelSpec] = {
             "latentsync-1.5",
             256,
             _LATENTSYNC_15,
+            flops=(
+                Flops(whole=3_296_731_709_440, cached=215_281_008_640, around=18_698_290_593_792),
+                Flops(whole=6_532_619_141_120, cached=425_724_805_120, around=18_698_290_593_792),
+            ),
             licences=(Licence("weights", "openrail++", "huggingface.co/ByteDance/LatentSync-1.5"), *_OFFICIAL_PARTS),
         ),
         ModelSpec(
@@ -115,6 +142,10 @@ MODELS: dict[str, ModelSpec] = {
                 motion_heads=2,
             ),
             whisper=WhisperSize(width=96, heads=8, layers=3),
+            flops=(
+                Flops(whole=4_223_090_688, cached=669_392_896, around=44_328_419_328),
+                Flops(whole=8_276_459_520, cached=1_299_742_720, around=44_328_419_328),
+            ),
             licences=(Licence("all parts", "Apache-2.0", "this package, which contains it"),),
             note="nano is made for trying and testing, on the shipped portrait; on other faces it fails. "
             "Models for real footage: latentsync-ray models",
@@ -131,6 +162,10 @@ MODELS: dict[str, ModelSpec] = {
                 motion_heads=2,
             ),
             whisper=WhisperSize(width=64, heads=2, layers=2),
+            flops=(
+                Flops(whole=731_512_832, cached=141_230_080, around=1_411_350_528),
+                Flops(whole=1_433_935_872, cached=273_768_448, around=1_411_350_528),
+            ),
             seed=1247,
             licences=(Licence("all parts", "none needed", "random numbers, to try the pipeline with; mouths become noise"),),
         ),
