@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from latentsync_ray.disk import telling_full
 from latentsync_ray.errors import ConfigError
 
-__all__ = ["cached", "held"]
+__all__ = ["cache_folder", "cached", "held"]
 
 _REMEDY = "set LATENTSYNC_RAY_CACHE to a writable folder"
 _IN_USE_SECONDS = 600
@@ -30,7 +30,7 @@ def cached(name: str, download: Callable[[Path], None]) -> Path:
     cache is below its limit. Folder and limit come from LATENTSYNC_RAY_CACHE and LATENTSYNC_RAY_CACHE_GB. Raises ConfigError
     when they cannot be used, StorageUnavailable when the disk is full, and what ``download`` raises.
     """
-    folder, limit = _folder(), _limit_bytes()
+    folder, limit = cache_folder(), _limit_bytes()
     path = folder / name
     with telling_full(folder), _lock(path):
         fresh = not path.exists()
@@ -49,7 +49,7 @@ def cached(name: str, download: Callable[[Path], None]) -> Path:
 
 def held(name: str) -> Path | None:
     """The file ``name`` of the cache, when it is there. Raises ConfigError as ``cached`` does."""
-    path = _folder() / name
+    path = cache_folder() / name
     with _lock(path):
         if not path.exists():
             return None
@@ -86,7 +86,8 @@ def _lock(path: Path, timeout: float = -1) -> FileLock:
     return FileLock(path.parent / "locks" / path.name[:3], timeout=timeout)
 
 
-def _folder() -> Path:
+def cache_folder() -> Path:
+    """Where the cache is. Raises ConfigError when it cannot be used."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "latentsync-ray"
     folder = Path(os.environ.get("LATENTSYNC_RAY_CACHE") or default).expanduser()
     try:

@@ -42,7 +42,7 @@ Work = Literal["faces", "generation", "encoding"]
 """What a clip goes through; each is made of the one before."""
 _MADE_BY: dict[Work, tuple[str, ...]] = {
     "faces": ("model", "detector", "face", "parity", "fps", "fps_rule", "loop_mode", "segment_frames", "cpu_threads"),
-    "generation": ("steps", "guidance_scale", "seed", "cache_interval", "dtype", "micro_batch"),
+    "generation": ("steps", "guidance_scale", "seed", "cache_interval", "dtype", "compile", "micro_batch"),
     "encoding": ("paste", "crf", "preset"),
 }
 """The fields that first matter to each. Limits (``max_...``) change nothing that is made."""
@@ -75,6 +75,9 @@ class Recipe(_Strict):
     """Draws the starting noise. A manifest row may set its own."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Arithmetic of the model; auto is bfloat16 on CUDA, float16 on older CUDA devices and mps, float32 on CPU."""
+    compile: bool = False
+    """Have PyTorch compile the networks when a worker starts, which takes minutes, or seconds where it was done before. For
+    GPUs; changes last bits."""
     micro_batch: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     """Temporal windows per forward pass. One fixed shape, padded, because the batch shape changes last bits. auto is one on a
     CPU, and on a GPU as many of up to four as its memory holds."""
@@ -157,6 +160,8 @@ class Cluster(_Strict):
     device_memory_gb: Annotated[float, Field(gt=0)] | None = None
     """What a model worker has of its device's memory, in GB; by default asked from the device. ``recipe.micro_batch`` has to
     fit it."""
+    peak_tflops: Annotated[float, Field(gt=0)] | None = None
+    """What the device can do at best, dense bf16, for the summary of a run; by default from a table of cards."""
     generate_workers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Fewest and most model workers; by default up to one per GPU that the cluster has when the job starts, or one in all."""
     generate_cpus: Annotated[float, Field(ge=0)] = 0.5

@@ -24,6 +24,7 @@ from latentsync_ray.models.find import find_model
 from latentsync_ray.preflight import check_inputs, check_recipe, resolved
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
+from latentsync_ray.speed import Work
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.types import ClipRecord, Pair, Part
@@ -73,6 +74,8 @@ class Summary:
     """Those of them that met a bug (``internal_error``)."""
     frames: int
     seconds: float
+    speed: str
+    """How busy the model's device was, and how near to its peak, in a line; empty when no model worked."""
     exit_code: int
     """0, or 1 when more of the manifest's clips have failed, in this run or before, than the job's budget allows, or when one
     met a bug."""
@@ -131,6 +134,7 @@ def _run(
         progress.phase("starting Ray")
     runner = _Prepared(job)
     ok = failed = bugs = frames = 0
+    work = Work()
     with records:
         for first in range(0, len(todo), job.cluster.shard_clips):
             rows = [to_pair(table, int(index)) for index in todo[first : first + job.cluster.shard_clips]]
@@ -141,6 +145,7 @@ def _run(
                     progress.frames(result.stop - result.start)
                     continue
                 records.add(result)
+                work.add(result)
                 progress.clip(result)
                 ok, failed, frames = ok + result.ok, failed + result.failed, frames + (result.frames or 0)
                 bugs += result.error_code == InternalError.code
@@ -158,6 +163,7 @@ def _run(
         bugs=bugs,
         frames=frames,
         seconds=time.perf_counter() - began,
+        speed=work.line(job.cluster.peak_tflops),
         exit_code=int(bugs > 0 or records.failed(table["clip_id"]) > job.failure_budget * len(table)),
     )
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses as dc
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from latentsync_ray.arguments import short
 from latentsync_ray.errors import ClipError
 
-__all__ = ["Row", "array"]
+__all__ = ["LoopMode", "Row", "array"]
+
+LoopMode = Literal["pingpong", "loop"]
+"""How the video repeats when the audio is longer: forward-backward-forward, or from the start again."""
 
 
 def array(axes: str, dtype: type[np.generic]) -> Any:

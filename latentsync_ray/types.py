@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import dataclasses as dc
 import os
-from datetime import datetime
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from latentsync_ray.arguments import given, path_text
-from latentsync_ray.row import Row, array
+from latentsync_ray.clip_record import ClipRecord
+from latentsync_ray.row import LoopMode, Row, array
 
 __all__ = [
     "UNUSABLE_ID",
@@ -45,9 +45,6 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 
 UNUSABLE_ID = r"[/\\\x00-\x1f\x7f]|^\.|^$|\.\.|::"
 """What a clip id must not match, since it becomes a file name: a slash, a control character, "..", "::", a leading dot."""
-
-LoopMode = Literal["pingpong", "loop"]
-"""How the video repeats when the audio is longer: forward-backward-forward, or from the start again."""
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -266,97 +263,3 @@ class Part(Segment):
     generate_seconds: float = 0.0
     idle_seconds: float = 0.0
     paste_seconds: float = 0.0
-
-
-@dc.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class ClipRecord(Row):
-    """One clip as the world sees it, failed ones included: one row of the metadata table. None means: there is nothing."""
-
-    video: str
-    audio: str
-    output: str | None = None
-    output_path: str | None = None
-    """The same, relative to the output folder: holds when the folder is moved."""
-    status: Literal["ok", "failed"] = "failed"
-    frames: int | None = None
-    frames_without_face: int | None = None
-    """Frames that were passed through: no face, another one's turn, a covered or turned mouth."""
-    face: str | None = None
-    """As it was asked for; see ``Recipe.face``."""
-    face_choice: str | None = None
-    """The rule by which it was chosen: ``only`` face, ``speaking``, ``largest``, ``all``, ``point``, ``track``."""
-    face_tracks: str | None = None
-    """The faces that got the speech, by their numbers in the file of tracks, e.g. ``0,2``."""
-    faces_path: str | None = None
-    """The file of the video's face tracks, relative to the output; None unless the job keeps them."""
-    detector: str | None = None
-    corrupt_frames: int | None = None
-    fps: float | None = None
-    duration: float | None = None
-    """Seconds of the video stream."""
-    sync_correlation: float | None = None
-    """How well the mouth's motion agrees with the sound, -1 to 1 (see ``measure``); None when too little face is seen."""
-    sync_lag_ms: float | None = None
-    """The offset at which it agrees best; above 0 the lips are late."""
-    width: int | None = None
-    height: int | None = None
-    bytes: int | None = None
-    sha256: str | None = None
-    content_type: str | None = None
-    language: str | None = None
-    """Of the speech, as the pair or the audio file says it."""
-    audio_channel: int | None = None
-    """The channel, counted from 1, that the model heard because a mix of all would have cancelled; None: the mix."""
-    deinterlaced: bool | None = None
-    content_credentials: str | None = None
-    """Which inputs carried Content Credentials (C2PA), which the result does not: ``video``, ``audio``, ``video, audio``."""
-    seed: int | None = None
-    guidance_scale: float | None = None
-    steps: int | None = None
-    cache_interval: int | None = None
-    """Steps from one whole run of the network to the next; 1: all of them are."""
-    loop_mode: LoopMode | None = None
-    model: str | None = None
-    checkpoint: str | None = None
-    precision: str | None = None
-    micro_batch: int | None = None
-    """Windows that a call of the model had."""
-    card: str | None = None
-    """What the model ran on, e.g. ``NVIDIA H100 80GB HBM3``."""
-    recipe: str | None = None
-    """Fingerprint of the recipe."""
-    version: str | None = None
-    """Package version."""
-    finished_at: datetime | None = None
-    """UTC."""
-    cost: float | None = None
-    """Dollars by the server's tariff; None for clips that no server made."""
-    plan_seconds: float | None = None
-    track_seconds: float | None = None
-    crop_seconds: float | None = None
-    generate_seconds: float | None = None
-    """Time of the model's device."""
-    paste_seconds: float | None = None
-    join_seconds: float | None = None
-    idle_seconds: float | None = None
-    """How long the device stood idle before it worked for this clip."""
-    busy_share: float | None = None
-    """What part of both it worked."""
-    frames_per_second: float | None = None
-    """Of the device: frames with a new face in each second that it worked."""
-    tflop: float | None = None
-    """10^12 floating-point operations of the model; None when nobody has counted them."""
-
-    def to_json(self) -> dict[str, Any]:
-        """``to_row`` with the time as ISO 8601 text."""
-        return {**self.to_row(), "finished_at": self.finished_at and self.finished_at.isoformat()}
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is a dubbed clip."""
-        return self.status == "ok"
-
-    @property
-    def failed(self) -> bool:
-        """Whether there is none; ``error_code`` and ``error`` say why."""
-        return self.status != "ok"

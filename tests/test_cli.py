@@ -359,6 +359,7 @@ REPORT = Report(
     stage_seconds={"plan": 0, "generate": 360},
     slowest=[SlowClip(clip_id="[2]", seconds=61, frames=300)],
     cost=0.61,
+    speed="NVIDIA A100: 93% busy",
 )
 
 

@@ -78,6 +78,8 @@ class Toy:
 
     info, device, checkpoint, precision = ToyInfo(), torch.device("cpu"), "0" * 64, "cpu float32"
 
+    def compile(self) -> None: ...
+
     def listen(self, speech: np.ndarray, span: Span) -> torch.Tensor:
         return torch.from_numpy(speech[0, :, 0].copy())
 

@@ -162,4 +162,6 @@ def print_summary(summary: Summary) -> None:
     if summary.frames:
         rate = summary.frames / max(summary.seconds, 1e-9)
         OUT.print(f"{summary.frames} frames in {duration(summary.seconds)}, {rate:.1f} frames/s")
+    if summary.speed:
+        OUT.print(escape(summary.speed), soft_wrap=True)
     OUT.print(f"[dim]more: latentsync-ray report {escape(redact.shown(summary.output))}[/]", soft_wrap=True)

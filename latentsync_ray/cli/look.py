@@ -28,6 +28,9 @@ def report(
         ),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Most clips on the sheet.")] = 12,
+    peak: Annotated[
+        float | None, typer.Option(min=0, help="Dense bf16 TFLOP/s of the card, where it is not known.", show_default=False)
+    ] = None,
 ) -> None:
     """Sum up what a run made: counts, errors, speed, the slowest clips, and a picture with clips before and after.
 
@@ -40,7 +43,7 @@ def report(
 
     if sheet and sheet.suffix.lower() not in FORMATS:
         raise typer.BadParameter(f"it is a picture: name a file that ends in {', '.join(FORMATS)}", param_hint="--sheet")
-    _print_report(summarise(output))
+    _print_report(summarise(output, peak=peak))
     sheet = sheet or Path("" if is_remote(output) else output) / "contact-sheet.jpg"
     contact_sheet(output, sheet, rows=rows)
     OUT.print(f"\nclips before and after: [bold]{escape(str(sheet))}[/]", soft_wrap=True)
@@ -82,6 +85,8 @@ def _print_report(numbers: Report) -> None:
         stages.add_row(stage, f"{seconds:.1f}", f"{rate:.1f}" if rate else "-")
     OUT.print()
     show(stages)
+    if numbers.speed:
+        OUT.print(escape(numbers.speed), soft_wrap=True)
 
     slowest = table("slowest clips", "work", "frames")
     for clip in numbers.slowest:

@@ -120,12 +120,20 @@ class Model(Protocol):
     device: torch.device
     checkpoint: str
     """Hash of all weights, hex; of a model without any, a version of its code: parts of two are never put together."""
-    precision: str
-    """What its bits depend on besides: device and number format, e.g. ``cuda sm_90 x132 bfloat16`` or ``cpu float32``."""
 
     @property
     def info(self) -> ModelInfo:
         """What was known before."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """What its bits depend on besides: device, number format and whether it is compiled, e.g. ``cuda sm_90 x132 bfloat16``
+        or ``cpu float32 compiled``."""
+        ...
+
+    def compile(self) -> None:
+        """Have the model compiled by its next call, if it can be; ``precision`` tells afterwards whether it is."""
         ...
 
     def listen(self, speech: np.ndarray, span: Span) -> torch.Tensor:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow.compute
 
 from latentsync_ray.errors import headline, is_transient
 from latentsync_ray.records import read_records
+from latentsync_ray.speed import speed_line
 from latentsync_ray.stages.table import TIMED
 
 __all__ = ["Failures", "Report", "SlowClip", "summarise"]
+
+
+_pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,8 @@ class Report:
     """Slowest first."""
     cost: float | None
     """Dollars by the tariff of the server that made them; None when no server did."""
+    speed: str
+    """How busy the model's device was, and how near to its peak, in a line; empty when it is not known."""
 
     @property
     def frames_per_second(self) -> dict[str, float]:
@@ -63,13 +71,19 @@ class Report:
         return {stage: self.frames / seconds for stage, seconds in self.stage_seconds.items() if seconds > 0}
 
 
-def summarise(output: str, *, slowest: int = 5) -> Report:
-    """Count what the records of ``output`` say. Raises ConfigError when there are none."""
-    numbers = ["frames", "frames_without_face", "duration", "bytes", *(f"{stage}_seconds" for stage in TIMED)]
-    table = read_records(output, columns=["clip_id", "status", "error_code", "error", "cost", *numbers])
+def summarise(output: str, *, slowest: int = 5, peak: float | None = None) -> Report:
+    """Count what the records of ``output`` say. Raises ConfigError when there are none.
+
+    ``peak``, in TFLOP/s, is that of a card which is not known here.
+    """
+    numbers = ["frames", "frames_without_face", "duration", "bytes", "idle_seconds", *(f"{stage}_seconds" for stage in TIMED)]
+    told = ["clip_id", "status", "error_code", "error", "cost", "card", "precision", "tflop"]
+    table = read_records(output, columns=[*told, *numbers])
     column = {name: table[name].fill_null(0).to_numpy() for name in numbers}
     seconds = np.sum([column[f"{stage}_seconds"] for stage in TIMED], axis=0)
     failed = table.filter(table["error_code"].is_valid()).select(["clip_id", "error_code", "error"]).to_pylist()
+    stage_seconds = {stage: float(column[f"{stage}_seconds"].sum()) for stage in TIMED}
+    drawn = table.filter(_pc.greater(_pc.fill_null(table["generate_seconds"], 0), 0))
     by_code: dict[str, list[dict[str, str]]] = {}
     for row in failed:
         by_code.setdefault(row["error_code"], []).append(row)
@@ -93,7 +107,15 @@ def summarise(output: str, *, slowest: int = 5) -> Report:
         frames_without_face=int(column["frames_without_face"].sum()),
         output_seconds=float(column["duration"].sum()),
         bytes=int(column["bytes"].sum()),
-        stage_seconds={stage: float(column[f"{stage}_seconds"].sum()) for stage in TIMED},
+        stage_seconds=stage_seconds,
+        speed=speed_line(
+            stage_seconds,
+            idle=float(column["idle_seconds"].sum()),
+            tflop=None if drawn["tflop"].null_count else _pc.sum(drawn["tflop"]).as_py(),
+            cards={card or "" for card in drawn["card"].unique().to_pylist()},
+            precisions={precision or "" for precision in drawn["precision"].unique().to_pylist()},
+            peak=peak,
+        ),
         slowest=[
             SlowClip(clip_id=table["clip_id"][row].as_py(), seconds=float(seconds[row]), frames=int(column["frames"][row]))
             for row in np.argsort(-seconds, kind="stable")[:slowest].tolist()

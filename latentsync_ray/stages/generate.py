@@ -49,6 +49,9 @@ class Generate:
         self._forwards = Forwards(self._drawn, self.micro_batch)
         if self.model.device.type == "cpu":
             torch.set_num_threads(recipe.cpu_threads)
+        if recipe.compile:
+            self.model.compile()
+            self._check_model(NotFinite, OutOfMemory)  # compiles
 
     def __call__(self, crops: FaceCrops, *, on_frames: Callable[[int], None] | None = None) -> GeneratedFaces:
         """``on_frames(count)`` hears of new faces window by window; what it raises ends the work.
@@ -148,13 +151,13 @@ class Generate:
         total = np.where(known, motion, 0).sum(0)
         return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan).astype(np.float32)
 
-    def _check_model(self, failure: type[ClipError]) -> None:
-        """Raise ModelError when a grey picture that says nothing fails in the same way, by the recipe's own settings."""
+    def _check_model(self, *failures: type[ClipError]) -> None:
+        """Raise ModelError when a grey picture that says nothing fails in one of these ways, by the recipe's own settings."""
         recipe, side = self.recipe, self.model.info.template.side
         try:
             grey = partial(np.full, (self.window, side, side, 3), 127, np.uint8)
             next(self._forwards([Window(grey, self.model.silence(1)[0], (recipe.guidance_scale, recipe.seed))]))
-        except failure as error:
+        except failures as error:
             raise ModelError(f"no clip can be dubbed: {error}") from error
 
 

@@ -18,7 +18,6 @@ from latentsync_ray.faces.insightface import landmarks_of_106
 from latentsync_ray.levels import from_codes
 from latentsync_ray.media.colour import BT709, colour_matrix
 from latentsync_ray.media.encode import planes_of
-from latentsync_ray.models.latentsync import model as model_module
 from latentsync_ray.models.latentsync.model import LatentSync
 from latentsync_ray.models.latentsync.template import template
 from latentsync_ray.models.mel import log_mel_peak
@@ -70,7 +69,7 @@ def test_final_frames_through_the_stages(
 ) -> None:
     """As ``Generate`` hands faces to ``Paste``, in bytes, blended in YUV. 3 to 4 % of these colours are beyond black or white;
     clamped before, up to 39 levels were off."""
-    monkeypatch.setattr(model_module.LatentSync, "_noise", lambda *_: whole["noise"])
+    monkeypatch.setattr(small_model, "_noise", lambda *_: whole["noise"])
     samples = speech(reference / "pipeline_small/audio.flac")
     span = Span(0, 16, Fraction(25), len(samples), log_mel_peak(samples))
     affines = whole["matrices"][:16].numpy()

@@ -20,6 +20,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from latentsync_ray.errors import CheckpointMismatch, ConfigError
 from latentsync_ray.models import DType
+from latentsync_ray.models.compiling import Compiling
 from latentsync_ray.models.devices import device_named, dtype_named, precision_of, working_on
 from latentsync_ray.models.find import find_model
 from latentsync_ray.models.latentsync.audio import STEPS_PER_FRAME, step_indices, touched_windows
@@ -64,9 +65,21 @@ class LatentSync:
         self.whisper = whisper
         self.device = unet.device
         self.dtype = unet.dtype
-        self.precision = precision_of(self.device, self.dtype)
+        self._compiling: Compiling | None = None
         self._heard: OrderedDict[bytes, Tensor] = OrderedDict()
         self._drawn: tuple[tuple[int, int, int], Tensor] | None = None
+
+    @property
+    def precision(self) -> str:
+        """See ``models.Model``."""
+        compiled = self._compiling is not None and self._compiling.works
+        return precision_of(self.device, self.dtype) + (" compiled" if compiled else "")
+
+    def compile(self) -> None:
+        """See ``models.Model``: the UNet's layers, and both halves of the autoencoder."""
+        self._compiling = Compiling()
+        self.sampler.compile(self._compiling)
+        self.codec.compile(self._compiling)
 
     def listen(self, speech: NDArray[np.float32], span: Span) -> Tensor:
         """Speech of each frame (F, 10 * layers, D); ``speech`` (K, 80, 3000) is the log-mel of the windows that they touch."""

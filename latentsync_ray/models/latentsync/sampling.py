@@ -15,6 +15,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 from torch.nn import functional
 
+from latentsync_ray.models.compiling import Compiling
 from latentsync_ray.models.latentsync.layers import as_rows, closing, convolved, heads, layer, prepare, through
 from latentsync_ray.models.latentsync.unet import LatentSyncUNet, NoMotion
 
@@ -28,6 +29,10 @@ class SamplingUNet:
         prepare(unet)
         self.unet = unet
         self.layer, self.closing = layer, closing
+
+    def compile(self, compiling: Compiling) -> None:
+        """Run the layers compiled: each kind of them once, whatever weights it has."""
+        self.layer, self.closing = compiling(layer), compiling(closing)
 
     def about(self, conditions: Tensor, speech: Tensor | None, *, timesteps: Tensor, guided: bool) -> Question:
         """What is the same in all steps of some windows.
@@ -63,7 +68,8 @@ class Question:
             tokens = speech.to(unet.dtype).flatten(0, 1)
             for attention in unet.modules():
                 if isinstance(attention, Attention) and attention.is_cross_attention:
-                    keys, values = (heads(project(tokens), attention.heads) for project in (attention.to_k, attention.to_v))
+                    projections: Any = attention.to_k, attention.to_v
+                    keys, values = (heads(project(tokens), attention.heads) for project in projections)
                     self._heard[attention] = keys, values
         self._places = {
             table: table.get_buffer("pe")[0, :frames, None]

@@ -15,6 +15,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from latentsync_ray.models.compiling import Compiling
 from latentsync_ray.models.latentsync.checkpoint import fill, read_checkpoint
 from latentsync_ray.models.latentsync.norms import LastNorm
 
@@ -71,6 +72,11 @@ class PictureCodec:
         self._slice = max(1, min(_SLICE_PICTURES, _SLICE_PIXELS // resolution**2))
         self._scale: float = vae.config["scaling_factor"]
         self._shift: float = vae.config.get("shift_factor") or 0.0
+
+    def compile(self, compiling: Compiling) -> None:
+        """Run both halves compiled."""
+        for half in (self.vae.encoder, self.vae.decoder):
+            half.forward = compiling(half.forward)
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Latents (N, 4, h, w), float32 of about unit variance, of pictures (N, 3, R, R) in [-1, 1]."""
