@@ -24,7 +24,7 @@ def speed_line(
     precisions: Collection[str],
     peak: float | None = None,
 ) -> str:
-    """E.g. "NVIDIA H100 80GB HBM3: 93 % busy, at 41 % of its peak; 7 % waiting, mostly for crop". Empty when no model worked.
+    """E.g. "model on NVIDIA H100 80GB HBM3: 93% busy, at 41% of its peak; 7% waiting, mostly for crop"; empty when none worked.
 
     ``stage_seconds`` are those of all workers, ``idle`` the seconds that devices waited between two calls, ``tflop`` 10^12
     operations of the model (None: not known), ``cards`` and ``precisions`` what the records name. ``peak``, in TFLOP/s, stands
@@ -36,7 +36,7 @@ def speed_line(
     busy, name = working / (working + idle), next(iter(cards)) if len(cards) == 1 else "devices of several kinds"
     if peak is None and len(cards) == 1 and all("float16" in each for each in precisions):  # bfloat16 is one of them
         peak = peak_of(name)
-    line = f"{name or 'model'}: {busy:.0%} busy"
+    line = f"model on {name or 'an unknown device'}: {busy:.0%} busy"
     if peak and tflop is not None:
         line += f", at {tflop / working / peak:.0%} of its peak"
     if 1 - busy >= _WORTH_TELLING:

@@ -35,7 +35,8 @@ class Compiling:
         """Whether all that was called until now is compiled."""
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        fast: Any = torch.compile(function, fullgraph=True, dynamic=False, recompile_limit=_VARIANTS)
+        compiler: Any = torch.compile
+        fast = compiler(function, fullgraph=True, dynamic=False, recompile_limit=_VARIANTS)
 
         def call(*arguments: Any, **options: Any) -> Any:
             if self.works:

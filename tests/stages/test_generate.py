@@ -16,7 +16,7 @@ from latentsync_ray.errors import ModelError, NotFinite, OutOfMemory
 from latentsync_ray.models.latentsync.denoise import denoise as model_denoise
 from latentsync_ray.stages.generate import Generate, fill_gaps, window_frames
 from latentsync_ray.stages.plan import segment_stops
-from latentsync_ray.types import GeneratedFaces
+from latentsync_ray.types import FaceCrops, GeneratedFaces
 
 
 @pytest.mark.parametrize("size", [16, 5])
@@ -134,3 +134,60 @@ def test_what_a_model_gives_is_looked_at(generate: Generate, monkeypatch: pytest
     monkeypatch.setattr(generate.model, "generate", lambda faces, *_, **__: gives(faces))
     with pytest.raises(ModelError, match=told):
         generate(segment)
+
+
+def a_segment(frames: int = 40, **asked: Any) -> FaceCrops:
+    """Noise, and noise that is heard."""
+    rng = np.random.default_rng(5)
+    clip = rng.integers(0, 256, (frames, 64, 64, 3), dtype=np.uint8)
+    mel = rng.normal(size=(1, 80, 3000)).astype(np.float32)
+    return replace(crops(0, frames, clip, np.ones(frames, np.bool_), mel), **asked)
+
+
+def test_what_it_took_is_in_the_row(generate: Generate) -> None:
+    generate.rest()
+    made, again = generate(a_segment()), generate(a_segment(guidance_scale=1.5))
+    assert made.tflop == pytest.approx(3 * (2 * 731_512_832 + 1_411_350_528) / 1e12), "three windows"
+    assert again.tflop == pytest.approx(3 * (2 * 1_433_935_872 + 1_411_350_528) / 1e12)
+    assert made.generate_seconds > 0
+    assert again.idle_seconds > 0, "between its calls, and since the last segment"
+    assert (made.micro_batch, made.precision) == (1, "cpu float32")
+    assert made.card.startswith("cpu ")
+
+
+def test_windows_in_a_call_are_part_of_what_bits_depend_on() -> None:
+    three = Generate(Recipe(model="tiny-random", steps=1, cpu_threads=1, micro_batch=3), "cpu")
+    made = three(a_segment())
+    assert (made.micro_batch, made.precision) == (3, "cpu float32, 3 windows")
+
+
+def test_what_cannot_fit_is_refused_before_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentsync_ray.models.latentsync.model.load", lambda *_, **__: pytest.fail("loaded"))
+    recipe = Recipe(model="latentsync-1.5", micro_batch=8)
+    with pytest.raises(
+        ModelError, match=r"latentsync-1.5 takes about .* 8 windows .*, and the device has 9 GB: set recipe.micro_b"
+    ):
+        Generate(recipe, "cpu", memory=9e9)
+
+
+class Compiled:
+    """A model that can be compiled, and notes what it is asked for."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self.done = model, list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def compile(self) -> None:
+        self.done.append("compile")
+
+    def generate(self, faces: np.ndarray, speech: torch.Tensor, **asked: Any) -> torch.Tensor:
+        self.done.append(f"generate {len(faces)}")
+        return self._model.generate(faces, speech, **asked)
+
+
+def test_a_model_is_compiled_when_it_starts(generate: Generate) -> None:
+    model: Any = Compiled(generate.model)
+    Generate(Recipe(model="tiny-random", steps=1, cpu_threads=1, compile=True, micro_batch=2), model=model)
+    assert model.done == ["compile", "generate 2"]

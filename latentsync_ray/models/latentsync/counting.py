@@ -90,7 +90,7 @@ def _call(model: LatentSync, *, windows: int, guided: bool, steps: int, cache_in
 def empty_model(spec: ModelSpec, dtype: torch.dtype = torch.float32) -> LatentSync:
     """The model without its weights, on the device "meta"."""
     with torch.device("meta"):
-        unet: Any = nn.Module.to(LatentSyncUNet(spec.unet), dtype)
+        unet: Any = nn.Module.to(LatentSyncUNet(spec.unet), "meta", dtype)  # tables of positions are real until then
         whisper = build_encoder(_listener(spec))
         vae: Any = nn.Module.to(_empty_vae(spec), dtype)
         return LatentSync(spec, unet=unet, whisper=whisper, vae=vae, checkpoint="")

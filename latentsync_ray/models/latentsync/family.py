@@ -92,7 +92,7 @@ class LatentSyncInfo:
             by_hand=[] if found.complete or incomplete else by_hand(spec, folder, model=not found.model, vae=not found.vae),
         )
 
-    def flops(self, *, steps: int, guidance_scale: float, cache_interval: int) -> int | None:
+    def flops(self, *, steps: int, guidance_scale: float, cache_interval: int) -> int:
         """See ``models.ModelInfo``; of models with a name it is known already."""
         known, guided = self.spec.flops, guidance_scale > 1
         if known is None:
@@ -101,7 +101,7 @@ class LatentSyncInfo:
             return count_flops(self.spec, guided=guided).of(steps=steps, cache_interval=cache_interval)
         return known[guided].of(steps=steps, cache_interval=cache_interval)
 
-    def memory(self, *, windows: int, guidance_scale: float, dtype: DType) -> int | None:
+    def memory(self, *, windows: int, guidance_scale: float, dtype: DType) -> int:
         """See ``models.ModelInfo``; of tensors only: what libraries work with, and gaps between tensors, are not seen."""
         from latentsync_ray.models.latentsync.counting import memory_of
 

@@ -54,7 +54,7 @@ def build_small_vae(widths: tuple[int, int, int, int] = (8, 8, 16, 16)) -> Autoe
 
 def as_pictures(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
     """RGB pixels (N, R, R, 3) as the networks see them: float32 (N, 3, R, R) in [-1, 1]."""
-    return torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return torch.tensor(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 class PictureCodec:

@@ -1,0 +1,102 @@
+"""What is counted without weights, against what real tensors take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from latentsync_ray.levels import to_codes, to_uint8
+from latentsync_ray.models.find import find_model
+from latentsync_ray.models.latentsync import counting
+from latentsync_ray.models.latentsync.counting import count_flops, empty_model, memory_of
+from latentsync_ray.models.latentsync.model import LatentSync, load_model
+from latentsync_ray.models.latentsync.specs import MODELS, WINDOW, Flops
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_specs_hold_what_is_counted(name: str, guided: bool) -> None:
+    known = MODELS[name].flops
+    assert known is not None
+    assert known[guided] == count_flops(MODELS[name], guided=guided)
+
+
+def test_arithmetic_of_a_window_follows_steps_and_cache() -> None:
+    flops = Flops(whole=100, cached=7, around=50)
+    assert flops.of(steps=20, cache_interval=1) == 20 * 100 + 50
+    assert flops.of(steps=20, cache_interval=3) == 7 * 100 + 13 * 7 + 50
+
+
+def test_deepcache_takes_two_fifths_of_the_network() -> None:
+    """The official script's 42 % hold two temporal layers more, whose input has not changed."""
+    flops = count_flops(MODELS["latentsync-1.5"], guided=False)
+    exact, cached = (flops.of(steps=20, cache_interval=interval) - flops.around for interval in (1, 3))
+    assert cached / exact == pytest.approx(0.392, abs=0.001)
+
+
+def call(model: LatentSync, windows: int, *, guidance: float = 1.5) -> torch.Tensor:
+    """New faces of distinct pictures."""
+    side = model.resolution
+    faces = np.random.default_rng(0).integers(0, 256, (windows, WINDOW, side, side, 3), np.uint8)
+    return model.generate(faces, model.silence(windows), steps=2, guidance_scale=guidance, seed=1)
+
+
+@pytest.mark.parametrize("windows", [1, 3])
+def test_memory_is_that_of_real_tensors(windows: int) -> None:
+    model = load_model("tiny-random", device="cpu", dtype="float32")
+    parts: Any = model.unet, model.codec.vae, model.whisper
+    with counting._Held() as held:
+        for part in parts:
+            held.see(part.parameters())
+            held.see(part.buffers())
+        to_uint8(call(model, windows))
+    foreseen = memory_of(MODELS["tiny-random"], windows=windows, guided=True, dtype="float32")
+    assert foreseen == pytest.approx(held.most, rel=0.1)
+
+
+def test_many_windows_are_reckoned_from_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    reckoned = memory_of(MODELS["latentsync-1.5"], windows=6, guided=True, dtype="bfloat16")
+    monkeypatch.setattr(counting, "_TRACED", 6)
+    memory_of.cache_clear()
+    assert memory_of(MODELS["latentsync-1.5"], windows=6, guided=True, dtype="bfloat16") == pytest.approx(reckoned, rel=0.01)
+    memory_of.cache_clear()
+
+
+def test_memory_follows_the_number_format() -> None:
+    half, whole = (memory_of(MODELS["latentsync-1.5"], windows=1, guided=False, dtype=each) for each in ("bfloat16", "float32"))
+    assert 1.8 < whole / half < 2.0
+
+
+class Moves(TorchDispatchMode):
+    """Bytes that go from the host to the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        made = function(*arguments, **(options or {}))
+        if any(isinstance(each, torch.Tensor) and each.device.type == "meta" for each in tree_leaves(made)):
+            given = [each for each in tree_leaves((arguments, options)) if isinstance(each, torch.Tensor)]
+            self.bytes += sum(each.nbytes for each in given if each.device.type == "cpu" and each.ndim)
+        return made
+
+
+def test_hardly_more_than_its_pixels_go_to_the_device_and_back() -> None:
+    model, pixels = empty_model(MODELS["tiny-random"]), WINDOW * 64 * 64 * 3
+    call(model, 1)
+    with Moves() as moves:
+        made = call(model, 1)
+    assert pixels <= moves.bytes <= 1.01 * pixels
+    assert [to_bytes(torch.zeros(made.shape)).nbytes for to_bytes in (to_uint8, to_codes)] == [pixels, pixels]
+
+
+def test_a_model_in_a_folder_is_counted_when_it_is_asked_for(small_model_folder: Any) -> None:
+    info = find_model(str(small_model_folder))
+    assert (info.flops(steps=4, guidance_scale=1.5, cache_interval=1) or 0) > 1e9
+    assert (info.memory(windows=1, guidance_scale=1.5, dtype="auto") or 0) > 1e6
