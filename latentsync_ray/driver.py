@@ -27,6 +27,7 @@ from latentsync_ray.records import Records
 from latentsync_ray.speed import Work
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import sweep
+from latentsync_ray.stages.table import TIMED
 from latentsync_ray.types import ClipRecord, Pair, Part
 
 __all__ = ["Summary", "dub", "run"]
@@ -134,7 +135,7 @@ def _run(
         progress.phase("starting Ray")
     runner = _Prepared(job)
     ok = failed = bugs = frames = 0
-    work = Work()
+    work = Work(TIMED)
     with records:
         for first in range(0, len(todo), job.cluster.shard_clips):
             rows = [to_pair(table, int(index)) for index in todo[first : first + job.cluster.shard_clips]]

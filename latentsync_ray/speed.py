@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from latentsync_ray.cards import peak_of
-from latentsync_ray.stages.table import TIMED
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["Work", "speed_line"]
@@ -46,9 +45,10 @@ def speed_line(
 
 
 class Work:
-    """Adds up the records of a run."""
+    """Adds up the records of a run, of ``stages`` that have a column of seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Sequence[str]) -> None:
+        self._stages = stages
         self._seconds: Counter[str] = Counter()
         self._idle = self._tflop = 0.0
         self._counted = True
@@ -57,7 +57,7 @@ class Work:
 
     def add(self, record: ClipRecord) -> None:
         """A clip that failed says nothing."""
-        self._seconds.update({stage: getattr(record, f"{stage}_seconds") or 0.0 for stage in TIMED})
+        self._seconds.update({stage: getattr(record, f"{stage}_seconds") or 0.0 for stage in self._stages})
         if not record.generate_seconds:
             return
         self._idle += record.idle_seconds or 0.0

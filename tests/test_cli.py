@@ -71,6 +71,7 @@ def summary(**changes: Any) -> Summary:
         "bugs": 0,
         "frames": 3600,
         "seconds": 312.0,
+        "speed": "model on cpu x86_64: 99% busy",
         "exit_code": 0,
     }
     return Summary(**{**values, **changes})
@@ -232,7 +233,7 @@ def test_tables_in_a_pipe_keep_a_row_on_a_line(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
     message = "/data/a/very/long/path/" * 20 + "clip.mp4:\nnobody"
     failures = [Failures(code="no_face", count=2, transient=False, clip_id="[1]", message=message)]
-    monkeypatch.setattr("latentsync_ray.report.summarise", lambda output: replace(REPORT, failures=failures))
+    monkeypatch.setattr("latentsync_ray.report.summarise", lambda output, peak: replace(REPORT, failures=failures))
     monkeypatch.setattr("latentsync_ray.report.contact_sheet", lambda *arguments, **options: None)
     monkeypatch.setattr("latentsync_ray.report.faces_sheet", lambda *arguments, **options: 0)
     assert call("report", "memory://o") == 0
@@ -316,7 +317,7 @@ def test_run_loads_the_job_and_sums_up(exit_code, monkeypatch, capsys):
     assert jobs == [load_job(config, "recipe.steps=3", "output=elsewhere")]
     shown = capsys.readouterr().out
     assert "11 of 12 clips done (3 before), 1 failed" in shown
-    assert "3600 frames in 0:05:12, 11.5 frames/s" in shown
+    assert "3600 frames in 0:05:12, 11.5 frames/s\nmodel on cpu x86_64: 99% busy\n" in shown
 
 
 def test_demo_runs_the_shipped_pair_and_lists_what_it_wrote(monkeypatch, tmp_path, capsys):
@@ -365,7 +366,7 @@ REPORT = Report(
 
 def test_report_shows_the_numbers_and_draws_the_sheet(monkeypatch, tmp_path, capsys):
     drawn = []
-    monkeypatch.setattr("latentsync_ray.report.summarise", lambda output: REPORT)
+    monkeypatch.setattr("latentsync_ray.report.summarise", lambda output, peak: REPORT)
     monkeypatch.setattr("latentsync_ray.report.contact_sheet", lambda *arguments, **options: drawn.append((arguments, options)))
     monkeypatch.setattr(
         "latentsync_ray.report.faces_sheet", lambda *arguments, **options: drawn.append((arguments, options)) or 1
@@ -381,6 +382,7 @@ def test_report_shows_the_numbers_and_draws_the_sheet(monkeypatch, tmp_path, cap
         r"no_face +2 +no +\[1\]: nobody",
         r"plan +0.0 +-",
         r"generate +360.0 +10.0",
+        "NVIDIA A100: 93% busy",
         r"\[2\] +0:01:01 +300",
     ):
         assert re.search(expected, shown), expected

@@ -103,6 +103,7 @@ OTHER = {
     "seed": 1,
     "cache_interval": 3,
     "dtype": "float32",
+    "compile": True,
     "micro_batch": 2,
     "cpu_threads": 4,
     "detector": "insightface",

@@ -19,6 +19,8 @@ GROUND = {
     "arguments",
     "assets",
     "cache",
+    "cards",
+    "clip_record",
     "config",
     "disk",
     "errors",
@@ -36,7 +38,7 @@ GROUND = {
 }
 FLOORS = (
     GROUND,
-    {"faces", "lease", "manifest", "measure", "media", "models", "records", "sinks"},
+    {"faces", "lease", "manifest", "measure", "media", "models", "records", "sinks", "speed"},
     {"preflight", "stages"},
     {"local", "nano", "pipeline", "progress", "report"},
     {"dataset", "driver", "serve"},

@@ -8,6 +8,7 @@ import pytest
 
 from latentsync_ray.cards import peak_of
 from latentsync_ray.speed import Work, speed_line
+from latentsync_ray.stages.table import TIMED
 from latentsync_ray.types import ClipRecord
 
 SECONDS = {"plan": 1.0, "track": 20.0, "crop": 50.0, "generate": 93.0, "paste": 40.0, "join": 1.0}
@@ -56,7 +57,7 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 def test_records_add_up() -> None:
-    work = Work()
+    work = Work(TIMED)
     assert work.line() == ""
     card: dict[str, Any] = {"card": "NVIDIA H100 80GB HBM3", "precision": "cuda sm_90 x132 bfloat16"}
     for seconds in (1.0, 3.0):
