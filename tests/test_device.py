@@ -21,7 +21,8 @@ assert half.gigabytes == whole.gigabytes / 2, "two workers share it"
 assert ask_device(Cluster(generate_gpus=0), pipeline.nodes()) is None
 
 def job(**cluster):
-    return Job(manifest="p.csv", output="/tmp/o", recipe=Recipe(model="tiny-random", micro_batch=64), cluster=Cluster(**cluster))
+    recipe = Recipe(model="tiny-random", micro_batch=64)
+    return Job(manifest="p.csv", output="/tmp/o", recipe=recipe, cluster=Cluster(**cluster))
 
 assert pipeline.prepare(job()).cluster.device_memory_gb == whole.gigabytes
 try:

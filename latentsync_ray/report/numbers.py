@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute
 
 from latentsync_ray.errors import headline, is_transient
@@ -76,14 +77,13 @@ def summarise(output: str, *, slowest: int = 5, peak: float | None = None) -> Re
 
     ``peak``, in TFLOP/s, is that of a card which is not known here.
     """
-    numbers = ["frames", "frames_without_face", "duration", "bytes", "idle_seconds", *(f"{stage}_seconds" for stage in TIMED)]
-    told = ["clip_id", "status", "error_code", "error", "cost", "card", "precision", "tflop"]
+    numbers = ["frames", "frames_without_face", "duration", "bytes", *(f"{stage}_seconds" for stage in TIMED)]
+    told = ["clip_id", "status", "error_code", "error", "cost", "card", "precision", "idle_seconds", "tflop"]
     table = read_records(output, columns=[*told, *numbers])
     column = {name: table[name].fill_null(0).to_numpy() for name in numbers}
     seconds = np.sum([column[f"{stage}_seconds"] for stage in TIMED], axis=0)
     failed = table.filter(table["error_code"].is_valid()).select(["clip_id", "error_code", "error"]).to_pylist()
     stage_seconds = {stage: float(column[f"{stage}_seconds"].sum()) for stage in TIMED}
-    drawn = table.filter(_pc.greater(_pc.fill_null(table["generate_seconds"], 0), 0))
     by_code: dict[str, list[dict[str, str]]] = {}
     for row in failed:
         by_code.setdefault(row["error_code"], []).append(row)
@@ -108,14 +108,7 @@ def summarise(output: str, *, slowest: int = 5, peak: float | None = None) -> Re
         output_seconds=float(column["duration"].sum()),
         bytes=int(column["bytes"].sum()),
         stage_seconds=stage_seconds,
-        speed=speed_line(
-            stage_seconds,
-            idle=float(column["idle_seconds"].sum()),
-            tflop=None if drawn["tflop"].null_count else _pc.sum(drawn["tflop"]).as_py(),
-            cards={card or "" for card in drawn["card"].unique().to_pylist()},
-            precisions={precision or "" for precision in drawn["precision"].unique().to_pylist()},
-            peak=peak,
-        ),
+        speed=_speed(table, stage_seconds, peak),
         slowest=[
             SlowClip(clip_id=table["clip_id"][row].as_py(), seconds=float(seconds[row]), frames=int(column["frames"][row]))
             for row in np.argsort(-seconds, kind="stable")[:slowest].tolist()
@@ -127,3 +120,13 @@ def summarise(output: str, *, slowest: int = 5, peak: float | None = None) -> Re
 def _sum(costs: list[float | None]) -> float | None:
     known = [cost for cost in costs if cost is not None]
     return round(sum(known), 6) if known else None
+
+
+def _speed(table: pa.Table, stage_seconds: dict[str, float], peak: float | None) -> str:
+    drawn = table.filter(_pc.greater(_pc.fill_null(table["generate_seconds"], 0), 0))
+    if drawn["idle_seconds"].null_count:  # of a version that did not know it
+        return ""
+    tflop = None if drawn["tflop"].null_count else _pc.sum(drawn["tflop"]).as_py()
+    cards, precisions = ({each or "" for each in drawn[name].unique().to_pylist()} for name in ("card", "precision"))
+    idle = _pc.sum(drawn["idle_seconds"]).as_py() or 0.0
+    return speed_line(stage_seconds, idle=idle, tflop=tflop, cards=cards, precisions=precisions, peak=peak)

@@ -42,6 +42,20 @@ def test_slowest(output):
     assert [(clip.clip_id, clip.seconds, clip.frames) for clip in slow] == [("long", 15.0, 75), ("short", 6.0, 25)]
 
 
+def test_how_busy_the_device_was(output, tmp_path_factory):
+    assert summarise(output).speed == "", "records of a version that did not know it"
+    output = str(tmp_path_factory.mktemp("busy"))
+    card = {"card": "NVIDIA A100-SXM4-40GB", "precision": "cuda sm_80 x108 bfloat16", "tflop": 1560.0}
+    with Records(output) as table:
+        table.add(record("a", generate_seconds=10.0, idle_seconds=0.0, paste_seconds=3.0, **card))
+        table.add(record("b", generate_seconds=10.0, idle_seconds=5.0, crop_seconds=1.0, **card))
+        table.add(record("c", status="failed", error_code="no_face", error="none", track_seconds=2.0))
+    assert summarise(output).speed == (
+        "model on NVIDIA A100-SXM4-40GB: 80% busy, at 50% of its peak; 20% waiting, mostly for paste"
+    )
+    assert "at 25% of its peak" in summarise(output, peak=624.0).speed
+
+
 def test_nothing_yet(tmp_path):
     with pytest.raises(ConfigError, match="has no records"):
         summarise(str(tmp_path))
