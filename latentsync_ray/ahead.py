@@ -12,6 +12,8 @@ __all__ = ["ahead"]
 
 _LOOK_SECONDS = 0.1
 """Between looks whether what was made is still wanted."""
+_PATIENCE_SECONDS = 5.0
+"""Longest wait for a thread when the process was interrupted: nobody wants what it makes any more."""
 
 
 class _Unwanted(BaseException):
@@ -52,13 +54,16 @@ def ahead(work: Callable[[Callable[[Any], None]], None], *, depth: int = 1) -> G
         with contextlib.suppress(_Unwanted):
             give(_End(failure))
 
-    thread = threading.Thread(target=run, daemon=True, name="ahead")
+    thread, patience = threading.Thread(target=run, daemon=True, name="ahead"), None
     thread.start()
     try:
         while not isinstance(something := given.get(), _End):
             yield something
         if something.failure is not None:
             raise something.failure
+    except KeyboardInterrupt:
+        patience = _PATIENCE_SECONDS
+        raise
     finally:
         unwanted.set()
-        thread.join()
+        thread.join(patience)

@@ -169,11 +169,19 @@ def test_another_cluster_gives_the_same_files(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("runner", [pytest.param("local", marks=pytest.mark.slow), "ray"])
-def test_killed_in_the_middle_and_run_again(
-    runner: str, manifest: Path, local: tuple[Path, Summary], ray_cluster: None, tmp_path: Path
+@pytest.mark.parametrize(
+    ("runner", "told"),
+    [
+        pytest.param("local", signal.SIGKILL, marks=pytest.mark.slow),
+        ("local", signal.SIGTERM),
+        ("ray", signal.SIGKILL),
+        pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_ended_in_the_middle_and_run_again(
+    runner: str, told: signal.Signals, manifest: Path, local: tuple[Path, Summary], ray_cluster: None, tmp_path: Path
 ) -> None:
-    output, config, some = tmp_path / "out", tmp_path / "job.yaml", manifest.with_name(f"some_{runner}.jsonl")
+    output, config, some = tmp_path / "out", tmp_path / "job.yaml", manifest.with_name(f"some_{runner}_{told.name}.jsonl")
     chosen = ("talk", "pingpong", "turned", "text")
     lines = [line for line in manifest.read_text().splitlines(keepends=True) if json.loads(line)["clip_id"] in chosen]
     some.write_text("".join(lines))
@@ -189,7 +197,7 @@ def test_killed_in_the_middle_and_run_again(
         )
     )
     command = [sys.executable, "-m", "latentsync_ray", "run", str(config)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, text=True)
     clips = output / "clips"
     deadline = time.monotonic() + 240
     try:
@@ -197,10 +205,16 @@ def test_killed_in_the_middle_and_run_again(
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline, "no clip after four minutes"
             time.sleep(0.02)
+        if told is signal.SIGTERM:  # by whoever started it, and to nobody else
+            process.send_signal(told)
+            *_, last = process.communicate(timeout=60)[1].splitlines()
+            assert process.returncode == 143
+            assert last.startswith("ended by SIGTERM; finished clips and segments are kept")
+            assert not (output / "_work" / "run.json").exists(), "the next run need not wait"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
     first = {path.name: path.stat().st_mtime_ns for path in clips.iterdir()}
     assert all(name.endswith(".mp4") for name in first)
     for path in clips.iterdir():

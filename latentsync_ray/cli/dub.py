@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from latentsync_ray import redact
+from latentsync_ray.cli.ending import Ended, ending_in_time
 from latentsync_ray.cli.terminal import ERR, OUT, duration
 from latentsync_ray.config import Cluster, Recipe, build_job, load_job
 from latentsync_ray.errors import ConfigError
@@ -128,20 +129,21 @@ def run(
 
     Writes one MP4 per clip into OUTPUT/clips/ and one row per clip, failed ones included, into OUTPUT/metadata/.
 
-    Interrupted and run again, it goes on where it was.
+    Interrupted and run again, it goes on where it was. Ctrl-C and SIGTERM end it within 20 seconds, a second one at once.
 
-    Exits with 1 when more clips failed than the job's failure_budget allows, or when one met a bug.
+    Exits with 1 when more clips failed than the job's failure_budget allows, or when one met a bug; with 130 after Ctrl-C, 143
+    after SIGTERM.
     """
     job = load_job(config, *(overrides or ()))
 
     from latentsync_ray.driver import run as run_job
 
     try:
-        with display(job) as progress:
+        with ending_in_time(), display(job) as progress:
             summary = run_job(job, progress=progress)
-    except KeyboardInterrupt:
-        ERR.print("interrupted; finished clips and segments are kept: the same command goes on where it was")
-        raise
+    except Ended as ended:
+        ERR.print(f"ended by {ended}; finished clips and segments are kept: the same command goes on where it was")
+        raise typer.Exit(ended.exit_code) from ended
     print_summary(summary)
     raise typer.Exit(summary.exit_code)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 import uuid
 import warnings
@@ -39,6 +41,7 @@ def connect(cluster: Cluster) -> None:
     """
     logging.getLogger("ray").setLevel(logging.ERROR)  # how it starts interests nobody; what fails is raised
     if not ray.is_initialized():
+        before = signal.getsignal(signal.SIGTERM)
         if cluster.address:
             try:
                 ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -55,6 +58,8 @@ def connect(cluster: Cluster) -> None:
                 logging_level=logging.ERROR,
                 object_store_memory=store,
             )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's would print a stack of C++
     # A pass in which every clip failed before the model is no reason for advice on how many workers to have.
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     for handler in (*logging.getLogger("ray").handlers, *logging.getLogger("ray.data").handlers):
