@@ -86,18 +86,18 @@ def main(
         loaded = random_model(MODELS[name], device=where, dtype=dtype) if published else load_model(name, device=device)
         for scale, interval, batch in itertools.product(guidance, cache, micro_batch):
             setting: dict[str, Any] = {"steps": steps, "guidance": scale, "cache": interval, "batch": batch}
-            spent = f"{compiled(loaded, **setting):.0f} s" if compiling else ""
             each = loaded.info.flops(steps=steps, guidance_scale=scale, cache_interval=interval) / WINDOW
             foreseen = loaded.info.memory(windows=batch, guidance_scale=scale, dtype=kind)
-            row = f"| {name} | {spent} | {scale:g} | {interval} | {batch} |"
+            row = f"| {scale:g} | {interval} | {batch} |"
             try:
+                row = f"{compiled(loaded, **setting):.0f} s {row}" if compiling else row
                 speed, memory = measure(loaded, seconds=seconds, **setting)
             except OutOfMemory:
-                show(f"{row} does not fit | | {each / 1e12:.3g} | | {foreseen / 1e9:.1f} GB |")
+                show(f"| {name} | {row} does not fit | | {each / 1e12:.3g} | | {foreseen / 1e9:.1f} GB |")
                 continue
             share = f"{speed * each / best / 1e12:.0%}" if best else ""
             held = f"{memory / 1e9:.1f} GB" if memory else ""
-            show(f"{row} {speed:.3g} | {share} | {each / 1e12:.3g} | {held} | {foreseen / 1e9:.1f} GB |")
+            show(f"| {name} | {row} {speed:.3g} | {share} | {each / 1e12:.3g} | {held} | {foreseen / 1e9:.1f} GB |")
 
 
 def show(line: str) -> None:

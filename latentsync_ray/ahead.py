@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 from collections.abc import Callable, Generator
@@ -13,7 +12,7 @@ __all__ = ["ahead"]
 _LOOK_SECONDS = 0.1
 """Between looks whether what was made is still wanted."""
 _PATIENCE_SECONDS = 5.0
-"""Longest wait for a thread when the process was interrupted: nobody wants what it makes any more."""
+"""Longest wait for a thread whose work is not wanted any more: whoever interrupts a run wants to go."""
 
 
 class _Unwanted(BaseException):
@@ -27,20 +26,21 @@ class _End:
         self.failure = failure
 
 
-def ahead(work: Callable[[Callable[[Any], None]], None], *, depth: int = 1) -> Generator[Any]:
+def ahead(
+    work: Callable[[Callable[[Any], None]], None], *, depth: int = 1, news: Callable[[Any], bool] = lambda _: False
+) -> Generator[Any]:
     """Run ``work(give)`` in a thread, and yield what it gives, of which up to ``depth`` wait to be taken.
 
-    What it raises is raised here. When the iterator is closed, or its taker fails, the next ``give`` ends the work.
+    ``news`` says of something that it never makes the thread wait. What the work raises is raised here. When the iterator is
+    closed, or its taker fails, the next ``give`` ends the work, which is waited for, but not for long.
     """
-    given: queue.Queue[Any] = queue.Queue(depth)
-    unwanted = threading.Event()
+    given: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    room, unwanted = threading.Semaphore(depth), threading.Event()
 
     def give(something: Any) -> None:
         while not unwanted.is_set():
-            try:
-                return given.put(something, timeout=_LOOK_SECONDS)
-            except queue.Full:
-                continue
+            if news(something) or room.acquire(timeout=_LOOK_SECONDS):
+                return given.put(something)
         raise _Unwanted
 
     def run() -> None:
@@ -51,19 +51,17 @@ def ahead(work: Callable[[Callable[[Any], None]], None], *, depth: int = 1) -> G
             return
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             failure = error
-        with contextlib.suppress(_Unwanted):
-            give(_End(failure))
+        given.put(_End(failure))
 
-    thread, patience = threading.Thread(target=run, daemon=True, name="ahead"), None
+    thread = threading.Thread(target=run, daemon=True, name="ahead")
     thread.start()
     try:
         while not isinstance(something := given.get(), _End):
+            if not news(something):
+                room.release()
             yield something
         if something.failure is not None:
             raise something.failure
-    except KeyboardInterrupt:
-        patience = _PATIENCE_SECONDS
-        raise
     finally:
         unwanted.set()
-        thread.join(patience)
+        thread.join(_PATIENCE_SECONDS)

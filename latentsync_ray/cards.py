@@ -7,6 +7,7 @@ __all__ = ["PEAKS", "peak_of"]
 PEAKS = {
     "H200": 989,
     "H100": 989,
+    "H100 NVL": 835,
     "H100 PCIe": 756,
     "A100": 312,
     "L40S": 362,
@@ -20,5 +21,7 @@ PEAKS = {
 def peak_of(card: str) -> float | None:
     """TFLOP/s of a card; None of one that is not known."""
     words = card.replace("-", " ").split()
+    if "MIG" in words or "Laptop" in words:  # a part of one, or less than its namesake
+        return None
     fitting = [name for name in PEAKS if set(name.split()) <= set(words)]
     return PEAKS[max(fitting, key=len)] if fitting else None

@@ -142,7 +142,10 @@ class Recipe(_Strict):
 
 
 class Cluster(_Strict):
-    """Everything that may only change speed: two clusters give the same files, byte for byte, on the same kind of processor."""
+    """Everything that may only change speed: two clusters give the same files, byte for byte, on the same kind of processor.
+
+    On GPUs, ``recipe.micro_batch`` has to be a number for that: how many windows ``auto`` takes depends on their memory.
+    """
 
     runner: Literal["ray", "local"] = "ray"
     """Ray Data over a cluster or this machine, or all stages in this process."""

@@ -44,7 +44,7 @@ class LipSync:
     ``LipSync(output, recipe=recipe)(pair)`` writes ``{output}/clips/{clip_id}.mp4`` and returns the clip's record; an error
     in the clip's data is in the record, any other error is raised. Memory does not grow with the length of a clip.
     ``commit`` leaves the record in the output, for a driver that keeps a table; ``keep_faces`` the face tracks of the videos.
-    ``device_memory`` are the bytes that the model may take on its device, by default all.
+    ``device_memory`` are the bytes that the model may take on its device; by default ``device_share`` of all.
     """
 
     def __init__(
@@ -57,13 +57,22 @@ class LipSync:
         commit: bool = False,
         keep_faces: bool = False,
         device_memory: float | None = None,
+        device_share: float = 1.0,
     ) -> None:
         output = absolute(path_text(output, "output"))
         if Path(output).is_file():
             raise ConfigError(f"output is {output}, a file; name the folder that clips are written to")
         self.recipe = recipe = resolved(_recipe(recipe))
         one_of(device, Device, "device")
-        asked = Settings(recipe, output, device, keep_faces, share_faces=commit, device_memory=device_memory)
+        asked = Settings(
+            recipe,
+            output,
+            device,
+            keep_faces,
+            share_faces=commit,
+            device_memory=device_memory,
+            device_share=device_share,
+        )
         self.stages = {stage.name: stage.make(asked) for stage in STAGES}
         self.join = Join(recipe, output, sink or lookup(SINKS, "mp4", "sink")(output), commit=commit)
 
@@ -184,7 +193,7 @@ def _drawn(call: Call, rows: Iterable[Row], on_frames: Callable[[int], None]) ->
                 tell(row.stop - row.start - told)  # frames without a face, or of a part that was there
                 give(made)
 
-    with closing(ahead(draw)) as drawn:  # also when what hears of frames ends the work
+    with closing(ahead(draw, news=lambda given: isinstance(given, int))) as drawn:  # also when a hearer ends the work
         for made in drawn:
             if isinstance(made, int):
                 on_frames(made)
@@ -242,6 +251,7 @@ def one_pass(
     )
     phase("dubbing")
     failed: set[str] = set()
+    told: set[str] = set()
     rows: Iterable[Row] = pairs
     for stage in STAGES:
         rows = _attempted(stage, model.stages[stage.name], rows, failed)
@@ -252,7 +262,9 @@ def one_pass(
         if part.error_code:
             raise_settings(part)
             parts.clear()
-            yield failed_record(part, job.recipe)
+            if part.clip_id not in told:  # two stages may have failed at once
+                told.add(part.clip_id)
+                yield failed_record(part, job.recipe)
             continue
         yield part
         parts.append(part)

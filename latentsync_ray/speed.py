@@ -23,8 +23,10 @@ def speed_line(
     precisions: Collection[str],
     peak: float | None = None,
 ) -> str:
-    """E.g. "model on NVIDIA H100 80GB HBM3: 93% busy, at 41% of its peak; 7% waiting, mostly for crop"; empty when none worked.
+    """E.g. "model on NVIDIA H100 80GB HBM3: 93% busy, at 41% of its peak; 7% waiting (crop took most of the other
+    stages' time)". Empty when no model worked.
 
+    Busy is the time inside the model's calls: its arithmetic, and what it does with pictures on the way in and out.
     ``stage_seconds`` are those of all workers, ``idle`` the seconds that devices waited between two calls, ``tflop`` 10^12
     operations of the model (None: not known), ``cards`` and ``precisions`` what the records name. ``peak``, in TFLOP/s, stands
     for the one of the table of cards.
@@ -40,7 +42,8 @@ def speed_line(
         line += f", at {tflop / working / peak:.0%} of its peak"
     if 1 - busy >= _WORTH_TELLING:
         others = {stage: seconds for stage, seconds in stage_seconds.items() if stage != "generate" and seconds}
-        line += f"; {1 - busy:.0%} waiting" + (f", mostly for {max(others, key=lambda stage: others[stage])}" if others else "")
+        line += f"; {1 - busy:.0%} waiting"
+        line += f" ({max(others, key=lambda stage: others[stage])} took most of the other stages' time)" if others else ""
     return line
 
 
@@ -57,9 +60,9 @@ class Work:
 
     def add(self, record: ClipRecord) -> None:
         """A clip that failed says nothing."""
-        self._seconds.update({stage: getattr(record, f"{stage}_seconds") or 0.0 for stage in self._stages})
         if not record.generate_seconds:
             return
+        self._seconds.update({stage: getattr(record, f"{stage}_seconds") or 0.0 for stage in self._stages})
         self._idle += record.idle_seconds or 0.0
         self._tflop += record.tflop or 0.0
         self._counted &= record.tflop is not None

@@ -43,6 +43,35 @@ def test_it_works_while_its_taker_does() -> None:
         assert len(made) == min(5, number + 3), "one waits, one is being given"
 
 
+def test_news_never_wait() -> None:
+    told = threading.Event()
+
+    def work(give: Give) -> None:
+        for number in range(100):
+            give(number)
+        told.set()
+
+    taken = ahead(work, news=lambda number: number > 0)
+    assert next(taken) == 0
+    assert told.wait(10)
+    assert list(taken) == list(range(1, 100))
+
+
+def test_a_thread_that_does_not_hear_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentsync_ray.ahead._PATIENCE_SECONDS", 0.1)
+    hold = threading.Event()
+
+    def work(give: Give) -> None:
+        give(1)
+        hold.wait(20)
+
+    taken = ahead(work)
+    next(taken)
+    taken.close()
+    assert living() == 1
+    hold.set()
+
+
 def test_what_it_raises_comes_after_what_it_gave() -> None:
     def work(give: Give) -> None:
         give(1)

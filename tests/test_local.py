@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +17,11 @@ from make_clips import speech_like, write_clip, write_speech
 
 from latentsync_ray import Cluster, ConfigError, Job, LipSync, Pair, Recipe, assets, lipsync, read_records, run, storage
 from latentsync_ray.driver import dub
+from latentsync_ray.errors import NoFace
 from latentsync_ray.models.latentsync.denoise import denoise
-from latentsync_ray.types import ClipRecord
+from latentsync_ray.stages.crop import Crop
+from latentsync_ray.stages.paste import Paste
+from latentsync_ray.types import ClipRecord, FaceCrops, GeneratedFaces, Part, TrackedFaces
 
 RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
 
@@ -185,3 +189,31 @@ def test_progress_is_told_window_by_window_and_adds_up(frames: np.ndarray, tmp_p
         "dubbing 35 frames",
         "writing the MP4",
     ]
+
+
+def test_a_clip_that_fails_in_two_stages_at_once_has_one_record(
+    frames: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cutting, pasted = threading.Event(), threading.Event()
+    cut = Crop.__call__
+
+    def crop(self: Crop, faces: TrackedFaces) -> FaceCrops:
+        if faces.clip_id == "a" and faces.index == 2:
+            cutting.set()
+            assert pasted.wait(20)
+            raise NoFace("crop")
+        return cut(self, faces)
+
+    def paste(self: Paste, faces: GeneratedFaces) -> Part:
+        assert cutting.wait(20)
+        pasted.set()
+        raise NoFace("paste")
+
+    monkeypatch.setattr(Crop, "__call__", crop)
+    monkeypatch.setattr(Paste, "__call__", paste)
+    video = str(write_clip(tmp_path / "v.mp4", frames))
+    audio = str(write_speech(tmp_path / "s.wav", speech_like(6)))
+    pairs = [Pair(clip_id=name, video=video, audio=audio) for name in ("a", "b")]
+    recipe = RECIPE.model_copy(update={"segment_frames": 48})
+    job = Job(manifest="m", output=tmp_path / "out", recipe=recipe, cluster=Cluster(runner="local", device="cpu"))
+    assert [(made.clip_id, str(made.error)) for made in dub(pairs, job)] == [("a", "paste"), ("b", "paste")]  # pyright: ignore

@@ -23,6 +23,9 @@ H100: dict[str, Any] = {"cards": {"NVIDIA H100 80GB HBM3"}, "precisions": {"cuda
         ("NVIDIA A100-SXM4-80GB", 312),
         ("NVIDIA L4", 121),
         ("NVIDIA GeForce RTX 4090", 165),
+        ("NVIDIA H100 NVL", 835),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
         ("A thing", None),
     ],
 )
@@ -31,8 +34,9 @@ def test_peaks_go_by_the_name_of_the_card(card: str, peak: float | None) -> None
 
 
 def test_how_busy_how_near_to_its_peak_and_what_it_waited_for() -> None:
+    waited = "7% waiting (crop took most of the other stages' time)"
     line = speed_line(SECONDS, idle=7.0, tflop=93 * 989 * 0.41, **H100)
-    assert line == "model on NVIDIA H100 80GB HBM3: 93% busy, at 41% of its peak; 7% waiting, mostly for crop"
+    assert line == f"model on NVIDIA H100 80GB HBM3: 93% busy, at 41% of its peak; {waited}"
 
 
 def test_a_peak_of_ones_own_holds() -> None:
@@ -74,6 +78,7 @@ def test_records_add_up() -> None:
             )
         )
     work.add(ClipRecord(clip_id="b", video="v", audio="a", plan_seconds=50.0))
-    assert work.line() == "model on NVIDIA H100 80GB HBM3: 50% busy, at 10% of its peak; 50% waiting, mostly for plan"
+    waited = "50% waiting (crop took most of the other stages' time)"
+    assert work.line() == f"model on NVIDIA H100 80GB HBM3: 50% busy, at 10% of its peak; {waited}"
     work.add(ClipRecord(clip_id="c", video="v", audio="a", generate_seconds=1.0, **card))
     assert "peak" not in work.line(), "one was not counted"

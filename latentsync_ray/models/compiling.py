@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 
 from latentsync_ray.cache import cache_folder
@@ -36,13 +36,15 @@ class Compiling:
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiler: Any = torch.compile
-        fast = compiler(function, fullgraph=True, dynamic=False, recompile_limit=_VARIANTS)
+        # Timing candidates on the device would make two machines choose differently, and give other last bits.
+        options = {"deterministic": True}
+        fast = compiler(function, fullgraph=True, dynamic=False, recompile_limit=_VARIANTS, options=options)
 
         def call(*arguments: Any, **options: Any) -> Any:
             if self.works:
                 try:
                     return fast(*arguments, **options)
-                except TorchDynamoException as error:
+                except (TorchDynamoException, FailOnRecompileLimitHit) as error:
                     self.works = False
                     reason = " ".join(str(error).split("\n", 2)[:2])  # which compiler, and what it said first
                     log.warning("the model runs without being compiled, since that failed: %s", reason.strip())

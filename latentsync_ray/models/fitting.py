@@ -27,9 +27,13 @@ def windows_together(info: ModelInfo, recipe: Recipe, device: str, memory: float
         assert memory is not None
         fitting = _largest(info, recipe, device, _ROOM * memory, guidance_scale=2.0, most=_ENOUGH)
         asked = fitting or 1
-    needed = _needed(info, recipe, device, asked, recipe.guidance_scale)
+    needed = None if memory is None else _needed(info, recipe, device, asked, recipe.guidance_scale)
     if memory is not None and needed is not None and needed > memory:
-        fitting = _largest(info, recipe, device, memory, guidance_scale=recipe.guidance_scale, most=asked)
+        roomy, all_of_it = (
+            _largest(info, recipe, device, share * memory, guidance_scale=recipe.guidance_scale, most=asked)
+            for share in (_ROOM, 1.0)
+        )
+        fitting = roomy or all_of_it
         raise ModelError(
             f"{info.name} takes about {_gb(needed)} to make {asked} window{'s'[: asked > 1]} of frames at once"
             f"{' with guidance' * (recipe.guidance_scale > 1)}, and the device has {_gb(memory)}: "

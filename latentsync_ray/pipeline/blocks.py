@@ -32,8 +32,8 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster,
     Raises ConfigError when there is no such model, or as ``shares``.
     """
     find_model(recipe.model)  # a name that is wrong is told here, and not by workers
-    memory = cluster.device_memory_gb and cluster.device_memory_gb * 1e9
-    ask, asked = shares(cluster, nodes()), Settings(recipe, output, cluster.device, keep_faces, device_memory=memory)
+    ask, memory = shares(cluster, nodes()), cluster.device_memory_gb and cluster.device_memory_gb * 1e9
+    asked = Settings(recipe, output, cluster.device, keep_faces, device_memory=memory, device_share=ask.device_share)
     pairs = Dataset.copy(pairs, _deep_copy=True)  # with a context of its own: the caller's stays as it is
     context = pairs.context
     context.target_max_block_size = 1 << 20  # a segment's crops are larger than this: one row, one block, one retry

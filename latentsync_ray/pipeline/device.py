@@ -34,7 +34,8 @@ class DeviceFacts:
 
 def ask_device(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> DeviceFacts | None:
     """What model workers will run on. None where they take no GPU, or where none answered: each will see for itself then."""
-    (ask,) = (each for each in shares(cluster, nodes).of.values() if "num_gpus" in each)
+    wanted = shares(cluster, nodes)
+    (ask,) = (each for each in wanted.of.values() if "num_gpus" in each)
     if not ask["num_gpus"]:
         return None
     options = {name: ask[name] for name in ("num_gpus", "accelerator_type") if name in ask}
@@ -48,7 +49,7 @@ def ask_device(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> Device
     except RayError as error:
         log.warning("a GPU could not be asked for its memory: %s", str(error).strip().splitlines()[-1])
         return None
-    return DeviceFacts(kind, memory and memory * min(1.0, ask["num_gpus"]) / 1e9)
+    return DeviceFacts(kind, memory and memory * wanted.device_share / 1e9)
 
 
 def _look(device: Device) -> tuple[str, int | None]:

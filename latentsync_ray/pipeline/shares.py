@@ -33,6 +33,8 @@ class Shares:
     """Stage -> arguments of Ray; of stages that run in one task, those of the last."""
     workers: tuple[int, int]
     """Fewest and most processes that hold a model."""
+    device_share: float
+    """How much of its device each of these has: below 1 when several share a GPU."""
 
 
 def shares(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> Shares:
@@ -61,7 +63,11 @@ def shares(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> Shares:
         if roomy and memory and (gpus or not stage.model):
             ask["memory"] = memory
         of[stage.name] = ask
-    return Shares(of=of, workers=cluster.generate_workers or (1, max(1, int(present / gpus) if gpus else 1)))
+    return Shares(
+        of=of,
+        device_share=min(1.0, gpus or 1.0),
+        workers=cluster.generate_workers or (1, max(1, int(present / gpus) if gpus else 1)),
+    )
 
 
 def kind_of_gpu(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> str | None:

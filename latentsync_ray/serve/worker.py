@@ -48,7 +48,8 @@ class Worker:
     def __init__(self, settings: Settings, queue: Queue, files: Files) -> None:
         self._settings, self._queue, self._files = settings, queue, files
         self._limits = {key.name: key.limits for key in settings.keys}
-        self._lipsync = LipSync(settings.folder, recipe=settings.recipe, device=settings.device)
+        share = min(1.0, settings.replica_gpus or 1.0)
+        self._lipsync = LipSync(settings.folder, recipe=settings.recipe, device=settings.device, device_share=share)
 
     def work(self, request_id: str) -> ClipRecord | None:
         """Do one waiting request; the record of its clip, or None when there is nothing to do or it was told to end.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,39 +47,66 @@ class Forwards:
     """``forwards(windows)`` yields them one by one as they are made, in their order.
 
     ``draw(faces, speech, asked)`` is the model's call for ``size`` windows: of each uint8 (W, R, R, 3), or why there is none.
-    What it raises, whoever made the call raises, and others' windows wait again. ``device`` is locked meanwhile, and has to be
-    for any other use of it.
+    What it raises, whoever made the call raises, and others' windows wait again.
     """
 
     def __init__(self, draw: Callable[[np.ndarray, Any, tuple[Any, ...]], Sequence[np.ndarray | Exception]], size: int) -> None:
         self._draw, self._size = draw, size
         self._waiting: deque[Window] = deque()
-        self._queue, self.device, self.clock = threading.Lock(), threading.Lock(), Clock()
+        self._changed, self._taken = threading.Condition(), False
+        self.clock = Clock()
 
     def __call__(self, windows: Sequence[Window]) -> Iterator[Window]:
-        with self._queue:
+        with self._changed:
             self._waiting.extend(windows)
         try:
             for window in windows:
-                while not window.done:
-                    with self.device:
-                        if not window.done:
-                            self._forward()
+                while self._has_to_draw(window):
+                    try:
+                        self._forward()
+                    finally:
+                        self._leave()
                 if window.failure is not None:
                     raise window.failure
                 yield window
         finally:  # of an error, or a caller that has enough
-            with self._queue:
-                self._take(windows)
+            with self._changed:
+                self._drop(windows)
+
+    @contextmanager
+    def device(self) -> Iterator[Callable[[], Spent]]:
+        """The device for anything else, when it is free; what is given tells afterwards how long it worked."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken)
+            self._taken = True
+        try:
+            with self.clock.work() as spent:
+                yield spent
+        finally:
+            self._leave()
+
+    def _has_to_draw(self, window: Window) -> bool:
+        """Wait until a window is made or the device is free, which is the caller's then."""
+        with self._changed:
+            self._changed.wait_for(lambda: window.done or not self._taken)
+            if window.done:
+                return False
+            self._taken = True
+            return True
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._taken = False
+            self._changed.notify_all()
 
     def _forward(self) -> None:
         """One call for the windows that wait longest, and whatever fits beside the first of them."""
         import torch
 
-        with self._queue:
+        with self._changed:
             asked = self._waiting[0].asked
             batch = [window for window in self._waiting if window.asked == asked][: self._size]
-            self._take(batch)
+            self._drop(batch)
         padded = batch + batch[-1:] * (self._size - len(batch))
         made: Sequence[np.ndarray | Exception] = ()
         try:
@@ -87,13 +115,14 @@ class Forwards:
                 made = self._draw(faces, speech, asked)
         finally:
             if not made:
-                with self._queue:
+                with self._changed:
                     self._waiting.extendleft(reversed(batch))
-        for window, new in zip(batch, made, strict=False):  # what filled it up is left
-            window.spent = spent() / len(batch)
-            window.made, window.failure = (None, new) if isinstance(new, Exception) else (new, None)
+        with self._changed:
+            for window, new in zip(batch, made, strict=False):  # what filled it up is left
+                window.spent = spent() / len(batch)
+                window.made, window.failure = (None, new) if isinstance(new, Exception) else (new, None)
 
-    def _take(self, windows: Sequence[Window]) -> None:
+    def _drop(self, windows: Sequence[Window]) -> None:
         """Let them wait no longer. The queue has to be locked."""
-        taken = set(windows)
-        self._waiting = deque(window for window in self._waiting if window not in taken)
+        dropped = set(windows)
+        self._waiting = deque(window for window in self._waiting if window not in dropped)

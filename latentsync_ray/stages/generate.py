@@ -29,12 +29,20 @@ __all__ = ["Generate", "fill_gaps", "window_frames"]
 class Generate:
     """``Generate(recipe, device)(crops) -> GeneratedFaces`` with a model that stays loaded.
 
-    ``memory`` are the bytes that it may take on its device; by default all. Raises ModelError, before the model is loaded, when
-    they will not suffice. May be called from several threads: their windows share the model's calls (``forwards``).
+    ``memory`` are the bytes that it may take on its device; by default a ``share`` of all. Raises ModelError when they will not
+    suffice, before the model is loaded.
+
+    May be called from several threads: their windows share the model's calls (``forwards``).
     """
 
     def __init__(
-        self, recipe: Recipe, device: Device = "auto", *, model: Model | None = None, memory: float | None = None
+        self,
+        recipe: Recipe,
+        device: Device = "auto",
+        *,
+        model: Model | None = None,
+        memory: float | None = None,
+        share: float = 1.0,
     ) -> None:
         import torch
 
@@ -42,9 +50,15 @@ class Generate:
 
         where = model.device if model else device_named(device)
         info = model.info if model else find_model(recipe.model)
-        self.recipe, self.micro_batch = recipe, windows_together(info, recipe, where.type, memory or memory_of(where))
+        if memory is None and (whole := memory_of(where)) is not None:
+            memory = share * whole
+        self.recipe, self.micro_batch = recipe, windows_together(info, recipe, where.type, memory)
         self.model = model or info.load(device=device, dtype=recipe.dtype)
         self.window = self.model.info.window
+        self._flops = {
+            guided: info.flops(steps=recipe.steps, guidance_scale=1.0 + guided, cache_interval=recipe.cache_interval)
+            for guided in (False, True)
+        }
         self._bytes = to_codes if recipe.paste == "crop" else to_uint8
         self._forwards = Forwards(self._drawn, self.micro_batch)
         if self.model.device.type == "cpu":
@@ -93,7 +107,7 @@ class Generate:
     def _dub(self, crops: FaceCrops, on_frames: Callable[[int], None] | None) -> tuple[np.ndarray, dict[str, Any]]:
         """The new faces, and what they took: columns of the row."""
         recipe = self.recipe
-        with self._forwards.device, self._forwards.clock.work() as listened:
+        with self._forwards.device() as listened:
             spoken = self.model.listen(crops.speech, crops.span)
         spent = listened()
         guidance = crops.guidance_scale or recipe.guidance_scale
@@ -114,7 +128,7 @@ class Generate:
                 done = min(self.window * number, len(crops.source_frames))  # several faces are one frame
                 on_frames(done - told)
                 told = done
-        flops = self.model.info.flops(steps=recipe.steps, guidance_scale=guidance, cache_interval=recipe.cache_interval)
+        flops = self._flops[guidance > 1]
         return result, {
             "generate_seconds": spent.working,
             "idle_seconds": spent.idle,

@@ -76,7 +76,8 @@ def check_parts(work: Unfinished) -> None:
     if len(made_by) > 1:
         raise MixedParts(
             f"the parts were made by different models ({', '.join(sorted(made_by))}): the weights behind "
-            f"{work.recipe.model!r} or the kind of device (cluster.accelerator) changed during the job; run it again"
+            f"{work.recipe.model!r}, the kind of device (cluster.accelerator), the number of windows in a call "
+            "(recipe.micro_batch) or whether it could be compiled (recipe.compile) changed during the job; run it again"
         )
     work.facts |= {
         "frames": work.clip.frame_count,

@@ -39,7 +39,8 @@ class Settings:
     share_faces: bool = True
     """Whether other processes read them there meanwhile."""
     device_memory: float | None = None
-    """Bytes that the model may take on its device; None: all that it has."""
+    """Bytes that the model may take on its device; None: ``device_share`` of what that has."""
+    device_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,7 @@ STAGES: tuple[Stage, ...] = (
         name="generate",
         takes=FaceCrops,
         gives=GeneratedFaces,
-        make=lambda asked: Generate(asked.recipe, asked.device, memory=asked.device_memory),
+        make=lambda asked: Generate(asked.recipe, asked.device, memory=asked.device_memory, share=asked.device_share),
         memory=4 * _GIB,
         model=True,
     ),

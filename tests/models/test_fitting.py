@@ -44,11 +44,11 @@ def test_auto_is_one_where_nothing_is_known_and_on_a_processor() -> None:
 def test_what_cannot_fit_is_refused_with_what_does() -> None:
     assert together(10, micro_batch=8) == 8
     with pytest.raises(
-        ModelError, match=r"some takes about 11 GB .* 9 windows .*, and the device has 10 GB: .*micro_batch to 8 or"
+        ModelError, match=r"some takes about 11 GB .* 9 windows .*, and the device has 10 GB: .*micro_batch to 6 or"
     ):
         together(10, micro_batch=9)
     with pytest.raises(
-        ModelError, match=r"12 GB .* 5 windows of frames at once with guidance, .*: set recipe.micro_batch to 4 or"
+        ModelError, match=r"12 GB .* 5 windows of frames at once with guidance, .*: set recipe.micro_batch to 3 or"
     ):
         together(11, micro_batch=5, guidance_scale=1.5)
     for asked in ("auto", 1, 3):

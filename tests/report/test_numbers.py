@@ -51,7 +51,7 @@ def test_how_busy_the_device_was(output, tmp_path_factory):
         table.add(record("b", generate_seconds=10.0, idle_seconds=5.0, crop_seconds=1.0, **card))
         table.add(record("c", status="failed", error_code="no_face", error="none", track_seconds=2.0))
     assert summarise(output).speed == (
-        "model on NVIDIA A100-SXM4-40GB: 80% busy, at 50% of its peak; 20% waiting, mostly for paste"
+        "model on NVIDIA A100-SXM4-40GB: 80% busy, at 50% of its peak; 20% waiting (paste took most of the other stages' time)"
     )
     assert "at 25% of its peak" in summarise(output, peak=624.0).speed
 

@@ -15,6 +15,7 @@ import torch
 from cutting import crops
 
 from latentsync_ray.config import Recipe
+from latentsync_ray.stages.clock import Clock
 from latentsync_ray.stages.forwards import Forwards, Window
 from latentsync_ray.stages.generate import Generate
 from latentsync_ray.types import FaceCrops
@@ -105,6 +106,42 @@ def test_who_is_served_goes_on_while_the_device_works(pool: ThreadPoolExecutor) 
     assert second.result() == [2, 4, 6]
 
 
+def test_who_is_served_does_not_wait_for_the_next_call(pool: ThreadPoolExecutor) -> None:
+    device, forwards, first = busy(pool)
+    taken: list[int] = []
+
+    def take() -> None:
+        for window in forwards(windows(1, 2, 3, 4)):
+            assert window.made is not None
+            taken.append(int(window.made.flat[0]))
+
+    taking = pool.submit(take)
+    until(lambda: len(forwards._waiting) == 4)
+    queued(pool, forwards, 5, 6)
+    device.allowed.release(2)
+    assert first.result(timeout=20) == [0]
+    until(lambda: len(device.calls) == 3)
+    until(lambda: taken == [2, 4, 6])
+    assert not taking.done(), "the device is in the call that makes the fourth"
+    device.allowed.release()
+    taking.result(timeout=20)
+
+
+def test_others_have_the_device_in_between(pool: ThreadPoolExecutor) -> None:
+    device, forwards, first = busy(pool)
+
+    def listen() -> str:
+        with forwards.device():
+            assert device.here.acquire(blocking=False), "in the middle of a call"
+            device.here.release()
+        return "heard"
+
+    listened = pool.submit(listen)
+    assert not listened.done()
+    device.allowed.release()
+    assert (first.result(timeout=20), listened.result(timeout=20)) == ([0], "heard")
+
+
 def test_other_settings_are_other_calls(pool: ThreadPoolExecutor) -> None:
     device, forwards, first = busy(pool)
     each = [queued(pool, forwards, *range(4), asked=(scale,)) for scale in (1.0, 1.5)]
@@ -157,13 +194,25 @@ def segments() -> list[FaceCrops]:
     return [made[0], replace(made[1], guidance_scale=1.5), made[2]]
 
 
-@pytest.mark.parametrize("micro_batch", [1, 3])
-def test_company_changes_no_bit(segments: list[FaceCrops], micro_batch: int) -> None:
-    generate = Generate(Recipe(model="tiny-random", steps=1, cpu_threads=1, micro_batch=micro_batch), "cpu")
+def test_company_changes_no_bit(segments: list[FaceCrops], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = Generate(Recipe(model="tiny-random", steps=1, cpu_threads=1, micro_batch=3), "cpu")
     alone = [generate(segment).faces for segment in segments]
-    for order in (segments, segments[::-1]):
-        with ThreadPoolExecutor(3) as pool:
-            together = list(pool.map(generate, order))
-        for segment, one in zip(order, together, strict=True):
-            number = next(place for place, each in enumerate(segments) if each is segment)
-            assert np.array_equal(one.faces, alone[number])
+    forwards, companies = generate._forwards, list[int]()
+    forward = forwards._forward
+
+    def together() -> None:
+        """When all six windows have come, those that share a call."""
+        until(lambda: len(forwards._waiting) == 6 or bool(companies))
+        asked = forwards._waiting[0].asked
+        faces: list[Any] = [window.faces for window in forwards._waiting if window.asked == asked]
+        companies.append(len({id(each.args[0]) for each in faces[:3]}))
+        forward()
+
+    monkeypatch.setattr(forwards, "device", Clock().work)  # or they could not all come
+    monkeypatch.setattr(forwards, "_forward", together)
+    for order in ([0, 1, 2], [2, 1, 0]):
+        companies.clear()
+        made = [pool.submit(generate, segments[number]) for number in order]
+        for number, one in zip(order, made, strict=True):
+            assert np.array_equal(one.result().faces, alone[number])
+        assert sorted(companies) == [1, 2], "two segments were in one call"

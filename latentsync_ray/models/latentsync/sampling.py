@@ -63,15 +63,15 @@ class Question:
         weight, drawn = unet.conv_in.weight, unet.options.out_channels
         self._first_weight = weight[:, :drawn].contiguous(memory_format=torch.channels_last)
         self._shown = convolved(as_rows(conditions.to(unet.dtype)), weight[:, drawn:], unet.conv_in.bias)
-        self._heard: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._audio_kv: dict[Any, tuple[Tensor, Tensor]] = {}
         if speech is not None and unet.options.audio:
             tokens = speech.to(unet.dtype).flatten(0, 1)
             for attention in unet.modules():
                 if isinstance(attention, Attention) and attention.is_cross_attention:
                     projections: Any = attention.to_k, attention.to_v
                     keys, values = (heads(project(tokens), attention.heads) for project in projections)
-                    self._heard[attention] = keys, values
-        self._places = {
+                    self._audio_kv[attention] = keys, values
+        self._positions = {
             table: table.get_buffer("pe")[0, :frames, None]
             for table in unet.modules()
             if isinstance(table, SinusoidalPositionalEmbedding)
@@ -127,9 +127,10 @@ class Question:
         return self._layer(block.resnets[number], attention, None if isinstance(motion, NoMotion) else motion, rows, step)
 
     def _layer(self, resnet: ResnetBlock2D, attention: Any, motion: Any, rows: Tensor, step: int) -> Tensor:
-        heard = self._heard.get(attention and attention.transformer_blocks[0].attn2)
-        places = motion and self._places[motion.transformer_blocks[0].pos_embed]
-        return self._network.layer(resnet, attention, motion, rows, self._times[resnet][step], heard, places, self._windows)
+        bias = self._times[resnet][step]
+        audio_kv = self._audio_kv.get(attention and attention.transformer_blocks[0].attn2)
+        positions = motion and self._positions[motion.transformer_blocks[0].pos_embed]
+        return self._network.layer(resnet, attention, motion, rows, bias, audio_kv, positions, self._windows)
 
 
 def _timed_biases(unet: Any, timesteps: Tensor) -> dict[ResnetBlock2D, tuple[Tensor, ...]]:

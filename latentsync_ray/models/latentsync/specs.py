@@ -61,7 +61,7 @@ class Flops:
     cached: int
     """One step that takes kept features."""
     around: int
-    """All that is done once: pictures to latents and back, what the network hears."""
+    """All that is done once: pictures to latents and back, keys and values of the speech. Whisper is not counted."""
 
     def of(self, *, steps: int, cache_interval: int) -> int:
         """All steps, and what is done once."""

@@ -76,7 +76,7 @@ class PictureCodec:
     def compile(self, compiling: Compiling) -> None:
         """Run both halves compiled."""
         for half in (self.vae.encoder, self.vae.decoder):
-            half.forward = compiling(half.forward)
+            half.forward = compiling(type(half).forward.__get__(half))  # not what was compiled before
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Latents (N, 4, h, w), float32 of about unit variance, of pictures (N, 3, R, R) in [-1, 1]."""
