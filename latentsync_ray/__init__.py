@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from latentsync_ray.config import Cluster as Cluster
     from latentsync_ray.config import Job as Job
     from latentsync_ray.config import Recipe as Recipe
-    from latentsync_ray.config import load_job as load_job
     from latentsync_ray.dataset import lipsync_dataset as lipsync_dataset
     from latentsync_ray.driver import Summary as Summary
     from latentsync_ray.driver import run as run
     from latentsync_ray.errors import ClipError as ClipError
     from latentsync_ray.errors import ConfigError as ConfigError
     from latentsync_ray.errors import ModelError as ModelError
+    from latentsync_ray.job_file import load_job as load_job
     from latentsync_ray.local import LipSync as LipSync
     from latentsync_ray.local import lipsync as lipsync
     from latentsync_ray.records import read_records as read_records
@@ -43,7 +43,7 @@ _HOME = {
     "Summary": "driver",
     "lipsync": "local",
     "lipsync_dataset": "dataset",
-    "load_job": "config",
+    "load_job": "job_file",
     "read_records": "records",
     "run": "driver",
 }

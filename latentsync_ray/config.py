@@ -5,7 +5,6 @@ Strict: an unknown key fails with its full path and the keys that are known ther
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
@@ -15,11 +14,10 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from latentsync_ray.errors import ConfigError, InvalidPair
+from latentsync_ray.errors import InvalidPair
 from latentsync_ray.types import UNUSABLE_ID, Device, LoopMode, Pair
 
 __all__ = [
@@ -30,8 +28,6 @@ __all__ = [
     "Recipe",
     "Work",
     "absolute",
-    "build_job",
-    "load_job",
     "row_settings",
     "settle",
 ]
@@ -46,9 +42,6 @@ _MADE_BY: dict[Work, tuple[str, ...]] = {
     "encoding": ("paste", "crf", "preset"),
 }
 """The fields that first matter to each. Limits (``max_...``) change nothing that is made."""
-
-_FORMER = {"sync_gpus": "generate_gpus", "sync_workers": "generate_workers", "sync_cpus": "generate_cpus"}
-"""Keys that had another name."""
 
 
 FACE_RULE = r"speaking|largest|all|\d+|\d+(\.\d+)?,\d+(\.\d+)?(@\d+(\.\d+)?)?"
@@ -204,6 +197,11 @@ class Job(_Strict):
     """Keep the face tracks of videos in ``faces/`` of the output, as Parquet: later jobs reuse them, and people read them."""
     retry_failed: bool = False
     """Also redo clips that an earlier run recorded as failed for a reason in their data."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Most clips that a run takes up; the next run goes on with the others."""
+    time_limit: Annotated[float, Field(gt=0)] | None = None
+    """Time after which a run begins no other clip, in seconds or as text such as 90m or 2h; it finishes those it has begun, and
+    exits with 3 when clips are left."""
 
     if TYPE_CHECKING:  # paths come in as str or Path, and are text from then on
 
@@ -219,7 +217,16 @@ class Job(_Strict):
             mixed_recipes: bool = False,
             keep_faces: bool = False,
             retry_failed: bool = False,
+            limit: int | None = None,
+            time_limit: float | str | None = None,
         ) -> None: ...
+
+    @field_validator("time_limit", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        if isinstance(value, str) and (known := re.fullmatch(r"([\d.]+)\s*([smhd])", value.strip())):
+            return float(known[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[known[2]]
+        return value
 
     @field_validator("manifest", "output", mode="before")
     @classmethod
@@ -276,66 +283,3 @@ def settle(pair: Pair, recipe: Recipe) -> Pair:
 def absolute(output: str) -> str:
     """An output as workers in other folders find it, and readers of its records: URIs as they are, paths from the root."""
     return output if "://" in output else str(Path(output).expanduser().absolute())
-
-
-def load_job(path: str | Path, *overrides: str) -> Job:
-    """Read a job from YAML and apply ``dotted.key=value`` overrides (values are YAML).
-
-    Raises ConfigError with the full path of each wrong key and the keys known there.
-    """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the job file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not a text in UTF-8, so it is no job file: {error.reason} at byte {error.start}"
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping with the keys {', '.join(Job.model_fields)}")
-    return build_job(tree, *overrides, source=str(path))
-
-
-def build_job(tree: dict[str, Any], *overrides: str, source: str) -> Job:
-    """The job that a mapping describes, after ``dotted.key=value`` overrides; ``source`` is named in errors (ConfigError)."""
-    tree = copy.deepcopy(tree)
-    for override in overrides:
-        _override(tree, override)
-    try:
-        return Job.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(_explain(problem) for problem in error.errors())) from error
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    dotted, equals, text = override.partition("=")
-    if not equals or not dotted:
-        raise ConfigError(f"override {override!r} is not of the form key=value, e.g. recipe.steps=10")
-    *parents, leaf = dotted.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(f"override {override!r}: {parent} is a value, not a section")
-    try:
-        tree[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
-
-
-def _explain(problem: Any) -> str:
-    # Of a union's alternatives pydantic names each, in brackets or with dashes: no key looks like that.
-    where = ".".join(str(step) for step in problem["loc"] if not re.search(r"[\[-]", str(step)))
-    if problem["type"] == "value_error" and not where:
-        return str(problem["ctx"]["error"])
-    if problem["type"] == "missing":
-        return f"{where} is missing"
-    if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
-    section: type[BaseModel] = Job
-    for step in problem["loc"][:-1]:
-        section = {"recipe": Recipe, "cluster": Cluster}.get(str(step), section)
-    if former := _FORMER.get(str(problem["loc"][-1])):
-        return f"unknown key {where}; it is called {former} now"
-    return f"unknown key {where}; known here: {', '.join(section.model_fields)}"

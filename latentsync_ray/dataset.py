@@ -16,8 +16,9 @@ from ray.data import Dataset
 from ray.data.block import BlockAccessor
 
 from latentsync_ray.arguments import kind_of, path_text
-from latentsync_ray.config import Cluster, Recipe, build_job
+from latentsync_ray.config import Cluster, Recipe
 from latentsync_ray.errors import ConfigError, InvalidPair
+from latentsync_ray.job_file import build_job
 from latentsync_ray.manifest import OWN_COLUMNS, made_id, pair_of
 from latentsync_ray.pipeline import check_nodes, connect, join_parts, parts_dataset, told
 from latentsync_ray.preflight import check_recipe, resolved

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from latentsync_ray.arguments import kind_of
 from latentsync_ray.config import Job
-from latentsync_ray.errors import ClipError, ConfigError, InternalError, WorkerDied
+from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun, WorkerDied
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.models.find import find_model
@@ -46,9 +46,18 @@ class _Runner(Protocol):
         ...
 
     def one_pass(
-        self, pairs: list[Pair], job: Job, *, first: bool, on_phase: Callable[[str], None] | None
+        self,
+        pairs: list[Pair],
+        job: Job,
+        *,
+        first: bool,
+        on_phase: Callable[[str], None] | None,
+        deadline: float | None,
     ) -> Iterator[Part | ClipRecord]:
-        """Parts and records as they are made; clips that get no record are tried in another pass."""
+        """Parts and records as they are made; clips that get no record are tried in another pass.
+
+        After ``deadline`` (seconds since 1970) no clip begins; those left fail with NotBegun.
+        """
         ...
 
     def logs_folder(self) -> str:
@@ -73,13 +82,15 @@ class Summary:
     """Clips that failed in this run."""
     bugs: int
     """Those of them that met a bug (``internal_error``)."""
+    left: int
+    """Clips that were not begun, because of the job's ``limit`` or ``time_limit``."""
     frames: int
     seconds: float
     speed: str
     """How busy the model's device was, and how near to its peak, in a line; empty when no model worked."""
     exit_code: int
-    """0, or 1 when more of the manifest's clips have failed, in this run or before, than the job's budget allows, or when one
-    met a bug."""
+    """0; 1 when more of the manifest's clips have failed, in this run or before, than the job's budget allows, or when one met
+    a bug; 3 when all that is missing are clips that the time limit left."""
 
 
 def run(job: Job, *, progress: Progress | None = None) -> Summary:
@@ -90,6 +101,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     impossible, also when another run is at work in the output.
     """
     began, progress = time.perf_counter(), Silent() if progress is None else progress
+    deadline = job.time_limit and time.time() + job.time_limit
     kind_of(job, Job, "job", "a Job, e.g. load_job('job.yaml')")
     with ExitStack() as stack:
         stack.callback(progress.stop)
@@ -111,6 +123,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 note=progress.note,
             )
             todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
+            todo, beyond = todo[: job.limit], todo[job.limit :] if job.limit else todo[:0]
             if len(todo):
                 alone = job.cluster.address is None
                 progress.phase("checking the inputs")
@@ -120,11 +133,19 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 records.reopen(table["clip_id"].take(todo))
         except ClipError as error:
             raise ConfigError(f"manifest or output cannot be used: {error}") from error
-        return _run(job, table, todo, records, lease, progress, began)
+        summary = _run(job, table, todo, records, lease, progress, began, deadline)
+        return replace(summary, left=summary.left + len(beyond))
 
 
 def _run(
-    job: Job, table: pa.Table, todo: np.ndarray, records: Records, lease: Lease, progress: Progress, began: float
+    job: Job,
+    table: pa.Table,
+    todo: np.ndarray,
+    records: Records,
+    lease: Lease,
+    progress: Progress,
+    began: float,
+    deadline: float | None,
 ) -> Summary:
     note = find_model(job.recipe.model).note
     failed_before = records.failed(table["clip_id"])
@@ -133,8 +154,8 @@ def _run(
         progress.note(note)
     if len(todo) and job.cluster.runner == "ray":
         progress.phase("starting Ray")
-    runner = _Prepared(job)
-    ok = failed = bugs = frames = 0
+    runner = _Prepared(job, deadline)
+    ok = failed = bugs = frames = late = 0
     work = Work(TIMED)
     with records:
         for first in range(0, len(todo), job.cluster.shard_clips):
@@ -144,6 +165,9 @@ def _run(
                 if isinstance(result, Part):
                     progress.phase("dubbing")
                     progress.frames(result.stop - result.start)
+                    continue
+                if result.error_code == NotBegun.code:
+                    late += 1
                     continue
                 records.add(result)
                 work.add(result)
@@ -162,10 +186,11 @@ def _run(
         ok=ok,
         failed=failed,
         bugs=bugs,
+        left=late,
         frames=frames,
         seconds=time.perf_counter() - began,
         speed=work.line(job.cluster.peak_tflops),
-        exit_code=int(bugs > 0 or records.failed(table["clip_id"]) > job.failure_budget * len(table)),
+        exit_code=1 if bugs or records.failed(table["clip_id"]) > job.failure_budget * len(table) else 3 if late else 0,
     )
 
 
@@ -188,8 +213,8 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
 class _Prepared:
     """A job's runner, which prepares the job when there is something to do: once, for all passes."""
 
-    def __init__(self, job: Job) -> None:
-        self.runner, self._asked, self._job = _runner(job), job, None
+    def __init__(self, job: Job, deadline: float | None = None) -> None:
+        self.runner, self.deadline, self._asked, self._job = _runner(job), deadline, job, None
 
     @property
     def job(self) -> Job:
@@ -211,7 +236,8 @@ def _passes(
             return
         if number:
             log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
-        for result in runner.one_pass(list(left.values()), job, first=number == 0, on_phase=on_phase):
+        todo = list(left.values())
+        for result in runner.one_pass(todo, job, first=number == 0, on_phase=on_phase, deadline=prepared.deadline):
             if isinstance(result, ClipRecord):
                 left.pop(result.clip_id, None)
             yield result

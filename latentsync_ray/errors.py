@@ -19,6 +19,7 @@
         ├── NotFinite           not_finite
         ├── OutOfMemory         out_of_memory (transient: more may be free)
         ├── WorkerDied          worker_died (transient: the process working on it was killed)
+        ├── NotBegun            not_begun (never recorded: the run's time was up before the clip's turn)
         └── InternalError       internal_error (transient: a bug, which another version may not have)
 
 Knows nothing about Ray, media or models. An error that is not in this tree is a bug; ``stages.failures`` says what that
@@ -43,6 +44,7 @@ __all__ = [
     "MixedParts",
     "ModelError",
     "NoFace",
+    "NotBegun",
     "NotFinite",
     "OutOfMemory",
     "StorageUnavailable",
@@ -169,6 +171,13 @@ class WorkerDied(ClipError):
     """The process working on the clip was killed (for example for memory) in every attempt."""
 
     code = "worker_died"
+    transient = True
+
+
+class NotBegun(ClipError):
+    """The run's time was up before the clip's turn. It gets no record, and the next run begins it."""
+
+    code = "not_begun"
     transient = True
 
 

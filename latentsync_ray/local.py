@@ -22,7 +22,7 @@ from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
 from latentsync_ray.stages.failures import Failing, failed_record, failure_of
 from latentsync_ray.stages.join import Join
-from latentsync_ray.stages.rows import attempt, raise_settings
+from latentsync_ray.stages.rows import attempt, in_time, raise_settings
 from latentsync_ray.stages.table import STAGES, Call, Settings, Stage, chain
 from latentsync_ray.types import UNUSABLE_ID, ClipPlan, ClipRecord, Device, Pair, Part, Row, Segment
 
@@ -228,14 +228,19 @@ def prepare(job: Job) -> Job:
 
 
 def one_pass(
-    pairs: Iterable[Pair], job: Job, *, first: bool = True, on_phase: Callable[[str], None] | None = None
+    pairs: Iterable[Pair],
+    job: Job,
+    *,
+    first: bool = True,
+    on_phase: Callable[[str], None] | None = None,
+    deadline: float | None = None,
 ) -> Iterator[Part | ClipRecord]:
     """Dub pairs in their order: every part as it is encoded, and each clip's record when it is finished.
 
     While the model works on one clip, the next is read already.
 
     A bug becomes the record of the clip that met it, so none is left for a second pass. ``on_phase`` is told what is under way,
-    in a few words.
+    in a few words; after ``deadline`` (seconds since 1970) clips fail with NotBegun.
     """
     sink, phase = lookup(SINKS, job.sink, "sink")(job.output), on_phase or _nobody
     phase("loading the model")
@@ -252,7 +257,7 @@ def one_pass(
     phase("dubbing")
     failed: set[str] = set()
     told: set[str] = set()
-    rows: Iterable[Row] = pairs
+    rows: Iterable[Row] = (in_time(pair, deadline) for pair in pairs)
     for stage in STAGES:
         rows = _attempted(stage, model.stages[stage.name], rows, failed)
         if stage.model or stage.name == _BEFORE_MODEL:  # the device goes on from clip to clip

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import latentsync_ray
 from latentsync_ray import storage
 from latentsync_ray.assets import demo_video
 from latentsync_ray.cli import main
-from latentsync_ray.config import Job, Recipe, load_job
+from latentsync_ray.config import Job, Recipe
 from latentsync_ray.driver import Summary
 from latentsync_ray.errors import DeviceLost, WeightsNotFound
+from latentsync_ray.job_file import load_job
 from latentsync_ray.preflight import resolved
 from latentsync_ray.progress import PlainProgress, RichProgress
 from latentsync_ray.report import Failures, Report, SlowClip
@@ -69,6 +71,7 @@ def summary(**changes: Any) -> Summary:
         "ok": 8,
         "failed": 1,
         "bugs": 0,
+        "left": 0,
         "frames": 3600,
         "seconds": 312.0,
         "speed": "model on cpu x86_64: 99% busy",
@@ -318,6 +321,31 @@ def test_run_loads_the_job_and_sums_up(exit_code, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "11 of 12 clips done (3 before), 1 failed" in shown
     assert "3600 frames in 0:05:12, 11.5 frames/s\nmodel on cpu x86_64: 99% busy\n" in shown
+
+
+def test_run_takes_limits_and_gives_json(monkeypatch, capsys):
+    jobs: list[tuple[Job, Any]] = []
+    monkeypatch.setattr(
+        "latentsync_ray.driver.run", lambda job, progress: jobs.append((job, progress)) or summary(left=4, exit_code=3)
+    )
+    config = str(ROOT / "configs" / "demo.yaml")
+    assert call("run", config, "--limit", "5", "--time-limit", "90m", "--json", "--quiet") == 3
+    ((job, progress),) = jobs
+    assert (job.limit, job.time_limit, progress) == (5, 5400.0, None)
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {**asdict(summary()), "left": 4, "exit_code": 3}
+    assert shown.out.count("\n") == 1
+    assert shown.err == ""
+    assert call("run", config, "--quiet") == 3
+    assert capsys.readouterr().out == ""
+    assert call("run", config) == 3
+    assert "exit code 3: the time limit left 4 clips; the same command goes on\n" in capsys.readouterr().out
+
+
+def test_what_a_limit_leaves_is_no_error(monkeypatch, capsys):
+    monkeypatch.setattr("latentsync_ray.driver.run", lambda job, progress: summary(left=1))
+    assert call("run", str(ROOT / "configs" / "demo.yaml"), "--limit", "1") == 0
+    assert "left for another run: 1 clip; the same command goes on\n" in capsys.readouterr().out
 
 
 def test_demo_runs_the_shipped_pair_and_lists_what_it_wrote(monkeypatch, tmp_path, capsys):

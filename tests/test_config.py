@@ -7,8 +7,9 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from latentsync_ray.config import Cluster, Job, Recipe, Work, build_job, load_job, row_settings
+from latentsync_ray.config import Cluster, Job, Recipe, Work, row_settings
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.job_file import build_job, load_job
 
 MINIMAL = "manifest: pairs.csv\noutput: out\n"
 
@@ -23,6 +24,13 @@ def test_defaults(tmp_path):
     assert (read.manifest, read.output, read.sink, read.failure_budget) == ("pairs.csv", str(Path("out").absolute()), "mp4", 0)
     assert read.recipe == Recipe()
     assert read.cluster == Cluster()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90.0), ("2h", 7200.0), ("1.5 h", 5400.0), ("30m", 1800.0), ("45s", 45.0), ("1d", 86400.0)]
+)
+def test_times_have_units(tmp_path, text, seconds):
+    assert job(tmp_path, MINIMAL, f"time_limit={text}").time_limit == seconds
 
 
 def test_values_and_overrides(tmp_path):
@@ -47,6 +55,9 @@ def test_values_and_overrides(tmp_path):
         (MINIMAL + "recipe: {loop_mode: bounce}", r"recipe\.loop_mode: input should be 'pingpong' or 'loop'"),
         (MINIMAL + "recipe: {fps: 0}", r"recipe\.fps"),
         (MINIMAL + "failure_budget: 2", "failure_budget"),
+        (MINIMAL + "time_limit: 2 weeks", r"time_limit: input should be a valid number"),
+        (MINIMAL + "time_limit: -1", r"time_limit: input should be greater than 0"),
+        (MINIMAL + "limit: 0", r"limit: input should be greater than or equal to 1"),
         ("- a list", "must hold a mapping with the keys manifest, output"),
         ("a: [", "is not valid YAML"),
     ],

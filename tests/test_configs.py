@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from latentsync_ray import assets
-from latentsync_ray.config import load_job
+from latentsync_ray.job_file import load_job
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, run
+from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, read_records, run
 from latentsync_ray.driver import dub as dub_pairs
+from latentsync_ray.errors import NoFace
+from latentsync_ray.stages.failures import failed_record
+from latentsync_ray.stages.rows import in_time
 from latentsync_ray.types import ClipRecord, Part
 
 
@@ -47,12 +51,17 @@ def job(folder: Path) -> Job:
     return Job(manifest=folder / "pairs.csv", output=folder / "out", recipe=recipe, cluster=Cluster(runner="local"))
 
 
+def done(pair: Pair, job: Job) -> ClipRecord:
+    recipe = job.recipe.fingerprint()
+    return ClipRecord(clip_id=pair.clip_id, video=pair.video, audio=pair.audio, status="ok", frames=32, recipe=recipe)
+
+
 def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None], **_: Any) -> Iterator[Part | ClipRecord]:
     """A runner without a model."""
     for pair in pairs:
         on_phase("loading the model")
         yield Part(clip_id=pair.clip_id, video=pair.video, audio=pair.audio, stop=32, segment_count=1)
-        yield ClipRecord(clip_id=pair.clip_id, video=pair.video, audio=pair.audio, status="ok", output="o", frames=32)
+        yield done(pair, job)
 
 
 def test_every_phase_is_told_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,3 +124,54 @@ def test_clips_whose_worker_died_are_tried_again_and_then_recorded(tmp_path: Pat
     ]
     assert "not finished in 3 passes" in str(records[-1].error)
     assert passes == [(["good", "slow", "fatal"], True), (["slow", "fatal"], False), (["fatal"], False)]
+
+
+def three(folder: Path, **changes: Any) -> Job:
+    """A job of three clips."""
+    one = job(folder)
+    (folder / "pairs.csv").write_text("clip_id,video,audio\n" + "".join(f"{name},v.mp4,a.wav\n" for name in "abc"))
+    return one.model_copy(update=changes)
+
+
+def test_a_limit_leaves_the_others_for_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentsync_ray.local.one_pass", dub)
+    first, second, third = (run(three(tmp_path, limit=2)) for _ in range(3))
+    assert (first.ok, first.left, first.exit_code) == (2, 1, 0)
+    assert (second.ok, second.left, second.done_before) == (1, 0, 2)
+    assert (third.ok, third.left, third.done_before) == (0, 0, 3)
+
+
+def test_when_its_time_is_up_a_run_begins_no_other_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(pairs: Iterable[Pair], job: Job, *, deadline: float, **_: Any) -> Iterator[Part | ClipRecord]:
+        assert abs(deadline - time.time() - 3600) < 60
+        first, *others = pairs
+        yield done(first, job)
+        yield from (failed_record(in_time(pair, deadline=1.0), job.recipe) for pair in others)
+
+    monkeypatch.setattr("latentsync_ray.local.one_pass", late)
+    timed = three(tmp_path, time_limit=3600.0)
+    heard = Heard()
+    summary = run(timed, progress=heard)
+    assert (summary.ok, summary.failed, summary.left, summary.exit_code) == (1, 0, 2, 3)
+    assert [told for told in heard.told if told.startswith("clip")] == ["clip a"]
+    assert read_records(timed.output)["clip_id"].to_pylist() == ["a"], "clips without a turn have no row"
+    monkeypatch.setattr("latentsync_ray.local.one_pass", dub)
+    assert (run(timed).ok, run(timed).exit_code) == (2, 0)
+
+
+def test_failures_count_more_than_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_pass(pairs: Iterable[Pair], job: Job, **_: Any) -> Iterator[Part | ClipRecord]:
+        first, *others = pairs
+        yield failed_record(first, job.recipe, NoFace("nobody"))
+        yield from (failed_record(in_time(pair, deadline=1.0), job.recipe) for pair in others)
+
+    monkeypatch.setattr("latentsync_ray.local.one_pass", one_pass)
+    summary = run(three(tmp_path, time_limit=1.0))
+    assert (summary.failed, summary.left, summary.exit_code) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("runner", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_runners_begin_nothing_after_the_deadline(runner: str, tmp_path: Path) -> None:
+    cluster = Cluster(runner=runner, device="cpu")  # pyright: ignore[reportArgumentType]
+    summary = run(three(tmp_path, time_limit=1e-6, cluster=cluster))
+    assert (summary.ok, summary.failed, summary.left, summary.exit_code) == (0, 0, 3, 3)

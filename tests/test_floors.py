@@ -25,6 +25,7 @@ GROUND = {
     "disk",
     "errors",
     "extras",
+    "job_file",
     "layout",
     "levels",
     "licence",

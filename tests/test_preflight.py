@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Recipe, driver, lipsync, preflight, storage
-from latentsync_ray.config import build_job, load_job
+from latentsync_ray.job_file import build_job, load_job
 from latentsync_ray.models.latentsync import family
 from latentsync_ray.pipeline.cluster import _sees
 from latentsync_ray.records import Records

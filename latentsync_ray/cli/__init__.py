@@ -1,6 +1,7 @@
 """The command line: a thin shell over the library; every command is one function here or in a neighbouring file.
 
-Exit codes: 0 all well; 1 clips failed (or storage did); 2 wrong arguments, job or model, nothing was started; 130 interrupted.
+Exit codes: 0 all well; 1 clips failed (or storage did); 2 wrong arguments, job or model, nothing was started; 3 clips were left
+for want of time; 130 after Ctrl-C, 143 after SIGTERM.
 Heavy imports stand inside the commands, so that help is instant.
 """
 

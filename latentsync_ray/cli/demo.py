@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from latentsync_ray.cli.dub import print_summary
 from latentsync_ray.cli.terminal import OUT, show, size, table
-from latentsync_ray.config import build_job
+from latentsync_ray.job_file import build_job
 from latentsync_ray.progress import display
 
 __all__ = ["demo"]

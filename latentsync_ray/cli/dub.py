@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -12,8 +14,9 @@ from rich.markup import escape
 from latentsync_ray import redact
 from latentsync_ray.cli.ending import Ended, ending_in_time
 from latentsync_ray.cli.terminal import ERR, OUT, duration
-from latentsync_ray.config import Cluster, Recipe, build_job, load_job
+from latentsync_ray.config import Cluster, Recipe
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.job_file import build_job, load_job
 from latentsync_ray.progress import display, make_progress
 from latentsync_ray.registry import DETECTORS
 from latentsync_ray.types import Device
@@ -124,6 +127,14 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Override values of the job, e.g. recipe.steps=10.")
     ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most clips to take up.", show_default=False)] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="90m|2h|SECONDS", help="Begin no clip after that time.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Tell errors only, and the summary if it is asked for as JSON.")
+    ] = False,
 ) -> None:
     """Lip-sync every pair of a manifest, on Ray.
 
@@ -131,20 +142,25 @@ def run(
 
     Interrupted and run again, it goes on where it was. Ctrl-C and SIGTERM end it within 20 seconds, a second one at once.
 
-    Exits with 1 when more clips failed than the job's failure_budget allows, or when one met a bug; with 130 after Ctrl-C, 143
-    after SIGTERM.
+    Exits with 1 when more clips failed than the job's failure_budget allows, or when one met a bug; with 2 when nothing was
+    started, 3 when the time limit left clips, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    job = load_job(config, *(overrides or ()))
+    limits = {"limit": limit, "time_limit": time_limit}
+    given = [f"{name}={value}" for name, value in limits.items() if value is not None]
+    job = load_job(config, *(overrides or ()), *given)
 
     from latentsync_ray.driver import run as run_job
 
     try:
         with ending_in_time(), display(job) as progress:
-            summary = run_job(job, progress=progress)
+            summary = run_job(job, progress=None if quiet else progress)
     except Ended as ended:
         ERR.print(f"ended by {ended}; finished clips and segments are kept: the same command goes on where it was")
         raise typer.Exit(ended.exit_code) from ended
-    print_summary(summary)
+    if as_json:
+        OUT.print_json(json.dumps(asdict(summary)), indent=None)
+    elif not quiet:
+        print_summary(summary)
     raise typer.Exit(summary.exit_code)
 
 
@@ -159,8 +175,11 @@ def print_summary(summary: Summary) -> None:
     if summary.bugs:
         what = "1 clip met a bug; its row holds" if summary.bugs == 1 else f"{summary.bugs} clips met bugs; their rows hold"
         OUT.print(f"exit code 1: {what} the end of the traceback (column error)")
-    elif summary.exit_code:
+    elif summary.exit_code == 1:
         OUT.print("exit code 1: more clips failed than the job's failure_budget allows")
+    if summary.left:
+        late = "exit code 3: the time limit left" if summary.exit_code == 3 else "left for another run:"
+        OUT.print(f"{late} {summary.left} clip{'s' * (summary.left > 1)}; the same command goes on")
     if summary.frames:
         rate = summary.frames / max(summary.seconds, 1e-9)
         OUT.print(f"{summary.frames} frames in {duration(summary.seconds)}, {rate:.1f} frames/s")

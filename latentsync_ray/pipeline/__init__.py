@@ -58,29 +58,35 @@ def prepare(job: Job) -> Job:
 
 
 def one_pass(
-    pairs: list[Pair], job: Job, *, first: bool = True, on_phase: Callable[[str], None] | None = None
+    pairs: list[Pair],
+    job: Job,
+    *,
+    first: bool = True,
+    on_phase: Callable[[str], None] | None = None,
+    deadline: float | None = None,
 ) -> Iterator[Part | ClipRecord]:
     """Dub pairs on Ray: every part as it is encoded, and each clip's record when it is finished, in no particular order.
 
     A pass that breaks off just ends: clips without a record are left for the next. Raises ConfigError or ModelError when a
     worker meets one, and ConfigError when the ``first`` pass waited in vain: clips that nobody touched are not to blame.
-    ``on_phase`` is told what is under way.
+    ``on_phase`` is told what is under way; after ``deadline`` (seconds since 1970) clips fail with NotBegun.
     """
     connect(job.cluster)
     if on_phase:
         on_phase("waiting for the first frames" if first else "another pass: waiting for frames")
     with without_worker_messages():
-        yield from _one_pass(pairs, job, first=first)
+        yield from _one_pass(pairs, job, first=first, deadline=deadline)
 
 
-def _one_pass(pairs: list[Pair], job: Job, *, first: bool) -> Iterator[Part | ClipRecord]:
+def _one_pass(pairs: list[Pair], job: Job, *, first: bool, deadline: float | None) -> Iterator[Part | ClipRecord]:
     joins = Joins(Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output)))
     arrived = Arrivals()
     settled: set[str] = set()
     rows = [pair.to_row() for pair in _spread(pairs)]
     todo = ray.data.from_items(rows, override_num_blocks=min(len(rows), 200))
     todo.context.max_errored_blocks = -1  # a block whose worker died drops out; the next pass makes it again
-    dataset = parts_dataset(todo, job.output, job.recipe, job.cluster, keep_faces=job.keep_faces)
+    keep = job.keep_faces
+    dataset = parts_dataset(todo, job.output, job.recipe, job.cluster, keep_faces=keep, deadline=deadline)
     try:
         for row in dataset.iter_rows():
             part = Part.from_row(row)

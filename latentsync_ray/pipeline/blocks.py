@@ -26,8 +26,18 @@ _AT_ONCE = 3
 """Segments in a model worker: while the device draws one, the next is prepared and the last one put away."""
 
 
-def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster, *, keep_faces: bool = False) -> Dataset:
+def parts_dataset(
+    pairs: Dataset,
+    output: str,
+    recipe: Recipe,
+    cluster: Cluster,
+    *,
+    keep_faces: bool = False,
+    deadline: float | None = None,
+) -> Dataset:
     """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error.
+
+    No clip begins after ``deadline``, in seconds since 1970.
 
     Raises ConfigError when there is no such model, or as ``shares``.
     """
@@ -60,7 +70,7 @@ def parts_dataset(pairs: Dataset, output: str, recipe: Recipe, cluster: Cluster,
                 )
             else:
                 # Ray Data retries a killed worker's task for ever unless told so, and has no other way to be told yet.
-                rows = rows.flat_map(task(group, asked), max_retries=3, **ask.of[name])
+                rows = rows.flat_map(task(group, asked, deadline=deadline), max_retries=3, **ask.of[name])
             if group[-1].fans_out:
                 rows = rows.repartition(target_num_rows_per_block=1)
     return rows

@@ -6,18 +6,19 @@ exception in a worker is dropped or ends everything: the driver raises it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
 from latentsync_ray import errors
-from latentsync_ray.errors import ConfigError, LatentSyncError, ModelError
+from latentsync_ray.errors import ConfigError, LatentSyncError, ModelError, NotBegun
 from latentsync_ray.stages.failures import Failing
 from latentsync_ray.stages.table import STAGES, Call, Settings, Stage, chain
-from latentsync_ray.types import Row
+from latentsync_ray.types import Pair, Row
 
-__all__ = ["apply", "attempt", "foreign", "raise_settings", "task"]
+__all__ = ["apply", "attempt", "foreign", "in_time", "raise_settings", "task"]
 
 
 @lru_cache(maxsize=4)
@@ -26,11 +27,22 @@ def _made(names: tuple[str, ...], asked: Settings) -> list[Call]:
     return [stage.make(asked) for stage in STAGES if stage.name in names]
 
 
-def task(group: tuple[Stage, ...], asked: Settings) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
-    """Light stages as one Ray Data task."""
+def in_time(pair: Pair, deadline: float | None) -> Pair:
+    """The pair, or after ``deadline`` (seconds since 1970) one that failed with NotBegun."""
+    if pair.error_code or deadline is None or time.time() < deadline:
+        return pair
+    return Pair.of_failed(pair, NotBegun("the time of the run was up before its turn"))
+
+
+def task(
+    group: tuple[Stage, ...], asked: Settings, *, deadline: float | None = None
+) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
+    """Light stages as one Ray Data task. Those that take pairs begin none after ``deadline``, see ``in_time``."""
     names = tuple(stage.name for stage in group)
 
     def call(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if group[0].takes is Pair:
+            row = {**row, **in_time(Pair.from_row(row), deadline).to_row()}
         yield from apply(lambda taken: chain(_made(names, asked), [taken]), row, group[0].takes, group[-1].gives)
 
     call.__name__ = call.__qualname__ = "_and_".join(names)  # what Ray's dashboard shows

@@ -1,0 +1,82 @@
+"""A job as people write it down: YAML, and values on a command line."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from latentsync_ray.config import Cluster, Job, Recipe
+from latentsync_ray.errors import ConfigError
+
+__all__ = ["build_job", "load_job"]
+
+_FORMER = {"sync_gpus": "generate_gpus", "sync_workers": "generate_workers", "sync_cpus": "generate_cpus"}
+"""Keys that had another name."""
+
+
+def load_job(path: str | Path, *overrides: str) -> Job:
+    """Read a job from YAML and apply ``dotted.key=value`` overrides (values are YAML).
+
+    Raises ConfigError with the full path of each wrong key and the keys known there.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the job file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not a text in UTF-8, so it is no job file: {error.reason} at byte {error.start}"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping with the keys {', '.join(Job.model_fields)}")
+    return build_job(tree, *overrides, source=str(path))
+
+
+def build_job(tree: dict[str, Any], *overrides: str, source: str) -> Job:
+    """The job that a mapping describes, after ``dotted.key=value`` overrides; ``source`` is named in errors (ConfigError)."""
+    tree = copy.deepcopy(tree)
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Job.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: " + "; ".join(_explain(problem) for problem in error.errors())) from error
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"override {override!r} is not of the form key=value, e.g. recipe.steps=10")
+    *parents, leaf = dotted.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"override {override!r}: {parent} is a value, not a section")
+    try:
+        tree[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+
+
+def _explain(problem: Any) -> str:
+    # Of a union's alternatives pydantic names each, in brackets or with dashes: no key looks like that.
+    where = ".".join(str(step) for step in problem["loc"] if not re.search(r"[\[-]", str(step)))
+    if problem["type"] == "value_error" and not where:
+        return str(problem["ctx"]["error"])
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+    section: type[BaseModel] = Job
+    for step in problem["loc"][:-1]:
+        section = {"recipe": Recipe, "cluster": Cluster}.get(str(step), section)
+    if former := _FORMER.get(str(problem["loc"][-1])):
+        return f"unknown key {where}; it is called {former} now"
+    return f"unknown key {where}; known here: {', '.join(section.model_fields)}"
