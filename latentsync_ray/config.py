@@ -71,8 +71,8 @@ class Recipe(_Strict):
     compile: bool = False
     """Have PyTorch compile the networks when a worker starts, which takes minutes, or seconds where it was done before. For
     GPUs; changes last bits."""
-    micro_batch: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
-    """Temporal windows per forward pass. One fixed shape, padded, because the batch shape changes last bits. auto is one on a
+    micro_batch: Literal["auto"] | int = "auto"
+    """Temporal windows per forward pass: one fixed shape, padded, because the batch shape changes last bits. auto is one on a
     CPU, and on a GPU as many of up to four as its memory holds."""
     cpu_threads: Annotated[int, Field(ge=1)] = 1
     """Threads of PyTorch on a CPU, whose number changes last bits, and of OpenCV, for the whole process that works.
@@ -106,6 +106,13 @@ class Recipe(_Strict):
     """Larger frames are refused (``too_large``): a forged header must not allocate the machine's memory."""
     max_seconds: Annotated[float, Field(gt=0)] = 4 * 3600
     """Longer video or audio is refused (``too_large``)."""
+
+    @field_validator("micro_batch", mode="before")
+    @classmethod
+    def _windows(cls, value: Any) -> Any:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 64):
+            raise PydanticCustomError("micro_batch", "use auto, or a whole number from 1 to 64")
+        return value
 
     @field_validator("face", mode="before")
     @classmethod

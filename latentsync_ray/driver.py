@@ -21,7 +21,7 @@ from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegu
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.models.find import find_model
-from latentsync_ray.preflight import check_inputs, check_recipe, resolved
+from latentsync_ray.preflight import check_inputs, check_recipe, check_room, resolved
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
 from latentsync_ray.speed import Work
@@ -130,6 +130,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 check_inputs(table, records.codes, tolerated=job.failure_budget, local=alone, note=progress.note)
                 progress.phase("checking the model")
                 check_recipe(job.recipe, note=progress.note, fetch=alone)
+                check_room(job)
                 records.reopen(table["clip_id"].take(todo))
         except ClipError as error:
             raise ConfigError(f"manifest or output cannot be used: {error}") from error
@@ -152,6 +153,8 @@ def _run(
     progress.start(len(table), len(table) - len(todo))
     if len(todo) and note:
         progress.note(note)
+    if len(todo) and job.recipe.compile:
+        progress.note("the model is compiled when a worker starts: that takes minutes, or seconds where it was done before")
     if len(todo) and job.cluster.runner == "ray":
         progress.phase("starting Ray")
     runner = _Prepared(job, deadline)

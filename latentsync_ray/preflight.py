@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from latentsync_ray import redact, storage
-from latentsync_ray.config import Recipe
-from latentsync_ray.errors import ConfigError
+from latentsync_ray.config import Job, Recipe
+from latentsync_ray.errors import ConfigError, ModelError
 from latentsync_ray.faces.find import check_detector, resolved_detector
 from latentsync_ray.faces.mesh_files import INSTALL
 from latentsync_ray.models.find import find_model
+from latentsync_ray.models.fitting import windows_together
 
-__all__ = ["check_inputs", "check_recipe", "fetch_model", "resolved"]
+__all__ = ["check_inputs", "check_recipe", "check_room", "fetch_model", "resolved"]
 
 _SAMPLE = 32
 """Rows of a manifest that are looked at."""
@@ -60,6 +61,16 @@ def check_recipe(recipe: Recipe, *, note: Callable[[str], None], fetch: bool = T
         fetch_model(recipe.model, note=note)
     else:
         find_model(recipe.model).check_elsewhere(say=note)
+
+
+def check_room(job: Job) -> None:
+    """Raise ModelError when the model does not fit the memory that the job says its device has."""
+    if memory := job.cluster.device_memory_gb:
+        device = "cuda" if job.cluster.device == "auto" else job.cluster.device
+        try:
+            windows_together(find_model(job.recipe.model), job.recipe, device, memory * 1e9)
+        except ModelError as error:
+            raise ModelError(f"{error} (cluster.device_memory_gb is {memory:g})") from error
 
 
 def fetch_model(name: str, *, note: Callable[[str], None]) -> None:

@@ -57,6 +57,13 @@ def test_values_and_overrides(tmp_path):
         (MINIMAL + "failure_budget: 2", "failure_budget"),
         (MINIMAL + "time_limit: 2 weeks", r"time_limit: input should be a valid number"),
         (MINIMAL + "time_limit: -1", r"time_limit: input should be greater than 0"),
+        *(
+            (
+                MINIMAL + f"recipe: {{micro_batch: {each}}}",
+                r"recipe\.micro_batch: use auto, or a whole number from 1 to 64, not",
+            )
+            for each in ("three", "0", "65", "1.5", "true")
+        ),
         (MINIMAL + "limit: 0", r"limit: input should be greater than or equal to 1"),
         ("- a list", "must hold a mapping with the keys manifest, output"),
         ("a: [", "is not valid YAML"),

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from latentsync_ray import redact
-from latentsync_ray.cli.ending import Ended, ending_in_time
+from latentsync_ray.cli.ending import Ended, ending_in_time, leave
 from latentsync_ray.cli.terminal import ERR, OUT, duration
 from latentsync_ray.config import Cluster, Recipe
 from latentsync_ray.errors import ConfigError
@@ -156,7 +156,7 @@ def run(
             summary = run_job(job, progress=None if quiet else progress)
     except Ended as ended:
         ERR.print(f"ended by {ended}; finished clips and segments are kept: the same command goes on where it was")
-        raise typer.Exit(ended.exit_code) from ended
+        leave(ended.exit_code)
     if as_json:
         OUT.print_json(json.dumps(asdict(summary)), indent=None)
     elif not quiet:

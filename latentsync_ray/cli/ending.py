@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
-__all__ = ["GRACE_SECONDS", "Ended", "ending_in_time"]
+__all__ = ["GRACE_SECONDS", "Ended", "ending_in_time", "leave"]
 
 GRACE_SECONDS = 20.0
 """Longest time from the signal to the end: less than the 30 s after which Kubernetes and spot machines are switched off."""
@@ -21,6 +24,14 @@ class Ended(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
+
+
+def leave(code: int) -> NoReturn:
+    """End the process after what was to be done at its exit, without waiting for threads: they may be in the middle of C++."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager

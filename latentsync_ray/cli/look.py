@@ -29,7 +29,7 @@ def report(
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Most clips on the sheet.")] = 12,
     peak: Annotated[
-        float | None, typer.Option(min=0, help="Dense bf16 TFLOP/s of the card, where it is not known.", show_default=False)
+        float | None, typer.Option(min=1, help="Dense bf16 TFLOP/s of the card, where it is not known.", show_default=False)
     ] = None,
 ) -> None:
     """Sum up what a run made: counts, errors, speed, the slowest clips, and a picture with clips before and after.

@@ -37,7 +37,7 @@ def windows_together(info: ModelInfo, recipe: Recipe, device: str, memory: float
         raise ModelError(
             f"{info.name} takes about {_gb(needed)} to make {asked} window{'s'[: asked > 1]} of frames at once"
             f"{' with guidance' * (recipe.guidance_scale > 1)}, and the device has {_gb(memory)}: "
-            + (f"set recipe.micro_batch to {fitting} or less" if fitting else "take another device, or a smaller model")
+            + (f"set recipe.micro_batch to {fitting} or less" if fitting else "take a larger device, or a smaller model")
         )
     return asked
 

@@ -66,6 +66,7 @@ class Generate:
         if recipe.compile:
             self.model.compile()
             self._check_model(NotFinite, OutOfMemory)  # compiles
+            self.rest()
 
     def __call__(self, crops: FaceCrops, *, on_frames: Callable[[int], None] | None = None) -> GeneratedFaces:
         """``on_frames(count)`` hears of new faces window by window; what it raises ends the work.

@@ -52,7 +52,7 @@ def test_what_cannot_fit_is_refused_with_what_does() -> None:
     ):
         together(11, micro_batch=5, guidance_scale=1.5)
     for asked in ("auto", 1, 3):
-        with pytest.raises(ModelError, match=r"the device has 2.5 GB: take another device, or a smaller model"):
+        with pytest.raises(ModelError, match=r"the device has 2.5 GB: take a larger device, or a smaller model"):
             together(2.5, micro_batch=asked)
 
 
