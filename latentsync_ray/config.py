@@ -160,10 +160,10 @@ class Cluster(_Strict):
 
     Two kinds differ in last bits, and the segments of a clip must not.
     """
-    device_memory_gb: Annotated[float, Field(gt=0)] | None = None
+    device_memory_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """What a model worker has of its device's memory, in GB; by default asked from the device. ``recipe.micro_batch`` has to
     fit it."""
-    peak_tflops: Annotated[float, Field(gt=0)] | None = None
+    peak_tflops: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """What the device can do at best, dense bf16, for the summary of a run; by default from a table of cards."""
     generate_workers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Fewest and most model workers; by default up to one per GPU that the cluster has when the job starts, or one in all."""

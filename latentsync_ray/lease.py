@@ -77,14 +77,26 @@ class Lease:
                 f"another run is at work in {self._output}: {other}, last sign of life {other.beat}. Wait for its end or "
                 f"choose another output; if it was killed, start again {_STALE / 60:.0f} minutes after that sign of life"
             )
-        self._write()
-        _HELD.add(self._run.token)
-        self._thread.start()
+        try:
+            self._write()
+            _HELD.add(self._run.token)
+            self._thread.start()
+        except BaseException:  # whatever breaks in here must not keep others out
+            self._give_back()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
+        try:
+            self._give_back()
+        except KeyboardInterrupt:
+            self._give_back()
+            raise
+
+    def _give_back(self) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         _HELD.discard(self._run.token)
         try:
             if self._is_ours():

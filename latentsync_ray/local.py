@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -255,30 +255,38 @@ def one_pass(
         device_memory=memory,
     )
     phase("dubbing")
-    failed: set[str] = set()
-    told: set[str] = set()
-    rows: Iterable[Row] = (in_time(pair, deadline) for pair in pairs)
-    for stage in STAGES:
-        rows = _attempted(stage, model.stages[stage.name], rows, failed)
-        if stage.model or stage.name == _BEFORE_MODEL:  # the device goes on from clip to clip
-            rows = _apart(rows)
-    parts: list[Part] = []
-    for part in cast("Iterable[Part]", rows):
-        if part.error_code:
-            raise_settings(part)
-            parts.clear()
-            if part.clip_id not in told:  # two stages may have failed at once
-                told.add(part.clip_id)
-                yield failed_record(part, job.recipe)
-            continue
-        yield part
-        parts.append(part)
-        if len(parts) == part.segment_count:
-            with Failing() as met:
-                yield model.join(parts)
-            if met.failure:
-                yield failed_record(part, job.recipe, met.failure)
-            parts.clear()
+    with ExitStack() as stack:
+        failed: set[str] = set()
+        told: set[str] = set()
+        rows: Iterable[Row] = (in_time(pair, deadline) for pair in pairs)
+        for stage in STAGES:
+            rows = _attempted(stage, model.stages[stage.name], rows, failed)
+            if stage.model or stage.name == _BEFORE_MODEL:  # the device goes on from clip to clip
+                rows = apart = _apart(rows)
+                stack.callback(_ended, apart)
+        parts: list[Part] = []
+        for part in cast("Iterable[Part]", rows):
+            if part.error_code:
+                raise_settings(part)
+                parts.clear()
+                if part.clip_id not in told:  # two stages may have failed at once
+                    told.add(part.clip_id)
+                    yield failed_record(part, job.recipe)
+                continue
+            yield part
+            parts.append(part)
+            if len(parts) == part.segment_count:
+                with Failing() as met:
+                    yield model.join(parts)
+                if met.failure:
+                    yield failed_record(part, job.recipe, met.failure)
+                parts.clear()
+
+
+def _ended(rows: Generator[Row]) -> None:
+    """Close what nobody takes from any more; a thread that still does after all patience does not hear it."""
+    with suppress(ValueError):
+        rows.close()
 
 
 def _attempted(stage: Stage, call: Call, rows: Iterable[Row], failed: set[str]) -> Iterator[Row]:

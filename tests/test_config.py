@@ -64,6 +64,7 @@ def test_values_and_overrides(tmp_path):
             )
             for each in ("three", "0", "65", "1.5", "true")
         ),
+        (MINIMAL + "cluster: {device_memory_gb: .inf}", r"cluster\.device_memory_gb: input should be a finite number"),
         (MINIMAL + "limit: 0", r"limit: input should be greater than or equal to 1"),
         ("- a list", "must hold a mapping with the keys manifest, output"),
         ("a: [", "is not valid YAML"),

@@ -18,7 +18,7 @@ ending.GRACE_SECONDS = float(sys.argv[1])
 try:
     with ending.ending_in_time():
         print("ready", flush=True)
-        time.sleep(60)
+        exec(sys.argv[3])
 except ending.Ended as ended:
     print(ended, flush=True)
     time.sleep(float(sys.argv[2]))  # storage that hangs, a thread that does not end
@@ -26,8 +26,9 @@ except ending.Ended as ended:
 """
 
 
-def started(grace: float, afterwards: float) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(grace), str(afterwards)], stdout=subprocess.PIPE, text=True)
+def started(grace: float, afterwards: float, work: str = "time.sleep(60)") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, str(grace), str(afterwards), work]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
@@ -52,6 +53,13 @@ def test_the_second_one_ends_it_at_once() -> None:
 
 def test_it_ends_in_time_whatever_keeps_it() -> None:
     with started(0.5, 60) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+
+
+def test_it_ends_in_time_in_the_middle_of_c_code() -> None:
+    """Python calls no handler there."""
+    with started(0.5, 0, "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)") as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
 

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,3 +192,21 @@ def test_a_run_that_was_taken_over_writes_no_more_rows(output, tmp_path, monkeyp
         driver.run(job)
     held = read_all(metadata_files(output), columns=["clip_id"])[0].values()
     assert sorted(clip_id for file in held for clip_id in file["clip_id"].to_pylist()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("at", ["_write", "_is_ours"])
+def test_a_signal_in_its_middle_leaves_nothing(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, told = getattr(Lease, at), list[str]()
+
+    def interrupted(self: Lease) -> Any:
+        result = before(self)
+        if not told:
+            told.append(at)
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(Lease, at, interrupted)
+    with pytest.raises(KeyboardInterrupt), Lease(str(tmp_path)):
+        pass
+    assert told == [at]
+    assert not (tmp_path / "_work" / "run.json").exists()

@@ -152,15 +152,16 @@ def run(
     from latentsync_ray.driver import run as run_job
 
     try:
-        with ending_in_time(), display(job) as progress:
-            summary = run_job(job, progress=None if quiet else progress)
+        with ending_in_time():
+            with display(job) as progress:
+                summary = run_job(job, progress=None if quiet else progress)
+            if as_json:
+                OUT.print_json(json.dumps(asdict(summary)), indent=None)
+            elif not quiet:
+                print_summary(summary)
     except Ended as ended:
         ERR.print(f"ended by {ended}; finished clips and segments are kept: the same command goes on where it was")
         leave(ended.exit_code)
-    if as_json:
-        OUT.print_json(json.dumps(asdict(summary)), indent=None)
-    elif not quiet:
-        print_summary(summary)
     raise typer.Exit(summary.exit_code)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ __all__ = ["GRACE_SECONDS", "Ended", "ending_in_time", "leave"]
 
 GRACE_SECONDS = 20.0
 """Longest time from the signal to the end: less than the 30 s after which Kubernetes and spot machines are switched off."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Ended(KeyboardInterrupt):
@@ -37,23 +39,41 @@ def leave(code: int) -> NoReturn:
 @contextmanager
 def ending_in_time() -> Iterator[None]:
     """Meanwhile, the first SIGINT or SIGTERM raises ``Ended`` in the main thread, and the process ends in time whatever then
-    keeps it. The second one ends it at once.
+    keeps it, C code included. The second one ends it at once.
     """
     told: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        if told:
-            os._exit(128 + number)
-        told.append(number)
-        last = threading.Timer(GRACE_SECONDS, os._exit, [128 + number])
-        last.daemon = True
-        last.start()
-        raise Ended(number)
+        if not told:
+            told.append(number)
+            raise Ended(number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard, written = socket.socketpair()
+    written.setblocking(False)
+    watcher = threading.Thread(target=_watch, args=(heard, written), name="latentsync-ending", daemon=True)
+    watcher.start()
+    wakeup = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
     try:
         yield
     finally:
-        if not told:  # else the process is about to end, and a second signal has to find it
+        if not told:  # else the process is about to end, and a second signal has to find all this
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(wakeup)
+            written.send(b"\0")
+            watcher.join()
+
+
+def _watch(heard: socket.socket, written: socket.socket) -> None:
+    """Python calls handlers between two steps of the main thread, but writes at once which signal has come."""
+    with heard, written:
+        first = heard.recv(1)
+        if first[0] not in _SIGNALS:
+            return
+        heard.settimeout(GRACE_SECONDS)
+        try:
+            last = heard.recv(1)
+        except TimeoutError:
+            last = first
+        os._exit(128 + last[0])

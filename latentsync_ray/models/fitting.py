@@ -55,7 +55,10 @@ def _largest(info: ModelInfo, recipe: Recipe, device: str, memory: float, *, gui
 
 def _needed(info: ModelInfo, recipe: Recipe, device: str, windows: int, guidance_scale: float) -> int | None:
     dtype = "float32" if recipe.dtype == "auto" and device == "cpu" else recipe.dtype
-    return info.memory(windows=windows, guidance_scale=guidance_scale, dtype=dtype)
+    needed = info.memory(windows=windows, guidance_scale=guidance_scale, dtype=dtype)
+    if needed is not None and not (isinstance(needed, int) and needed > 0):
+        raise ModelError(f"the model {recipe.model!r} says that it takes {needed!r} bytes; its code has a bug")
+    return needed
 
 
 def _gb(size: float) -> str:

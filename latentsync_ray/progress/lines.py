@@ -91,7 +91,7 @@ class PlainProgress:
             if summary := self._tally.summary(self._output):
                 self._say(summary)
             self._stopped.set()
-        if self._ticker and self._running:
+        if self._ticker and self._ticker.is_alive():  # not if a signal came before it began
             self._ticker.join()
 
     @contextmanager

@@ -38,16 +38,24 @@ class Window:
     spent: Spent = NOTHING
     """Its share of the call."""
 
+    caller: object = None
+    alone: bool = False
+    """Whether only windows of the same caller may be beside it."""
+
     @property
     def done(self) -> bool:
         return self.made is not None or self.failure is not None
+
+    def goes_with(self, first: Window) -> bool:
+        """Whether both may be in one call."""
+        return self.asked == first.asked and (self.caller is first.caller or not (self.alone or first.alone))
 
 
 class Forwards:
     """``forwards(windows)`` yields them one by one as they are made, in their order.
 
     ``draw(faces, speech, asked)`` is the model's call for ``size`` windows: of each uint8 (W, R, R, 3), or why there is none.
-    What it raises, whoever made the call raises, and others' windows wait again.
+    What it raises, the caller raises whose windows it was given; if they were of several, it is asked again for each of them.
     """
 
     def __init__(self, draw: Callable[[np.ndarray, Any, tuple[Any, ...]], Sequence[np.ndarray | Exception]], size: int) -> None:
@@ -57,6 +65,9 @@ class Forwards:
         self.clock = Clock()
 
     def __call__(self, windows: Sequence[Window]) -> Iterator[Window]:
+        caller = object()
+        for window in windows:
+            window.caller = caller
         with self._changed:
             self._waiting.extend(windows)
         try:
@@ -104,18 +115,24 @@ class Forwards:
         import torch
 
         with self._changed:
-            asked = self._waiting[0].asked
-            batch = [window for window in self._waiting if window.asked == asked][: self._size]
+            first = self._waiting[0]
+            batch = [window for window in self._waiting if window.goes_with(first)][: self._size]
             self._drop(batch)
         padded = batch + batch[-1:] * (self._size - len(batch))
         made: Sequence[np.ndarray | Exception] = ()
         try:
             faces, speech = np.stack([window.faces() for window in padded]), torch.stack([window.speech for window in padded])
             with self.clock.work() as spent:
-                made = self._draw(faces, speech, asked)
+                made = self._draw(faces, speech, first.asked)
+        except Exception as error:  # noqa: BLE001 - raised by whose windows it were
+            if all(window.caller is first.caller for window in batch):
+                made = [error] * len(batch)
+            spent = Spent
         finally:
-            if not made:
+            if not made:  # nobody knows whose fault it is: the next calls are for one caller each
                 with self._changed:
+                    for window in batch:
+                        window.alone = True
                     self._waiting.extendleft(reversed(batch))
         with self._changed:
             for window, new in zip(batch, made, strict=False):  # what filled it up is left

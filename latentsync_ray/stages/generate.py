@@ -17,7 +17,7 @@ from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ClipError, ModelError, NotFinite, OutOfMemory
 from latentsync_ray.levels import to_codes, to_uint8
 from latentsync_ray.measure import mouth_motion
-from latentsync_ray.models import Model
+from latentsync_ray.models import Model, ModelInfo
 from latentsync_ray.models.find import find_model
 from latentsync_ray.models.fitting import windows_together
 from latentsync_ray.stages.forwards import Forwards, Window
@@ -55,10 +55,7 @@ class Generate:
         self.recipe, self.micro_batch = recipe, windows_together(info, recipe, where.type, memory)
         self.model = model or info.load(device=device, dtype=recipe.dtype)
         self.window = self.model.info.window
-        self._flops = {
-            guided: info.flops(steps=recipe.steps, guidance_scale=1.0 + guided, cache_interval=recipe.cache_interval)
-            for guided in (False, True)
-        }
+        self._flops = {guided: self._flops_of(info, guidance_scale=1.0 + guided) for guided in (False, True)}
         self._bytes = to_codes if recipe.paste == "crop" else to_uint8
         self._forwards = Forwards(self._drawn, self.micro_batch)
         if self.model.device.type == "cpu":
@@ -95,6 +92,13 @@ class Generate:
             card=card_of(model.device),
             **made,
         )
+
+    def _flops_of(self, info: ModelInfo, *, guidance_scale: float) -> int | None:
+        recipe = self.recipe
+        flops = info.flops(steps=recipe.steps, guidance_scale=guidance_scale, cache_interval=recipe.cache_interval)
+        if flops is not None and not (isinstance(flops, int) and 0 <= flops < 2**80):
+            raise ModelError(f"the model {recipe.model!r} says that a window takes {flops!r} operations; its code has a bug")
+        return flops
 
     @property
     def precision(self) -> str:

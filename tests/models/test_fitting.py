@@ -56,6 +56,13 @@ def test_what_cannot_fit_is_refused_with_what_does() -> None:
             together(2.5, micro_batch=asked)
 
 
+@pytest.mark.parametrize("needed", [0, -1, float("nan"), "2 GB"])
+def test_what_is_no_number_of_bytes_is_a_bug_of_the_model(needed: Any) -> None:
+    info = type("Wrong", (), {"name": "wrong", "memory": lambda self, **_: needed})()
+    with pytest.raises(ModelError, match=r"says that it takes .* bytes; its code has a bug"):
+        together(80, info=info)
+
+
 def test_one_window_is_no_plural() -> None:
     with pytest.raises(ModelError, match="to make 1 window of frames at once, and"):
         together(2.5)
