@@ -101,8 +101,8 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     impossible, also when another run is at work in the output.
     """
     began, progress = time.perf_counter(), Silent() if progress is None else progress
-    deadline = job.time_limit and time.time() + job.time_limit
     kind_of(job, Job, "job", "a Job, e.g. load_job('job.yaml')")
+    deadline = job.time_limit and time.time() + job.time_limit
     with ExitStack() as stack:
         stack.callback(progress.stop)
         stack.enter_context(noting(progress))

@@ -19,7 +19,7 @@
         ├── NotFinite           not_finite
         ├── OutOfMemory         out_of_memory (transient: more may be free)
         ├── WorkerDied          worker_died (transient: the process working on it was killed)
-        ├── NotBegun            not_begun (never recorded: the run's time was up before the clip's turn)
+        ├── NotBegun            not_begun (transient: the run's time was up before its turn; never recorded)
         └── InternalError       internal_error (transient: a bug, which another version may not have)
 
 Knows nothing about Ray, media or models. An error that is not in this tree is a bug; ``stages.failures`` says what that
@@ -203,6 +203,7 @@ CLIP_ERRORS: dict[str, type[ClipError]] = {
         NotFinite,
         OutOfMemory,
         WorkerDied,
+        NotBegun,
         InternalError,
     )
 }

@@ -33,10 +33,10 @@ class DeviceFacts:
 
 
 def ask_device(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> DeviceFacts | None:
-    """What model workers will run on. None where they take no GPU, or where none answered: each will see for itself then."""
+    """What model workers will run on. None where they take no GPU, none is there yet or none answers: each sees for itself."""
     wanted = shares(cluster, nodes)
     (ask,) = (each for each in wanted.of.values() if "num_gpus" in each)
-    if not ask["num_gpus"]:
+    if not ask["num_gpus"] or not any(node.get("GPU") for node in nodes):
         return None
     options = {name: ask[name] for name in ("num_gpus", "accelerator_type") if name in ask}
     answer = ray.remote(num_cpus=0, max_retries=0, **options)(_look).remote(cluster.device)

@@ -163,11 +163,9 @@ def test_windows_in_a_call_are_part_of_what_bits_depend_on() -> None:
 
 def test_what_cannot_fit_is_refused_before_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latentsync_ray.models.latentsync.model.load", lambda *_, **__: pytest.fail("loaded"))
-    recipe = Recipe(model="latentsync-1.6", micro_batch=8)
-    with pytest.raises(
-        ModelError, match=r"latentsync-1.6 takes .* 8 windows .*, and the device has 9 GB: set recipe.micro_batch"
-    ):
-        Generate(recipe, "cpu", memory=9e9)
+    recipe = Recipe(model="nano", micro_batch=8)
+    with pytest.raises(ModelError, match=r"nano takes .* 8 windows .*, and the device has 0.15 GB: set recipe.micro_batch"):
+        Generate(recipe, "cpu", memory=1.5e8)
 
 
 class Compiled:
