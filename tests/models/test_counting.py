@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from count_work import Moves, call
 
 from latentsync_ray.levels import to_codes, to_uint8
 from latentsync_ray.models.find import find_model
 from latentsync_ray.models.latentsync import counting
 from latentsync_ray.models.latentsync.counting import count_flops, empty_model, memory_of
-from latentsync_ray.models.latentsync.model import LatentSync, load_model
+from latentsync_ray.models.latentsync.model import load_model
 from latentsync_ray.models.latentsync.specs import MODELS, WINDOW, Flops
 
 
@@ -39,13 +37,6 @@ def test_deepcache_takes_two_fifths_of_the_network() -> None:
     assert cached / exact == pytest.approx(0.392, abs=0.001)
 
 
-def call(model: LatentSync, windows: int, *, guidance: float = 1.5) -> torch.Tensor:
-    """New faces of distinct pictures."""
-    side = model.resolution
-    faces = np.random.default_rng(0).integers(0, 256, (windows, WINDOW, side, side, 3), np.uint8)
-    return model.generate(faces, model.silence(windows), steps=2, guidance_scale=guidance, seed=1)
-
-
 @pytest.mark.parametrize("windows", [1, 3])
 def test_memory_is_that_of_real_tensors(windows: int) -> None:
     model = load_model("tiny-random", device="cpu", dtype="float32")
@@ -54,7 +45,7 @@ def test_memory_is_that_of_real_tensors(windows: int) -> None:
         for part in parts:
             held.see(part.parameters())
             held.see(part.buffers())
-        to_uint8(call(model, windows))
+        to_uint8(call(model, windows, steps=2, guidance=1.5))
     foreseen = memory_of(MODELS["tiny-random"], windows=windows, guided=True, dtype="float32")
     assert foreseen == pytest.approx(held.most, rel=0.1)
 
@@ -70,21 +61,6 @@ def test_many_windows_are_reckoned_from_a_few(monkeypatch: pytest.MonkeyPatch) -
 def test_memory_follows_the_number_format() -> None:
     half, whole = (memory_of(MODELS["latentsync-1.5"], windows=1, guided=False, dtype=each) for each in ("bfloat16", "float32"))
     assert 1.8 < whole / half < 2.0
-
-
-class Moves(TorchDispatchMode):
-    """Bytes that go from the host to the device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        made = function(*arguments, **(options or {}))
-        if any(isinstance(each, torch.Tensor) and each.device.type == "meta" for each in tree_leaves(made)):
-            given = [each for each in tree_leaves((arguments, options)) if isinstance(each, torch.Tensor)]
-            self.bytes += sum(each.nbytes for each in given if each.device.type == "cpu" and each.ndim)
-        return made
 
 
 def test_hardly_more_than_its_pixels_go_to_the_device_and_back() -> None:
