@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -77,13 +78,12 @@ class Lease:
                 f"another run is at work in {self._output}: {other}, last sign of life {other.beat}. Wait for its end or "
                 f"choose another output; if it was killed, start again {_STALE / 60:.0f} minutes after that sign of life"
             )
-        try:
+        with ExitStack() as undo:  # whatever breaks in here must not keep others out
+            undo.callback(self._give_back)
             self._write()
             _HELD.add(self._run.token)
             self._thread.start()
-        except BaseException:  # whatever breaks in here must not keep others out
-            self._give_back()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:

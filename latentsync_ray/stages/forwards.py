@@ -37,8 +37,8 @@ class Window:
     """Why there is none."""
     spent: Spent = NOTHING
     """Its share of the call."""
-
     caller: object = None
+    """Whose it is."""
     alone: bool = False
     """Whether only windows of the same caller may be beside it."""
 
@@ -124,7 +124,7 @@ class Forwards:
             faces, speech = np.stack([window.faces() for window in padded]), torch.stack([window.speech for window in padded])
             with self.clock.work() as spent:
                 made = self._draw(faces, speech, first.asked)
-        except Exception as error:  # noqa: BLE001 - raised by whose windows it were
+        except Exception as error:  # noqa: BLE001 - raised in the thread of its caller
             if all(window.caller is first.caller for window in batch):
                 made = [error] * len(batch)
             spent = Spent
