@@ -7,13 +7,17 @@ a frame's latent depends on nothing but the frame.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from latentsync_ray.models.compiling import Compiling
 from latentsync_ray.models.latentsync.checkpoint import fill, read_checkpoint
@@ -26,6 +30,8 @@ _LEGACY_ATTENTION = ((".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".t
 
 _SLICE_PIXELS = 4 * 512 * 512
 _SLICE_PICTURES = 16
+_CPU_PIXELS = 4 * 128 * 128
+"""More at once, and a CPU waits for its memory: glibc returns blocks above 32 MB to the system each time."""
 
 
 def load_vae(path: Path, config: Path, *, device: torch.device, dtype: torch.dtype) -> AutoencoderKL:
@@ -58,7 +64,7 @@ def as_pictures(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -
 
 
 class PictureCodec:
-    """Encodes and decodes pictures of one side length, in slices of one fixed size that bound the memory."""
+    """Encodes and decodes pictures of one side length, in parts of fixed sizes that bound the memory."""
 
     def __init__(self, vae: AutoencoderKL, resolution: int) -> None:
         self.vae = vae
@@ -67,9 +73,13 @@ class PictureCodec:
                 for name, child in [*module.named_children()]:
                     if isinstance(child, nn.GroupNorm) and not isinstance(module, LastNorm):
                         setattr(module, name, LastNorm(child))
+        for module in vae.modules():
+            if isinstance(module, ResnetBlock2D):
+                module.forward = partial(_resnet, module)
         self.stride = 2 ** (len(vae.config["block_out_channels"]) - 1)
         """Pixels per latent pixel."""
         self._slice = max(1, min(_SLICE_PICTURES, _SLICE_PIXELS // resolution**2))
+        self._part = max(1, min(self._slice, _CPU_PIXELS // resolution**2)) if vae.device.type == "cpu" else self._slice
         self._scale: float = vae.config["scaling_factor"]
         self._shift: float = vae.config.get("shift_factor") or 0.0
 
@@ -80,18 +90,29 @@ class PictureCodec:
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Latents (N, 4, h, w), float32 of about unit variance, of pictures (N, 3, R, R) in [-1, 1]."""
-        parts = self._slices(pictures.to(self.vae.dtype))
-        modes = [self.vae.encode(part, return_dict=False)[0].mode() for part in parts]
-        return (torch.cat(modes)[: len(pictures)].float() - self._shift) * self._scale
+        moments = _in_parts(self.vae.encoder, pictures.to(self.vae.dtype), self._part)
+        if self.vae.quant_conv is not None:
+            moments = _in_parts(self.vae.quant_conv, moments, self._slice)
+        mode = moments.chunk(2, dim=1)[0]
+        return (mode.float() - self._shift) * self._scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (N, 3, R, R), float32, about [-1, 1] but not clamped, of latents (N, 4, h, w)."""
-        parts = self._slices((latents / self._scale + self._shift).to(self.vae.dtype))
-        decoded = [self.vae.decode(part, return_dict=False)[0].float() for part in parts]  # pyright: ignore[reportArgumentType]
-        return torch.cat(decoded)[: len(latents)]
+        hidden = (latents / self._scale + self._shift).to(self.vae.dtype)
+        if self.vae.post_quant_conv is not None:
+            hidden = _in_parts(self.vae.post_quant_conv, hidden, self._slice)
+        return _in_parts(self.vae.decoder, hidden, self._part).float()
 
-    def _slices(self, whole: Tensor) -> tuple[Tensor, ...]:
-        """Parts of one size, the last one filled up: another shape of the batch would change last bits."""
-        missing = -len(whole) % self._slice
-        filled = torch.cat([whole, whole[-1:].expand(missing, -1, -1, -1)]) if missing else whole
-        return filled.split(self._slice)
+
+def _resnet(resnet: Any, pictures: Tensor, temb: None) -> Tensor:
+    """The autoencoder's resnet as diffusers has it, bit for bit, but in place: no timestep, and no division by one."""
+    hidden = resnet.conv1(functional.silu(resnet.norm1(pictures), inplace=True))
+    hidden = resnet.conv2(functional.silu(resnet.norm2(hidden), inplace=True))
+    return hidden.add_(pictures if resnet.conv_shortcut is None else resnet.conv_shortcut(pictures))
+
+
+def _in_parts(network: nn.Module, whole: Tensor, size: int) -> Tensor:
+    """What ``network`` makes of parts of one size, the last filled up: another shape of the batch would change last bits."""
+    missing = -len(whole) % size
+    filled = torch.cat([whole, whole[-1:].expand(missing, -1, -1, -1)]) if missing else whole
+    return torch.cat([network(part) for part in filled.split(size)])[: len(whole)]
