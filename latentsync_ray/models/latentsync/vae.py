@@ -75,7 +75,7 @@ class PictureCodec:
                         setattr(module, name, LastNorm(child))
         for module in vae.modules():
             if isinstance(module, ResnetBlock2D):
-                module.forward = partial(_resnet, module)
+                module.forward = partial(_resnet, module)  # pyright: ignore[reportAttributeAccessIssue]
         self.stride = 2 ** (len(vae.config["block_out_channels"]) - 1)
         """Pixels per latent pixel."""
         self._slice = max(1, min(_SLICE_PICTURES, _SLICE_PIXELS // resolution**2))
