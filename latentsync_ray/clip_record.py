@@ -20,6 +20,14 @@ class ClipRecord(Row):
     output: str | None = None
     output_path: str | None = None
     """The same, relative to the output folder: holds when the folder is moved."""
+    video_version: str | None = None
+    """With ``video_sha256``: what storage said of the video that the clip was made of, and its content's hash; see
+    ``storage.version``. The next run makes the clip again when they are others."""
+    audio_version: str | None = None
+    video_sha256: str | None = None
+    audio_sha256: str | None = None
+    settings: str | None = None
+    """Of the settings that the row made for itself; see ``config.own_settings``."""
     status: Literal["ok", "failed"] = "failed"
     frames: int | None = None
     frames_without_face: int | None = None

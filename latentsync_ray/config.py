@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from latentsync_ray.errors import InvalidPair
-from latentsync_ray.types import UNUSABLE_ID, Device, LoopMode, Pair
+from latentsync_ray.errors import CLIP_ERRORS, InvalidPair
+from latentsync_ray.naming import DEFAULT_TEMPLATE, check_template
+from latentsync_ray.types import UNUSABLE_ID, UNUSABLE_NAME, Device, LoopMode, Pair
 
 __all__ = [
     "FACE_RULE",
@@ -28,6 +29,7 @@ __all__ = [
     "Recipe",
     "Work",
     "absolute",
+    "own_settings",
     "row_settings",
     "settle",
 ]
@@ -202,8 +204,19 @@ class Job(_Strict):
     """Go on in an output whose finished clips were made with another recipe; by default that is refused."""
     keep_faces: bool = False
     """Keep the face tracks of videos in ``faces/`` of the output, as Parquet: later jobs reuse them, and people read them."""
-    retry_failed: bool = False
-    """Also redo clips that an earlier run recorded as failed for a reason in their data."""
+    clip_name: str = DEFAULT_TEMPLATE
+    """Where clips lie below ``clips/`` of the output, without ".mp4": columns of the manifest in braces, ``video_stem`` and
+    ``audio_stem``, e.g. ``{video_stem}/{language}``. Finished clips stay where they are when it changes."""
+    on_change: Literal["redo", "keep", "fail"] = "redo"
+    """What to do with a finished clip whose video, audio or row settings are others now; ``keep`` does not look."""
+    content_hash: bool = False
+    """Tell changed inputs by their content, which reads them all, and not by what storage says: size and checksum or time."""
+    prune: bool = False
+    """Remove the clips and rows that the manifest no longer has."""
+    retry: tuple[str, ...] = ()
+    """What to make again besides clips whose error may pass: error codes, ``failed`` (all that failed) or ``all`` clips."""
+    stop_at_failed: Annotated[float, Field(gt=0)] | None = None
+    """End the run early: at so many failed clips, or below 1 at such a share of its first hundred clips or more."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Most clips that a run takes up; the next run goes on with the others."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
@@ -223,7 +236,12 @@ class Job(_Strict):
             failure_budget: float = 0.0,
             mixed_recipes: bool = False,
             keep_faces: bool = False,
-            retry_failed: bool = False,
+            clip_name: str = DEFAULT_TEMPLATE,
+            on_change: Literal["redo", "keep", "fail"] = "redo",
+            content_hash: bool = False,
+            prune: bool = False,
+            retry: str | Sequence[str] = (),
+            stop_at_failed: float | None = None,
             limit: int | None = None,
             time_limit: float | str | None = None,
         ) -> None: ...
@@ -233,6 +251,28 @@ class Job(_Strict):
     def _seconds(cls, value: Any) -> Any:
         if isinstance(value, str) and (known := re.fullmatch(r"([\d.]+)\s*([smhd])", value.strip())):
             return float(known[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[known[2]]
+        return value
+
+    @field_validator("clip_name")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        return check_template(value)
+
+    @field_validator("retry", mode="before")
+    @classmethod
+    def _codes(cls, value: Any) -> Any:
+        """Words apart by commas, or a list of them."""
+        words = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value or ()
+        known = ["failed", "all", *CLIP_ERRORS]
+        if not isinstance(words, list | tuple) or not set(words) <= set(known):
+            raise PydanticCustomError("retry", "use {known}", {"known": ", ".join(known)})
+        return tuple(words)
+
+    @field_validator("stop_at_failed")
+    @classmethod
+    def _whole_or_share(cls, value: float | None) -> float | None:
+        if value is not None and value >= 1 and value != int(value):
+            raise PydanticCustomError("stop_at_failed", "use a whole number of clips, or a share below 1")
         return value
 
     @field_validator("manifest", "output", mode="before")
@@ -277,11 +317,26 @@ def row_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(read, name) for name in given}
 
 
+def own_settings(row: Pair | Mapping[str, Any]) -> str:
+    """16 hex digits of the settings and the language that a row gives: another row when they change."""
+    values = row.to_row() if isinstance(row, Pair) else row
+    try:
+        own = row_settings(values)
+    except InvalidPair:
+        own = {name: str(values.get(name)) for name in ROW_SETTINGS}
+    own |= {"language": values["language"]} if values.get("language") else {}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def settle(pair: Pair, recipe: Recipe) -> Pair:
     """The pair with its open settings filled from the recipe. Raises InvalidPair for settings and names that cannot be."""
     if re.search(UNUSABLE_ID, pair.clip_id):
         raise InvalidPair(
             f"clip_id {pair.clip_id!r} cannot be a file name: no slash, '..', '::', control character, leading dot"
+        )
+    if pair.clip_name is not None and re.search(UNUSABLE_NAME, pair.clip_name):
+        raise InvalidPair(
+            f"clip_name {pair.clip_name!r} cannot be a path: no piece may be empty, begin or end with a dot, hold a backslash"
         )
     own = row_settings(pair.to_row())
     return Pair.of(pair, **{name: own.get(name, getattr(recipe, name)) for name in ROW_SETTINGS})

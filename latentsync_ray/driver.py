@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -28,11 +28,15 @@ from latentsync_ray.speed import Work
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
+from latentsync_ray.todo import Todo, find_todo, prune, take_up
 from latentsync_ray.types import ClipRecord, Pair, Part
 
 __all__ = ["Summary", "dub", "run"]
 
 log = logging.getLogger(__name__)
+
+_SHARE_FROM = 100
+"""Clips from which on the share of failed ones says something."""
 
 
 class _Runner(Protocol):
@@ -83,7 +87,13 @@ class Summary:
     bugs: int
     """Those of them that met a bug (``internal_error``)."""
     left: int
-    """Clips that were not begun, because of the job's ``limit`` or ``time_limit``."""
+    """Clips that were not made, because of the job's ``limit``, ``time_limit`` or ``stop_at_failed``."""
+    changed: int
+    """Clips that earlier runs made of other inputs or settings, to be made again."""
+    removed: int
+    """Clips in the table that the manifest does not have: removed from it if the job prunes."""
+    stopped: bool
+    """Whether so many clips failed that the run ended early."""
     frames: int
     seconds: float
     speed: str
@@ -108,7 +118,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
         stack.enter_context(noting(progress))
         try:
             progress.phase("reading the manifest")
-            table = read_manifest(job.manifest)
+            table = read_manifest(job.manifest, job.clip_name)
             if len(table) == 0:
                 raise ConfigError(f"{job.manifest} has no rows")
             progress.phase("reading the records of earlier runs")
@@ -122,26 +132,37 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 confirm=lease.confirm,
                 note=progress.note,
             )
-            todo = records.left(table["clip_id"], retry_failed=job.retry_failed)
-            todo, beyond = todo[: job.limit], todo[job.limit :] if job.limit else todo[:0]
-            if len(todo):
+            todo = find_todo(job, table, records, progress.phase)
+            _tell(todo, job, progress)
+            if len(todo.rows):
                 alone = job.cluster.address is None
                 progress.phase("checking the inputs")
                 check_inputs(table, records.codes, tolerated=job.failure_budget, local=alone, note=progress.note)
                 progress.phase("checking the model")
                 check_recipe(job.recipe, note=progress.note, fetch=alone)
                 check_room(job)
-                records.reopen(table["clip_id"].take(todo))
+            if job.prune and len(todo.removed):
+                progress.phase("removing what the manifest no longer has")
+                prune(job.output, records, todo.removed)
+            if len(todo.rows):
+                take_up(job.output, table, todo.rows, records)
         except ClipError as error:
             raise ConfigError(f"manifest or output cannot be used: {error}") from error
-        summary = _run(job, table, todo, records, lease, progress, began, deadline)
-        return replace(summary, left=summary.left + len(beyond))
+        return _run(job, table, todo, records, lease, progress, began, deadline)
+
+
+def _tell(todo: Todo, job: Job, progress: Progress) -> None:
+    if count := len(todo.changed):
+        progress.note(f"{count} clip{'s' * (count > 1)} to be made again: their inputs or settings have changed")
+    if count := len(todo.removed):
+        what = "removed" if job.prune else "kept (prune=true removes them)"
+        progress.note(f"{count} finished or failed clip{'s' * (count > 1)} not in the manifest any more: {what}")
 
 
 def _run(
     job: Job,
     table: pa.Table,
-    todo: np.ndarray,
+    todo: Todo,
     records: Records,
     lease: Lease,
     progress: Progress,
@@ -149,58 +170,86 @@ def _run(
     deadline: float | None,
 ) -> Summary:
     note = find_model(job.recipe.model).note
-    failed_before = records.failed(table["clip_id"])
-    progress.start(len(table), len(table) - len(todo))
-    if len(todo) and note:
+    failed_before, count = records.failed(table["clip_id"]), len(todo.rows)
+    progress.start(len(table) - todo.beyond, len(table) - todo.beyond - count)
+    if count and note:
         progress.note(note)
-    if len(todo) and job.recipe.compile:
+    if count and job.recipe.compile:
         progress.note("the model is compiled when a worker starts: that takes minutes, or seconds where it was done before")
-    if len(todo) and job.cluster.runner == "ray":
+    if count and job.cluster.runner == "ray":
         progress.phase("starting Ray")
-    runner = _Prepared(job, deadline)
-    ok = failed = bugs = frames = late = 0
-    work = Work(TIMED)
-    with records:
-        for first in range(0, len(todo), job.cluster.shard_clips):
-            rows = [to_pair(table, int(index)) for index in todo[first : first + job.cluster.shard_clips]]
-            for result in _dub(rows, job, runner, progress):
-                lease.check()
-                if isinstance(result, Part):
-                    progress.phase("dubbing")
-                    progress.frames(result.stop - result.start)
-                    continue
-                if result.error_code == NotBegun.code:
-                    late += 1
-                    continue
-                records.add(result)
-                work.add(result)
-                progress.clip(result)
-                ok, failed, frames = ok + result.ok, failed + result.failed, frames + (result.frames or 0)
-                bugs += result.error_code == InternalError.code
+    made = _Made()
+    with records, closing(_results(job, table, todo.rows, _Prepared(job, deadline), progress)) as results:
+        for result in results:
+            lease.check()
+            if isinstance(result, Part):
+                progress.phase("dubbing")
+                progress.frames(result.stop - result.start)
+                continue
+            if result.error_code == NotBegun.code:
+                made.late = True
+                continue
+            records.add(result)
+            progress.clip(result)
+            made.add(result)
+            if made.too_many_failed(job.stop_at_failed):
+                progress.note(f"stopping early: {made.failed} of {made.ok + made.failed} clips failed (stop_at_failed)")
+                break
         progress.phase("writing the table")
     records.compact()
     lease.confirm()
+    left = todo.beyond + count - made.ok - made.failed
     sweep(job.output, keep=records.kept_for_another_run())
+    too_many = made.stopped or records.failed(table["clip_id"]) > job.failure_budget * len(table)
     return Summary(
         output=job.output,
         total=len(table),
-        done_before=len(table) - len(todo) - failed_before,
+        done_before=len(table) - todo.beyond - count - failed_before,
         failed_before=failed_before,
-        ok=ok,
-        failed=failed,
-        bugs=bugs,
-        left=late,
-        frames=frames,
+        ok=made.ok,
+        failed=made.failed,
+        bugs=made.bugs,
+        left=left,
+        changed=len(todo.changed),
+        removed=len(todo.removed),
+        stopped=made.stopped,
+        frames=made.frames,
         seconds=time.perf_counter() - began,
-        speed=work.line(job.cluster.peak_tflops),
-        exit_code=1 if bugs or records.failed(table["clip_id"]) > job.failure_budget * len(table) else 3 if late else 0,
+        speed=made.work.line(job.cluster.peak_tflops),
+        exit_code=1 if made.bugs or too_many else 3 if made.late else 0,
     )
 
 
-def _dub(rows: list[Pair], job: Job, runner: _Prepared, progress: Progress) -> Iterator[Part | ClipRecord]:
-    """Rows that the manifest reader refused become records at once; the others are dubbed."""
-    yield from (failed_record(row, job.recipe) for row in rows if row.error_code)
-    yield from _passes([row for row in rows if not row.error_code], runner, on_phase=progress.phase)
+class _Made:
+    """What a run has made so far."""
+
+    def __init__(self) -> None:
+        self.ok = self.failed = self.bugs = self.frames = 0
+        self.late = self.stopped = False
+        self.work = Work(TIMED)
+
+    def add(self, record: ClipRecord) -> None:
+        self.ok, self.failed = self.ok + record.ok, self.failed + record.failed
+        self.bugs += record.error_code == InternalError.code
+        self.frames += record.frames or 0
+        self.work.add(record)
+
+    def too_many_failed(self, most: float | None) -> bool:
+        """Whether the job wants to stop now; see ``Job.stop_at_failed``."""
+        count = self.ok + self.failed
+        if most is not None:
+            self.stopped = self.failed >= most if most >= 1 else count >= _SHARE_FROM and self.failed > most * count
+        return self.stopped
+
+
+def _results(
+    job: Job, table: pa.Table, rows: np.ndarray, runner: _Prepared, progress: Progress
+) -> Generator[Part | ClipRecord]:
+    """Shard by shard. Rows that the manifest reader refused become records at once; the others are dubbed."""
+    for first in range(0, len(rows), job.cluster.shard_clips):
+        pairs = [to_pair(table, int(index)) for index in rows[first : first + job.cluster.shard_clips]]
+        yield from (failed_record(pair, job.recipe) for pair in pairs if pair.error_code)
+        yield from _passes([pair for pair in pairs if not pair.error_code], runner, on_phase=progress.phase)
 
 
 def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:

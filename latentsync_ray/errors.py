@@ -28,6 +28,9 @@ means for a clip.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from latentsync_ray import redact
 
 __all__ = [
@@ -93,6 +96,8 @@ class ClipError(LatentSyncError):
 
     code = "clip_error"
     transient = False
+    learned: Mapping[str, str] = MappingProxyType({})
+    """Columns of the clip's record that were known before it failed."""
 
 
 class UnreadableVideo(ClipError):

@@ -15,7 +15,12 @@ from latentsync_ray.errors import ConfigError
 
 __all__ = ["build_job", "load_job"]
 
-_FORMER = {"sync_gpus": "generate_gpus", "sync_workers": "generate_workers", "sync_cpus": "generate_cpus"}
+_FORMER = {
+    "retry_failed": "retry (=failed)",
+    "sync_gpus": "generate_gpus",
+    "sync_workers": "generate_workers",
+    "sync_cpus": "generate_cpus",
+}
 """Keys that had another name."""
 
 

@@ -1,6 +1,6 @@
 """Where everything lies below the output of a job, and the folder of a server. Nobody else puts such an address together.
 
-    clips/{clip_id}.mp4                     finished clips
+    clips/{clip_name}.mp4                   finished clips; a name is the clip's id, or a path such as talk/de
     metadata/*.parquet                      the table: one row per clip
     _work/run.json                          whose run it is
     _work/records/{clip_id}.json            records that are not in the table yet
@@ -50,9 +50,9 @@ def relative(uri: str, root: str) -> str | None:
     return below if below != uri else None
 
 
-def clip_uri(output: str, clip_id: str) -> str:
+def clip_uri(output: str, clip_name: str) -> str:
     """A finished clip."""
-    return join(output, "clips", f"{clip_id}.mp4")
+    return join(output, "clips", f"{clip_name}.mp4")
 
 
 def metadata_folder(output: str) -> str:

@@ -21,9 +21,11 @@ import pyarrow.parquet as pq
 
 from latentsync_ray import redact
 from latentsync_ray.arguments import given
+from latentsync_ray.clip_names import clip_names
 from latentsync_ray.config import ROW_SETTINGS, row_settings
 from latentsync_ray.errors import ConfigError, InputNotFound, InvalidPair
 from latentsync_ray.layout import join
+from latentsync_ray.naming import DEFAULT_TEMPLATE
 from latentsync_ray.storage import exists, fetch, is_remote, list_files
 from latentsync_ray.types import UNUSABLE_ID, Pair
 
@@ -31,7 +33,7 @@ __all__ = ["OWN_COLUMNS", "extra_columns", "made_id", "pair_of", "read_manifest"
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
-OWN_COLUMNS = ("clip_id", "video", "audio", "language", *ROW_SETTINGS)
+OWN_COLUMNS = ("clip_id", "video", "audio", "language", "clip_name", *ROW_SETTINGS)
 """What a row of a manifest can say of its pair; all other columns are carried along."""
 _VIDEO = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
 _AUDIO = {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
@@ -41,8 +43,10 @@ _ID_BYTES = 180
 """A clip id becomes a file name: 255 bytes at most on most disks, less what drafts add."""
 
 
-def read_manifest(uri: str) -> pa.Table:
+def read_manifest(uri: str, template: str = DEFAULT_TEMPLATE) -> pa.Table:
     """The manifest: ``clip_id``, ``video`` and ``audio`` (text, absolute), settings where given, and whatever else it has.
+
+    ``clip_name`` is there when the manifest has such a column, or ``template`` is not the usual one; see ``clip_names``.
 
     Relative paths are relative to the manifest's folder. Rows without a ``clip_id`` get one made from the video's stem and a
     hash of both URIs, less what changes when they are signed again; ids that are whole numbers become text. Raises ConfigError
@@ -55,9 +59,12 @@ def read_manifest(uri: str) -> pa.Table:
         if name not in table.column_names:
             raise ConfigError(f"{uri} has no column {name!r}; it has {', '.join(table.column_names) or 'no columns'}")
         table = _replace(table, name, _absolute(_text(table, name, uri), folder))
-    if "language" in table.column_names:
-        table = _replace(table, "language", _text(table, "language", uri))
-    return _replace(table, "clip_id", _clip_ids(table, uri))
+    for name in ("language", "clip_name"):
+        if name in table.column_names:
+            table = _replace(table, name, _text(table, name, uri))
+    table = _replace(table, "clip_id", _clip_ids(table, uri))
+    names = clip_names(table, template, uri)
+    return table if names is None else _replace(table, "clip_name", names)
 
 
 def extra_columns(table: pa.Table) -> pa.Table:
@@ -76,7 +83,8 @@ def pair_of(row: Mapping[str, Any], where: str = "") -> Pair:
     """The pair in a row with a ``clip_id``; with an unusable value, told after ``where``, it has its ``error_code`` set."""
     said = {name: given(row.get(name)) for name in OWN_COLUMNS}
     said |= {name: None for name in ROW_SETTINGS if said[name] in ("nan", "NaN")}  # as CSV spells it
-    pair = Pair(clip_id=str(said["clip_id"]), video=said["video"] or "", audio=said["audio"] or "", language=said["language"])
+    texts = {name: said[name] for name in ("language", "clip_name")}
+    pair = Pair(clip_id=str(said["clip_id"]), video=said["video"] or "", audio=said["audio"] or "", **texts)
     for name in ("video", "audio"):
         if not said[name]:
             return Pair.of_failed(pair, InvalidPair(f"{where}{name} is empty; it must be a path or URI"))
@@ -168,7 +176,7 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
         raise ConfigError(f"{path}, line {number} must be an object with video and audio")
     if type(row.get("clip_id")) is int:
         row["clip_id"] = str(row["clip_id"])
-    for name in ("clip_id", "video", "audio", "language"):
+    for name in ("clip_id", "video", "audio", "language", "clip_name"):
         if not isinstance(row.get(name), str | None):
             raise ConfigError(f"{path}, line {number}: {name} is {row[name]!r}; it must be text")
     return row

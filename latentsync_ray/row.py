@@ -75,7 +75,7 @@ class Row:
         arrays = {field.name for field in dc.fields(cls) if field.metadata}
         kept = {name: value for name, value in row.to_row().items() if name not in arrays}
         if error is not None and not row.error_code:
-            kept |= {"error_code": error.code, "error": str(error)}
+            kept |= {**error.learned, "error_code": error.code, "error": str(error)}
         return cls.from_row(kept)
 
 

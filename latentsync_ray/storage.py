@@ -12,7 +12,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -24,7 +24,7 @@ from fsspec.core import split_protocol, url_to_fs
 from tenacity import RetryError
 
 from latentsync_ray import redact
-from latentsync_ray.cache import cached
+from latentsync_ray.cache import cached, held
 from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
 from latentsync_ray.extras import install_command
 from latentsync_ray.layout import WORK, join
@@ -36,12 +36,15 @@ __all__ = [
     "download",
     "exists",
     "fetch",
+    "fetch_version",
+    "fetched",
     "find_files",
     "is_remote",
     "list_files",
     "publish",
     "read_bytes",
     "seen",
+    "version",
     "write_bytes",
 ]
 
@@ -49,9 +52,10 @@ _T = TypeVar("_T")
 
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 """Protocol -> the extra of this package that brings its filesystem."""
-_VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "mtime", "updated", "created")
-_VERSION_KEYS += ("LastModified", "Last-Modified")
-"""What filesystems call the facts that change when a file does."""
+_VERSION_KEYS = ("md5Hash", "Content-MD5", "ETag", "etag", "generation", "mtime", "LastModified", "Last-Modified")
+_VERSION_KEYS += ("updated", "created")
+"""What filesystems call the facts that change when a file does; first those that change with nothing but its content."""
+_LONGEST_VERSION = 64
 _DELETE_THREADS = 16
 _PRUNED = 20
 """Times in a row that a folder may vanish under a writer: more than neighbours manage."""
@@ -69,15 +73,20 @@ def fetch(uri: str) -> Path:
     name made from the URI and the source's size and version, so that a changed source is downloaded again.
     Raises InputNotFound or StorageUnavailable.
     """
+    return fetch_version(uri)[0]
+
+
+def fetch_version(uri: str) -> tuple[Path, str]:
+    """As ``fetch``, and which version of the file it is; see ``version``."""
     fs, path = _at(uri)
-    inline = uri.startswith("data:")  # fsspec has no facts about these; the URI is the content
-    facts = {} if inline else attempt(uri, fs.info, path)
+    inline = uri.startswith("data:")
+    facts = _facts(uri, fs, path)
     if facts.get("type") == "directory":
         raise InputNotFound(f"{redact.shown(uri)} is a folder; a file is needed")
     if not is_remote(uri):
         if not os.access(path, os.R_OK):
             raise InputNotFound(f"{redact.shown(uri)} may not be read by this user; change its permissions")
-        return Path(path)
+        return Path(path), _version(facts)
 
     def bring(draft: Path) -> None:
         if inline:
@@ -85,10 +94,25 @@ def fetch(uri: str) -> Path:
         else:
             _download(fs, path, draft, facts.get("size"))
 
-    version = [str(facts[key]) for key in _VERSION_KEYS if facts.get(key) is not None]
-    digest = hashlib.sha256(json.dumps([uri, facts.get("size"), version]).encode()).hexdigest()[:32]
-    suffix = re.search(r"\.[A-Za-z0-9]{1,8}$", "" if inline else re.sub(r"[?#].*", "", uri))
-    return cached(digest + (suffix[0] if suffix else ""), lambda draft: attempt(uri, bring, draft, disk=str(draft.parent)))
+    version = _version(facts)
+    return cached(_name(uri, version), lambda draft: attempt(uri, bring, draft, disk=str(draft.parent))), version
+
+
+def version(uri: str) -> str | None:
+    """Size and checksum, generation or time of change of a file, as one word: another one when the file is another.
+
+    None when it is missing, or storage does not say. Raises StorageUnavailable.
+    """
+    try:
+        fs, path = _at(uri)
+        return _version(_facts(uri, fs, path))
+    except InputNotFound:
+        return None
+
+
+def fetched(uri: str, version: str) -> Path | None:
+    """That version of a remote file, when it is on this machine."""
+    return held(_name(uri, version))
 
 
 def download(uri: str, target: Path) -> Path:
@@ -209,6 +233,27 @@ def delete(uris: Iterable[str]) -> None:
     with ThreadPoolExecutor(_DELETE_THREADS) as pool:  # one request a file: bulk requests expand * and [ ] in names
         for _ in pool.map(remove, uris):
             pass
+
+
+def _facts(uri: str, fs: Any, path: str) -> dict[str, Any]:
+    """What storage says about a file; of ``data:`` the URI is the content."""
+    if not uri.startswith("data:"):
+        return attempt(uri, fs.info, path)
+    return {"size": len(uri), "etag": hashlib.sha256(uri.encode()).hexdigest()[:32]}
+
+
+def _version(facts: Mapping[str, Any]) -> str:
+    known = next((facts[key] for key in _VERSION_KEYS if facts.get(key) is not None), "")
+    word = re.sub(r'^W/|["\s]', "", str(known))
+    if len(word) > _LONGEST_VERSION:
+        word = hashlib.sha256(word.encode()).hexdigest()[:32]
+    return f"{facts.get('size')}-{word}"
+
+
+def _name(uri: str, version: str) -> str:
+    """What a download is called in the cache."""
+    suffix = re.search(r"\.[A-Za-z0-9]{1,8}$", "" if uri.startswith("data:") else re.sub(r"[?#].*", "", uri))
+    return hashlib.sha256(json.dumps([uri, version]).encode()).hexdigest()[:32] + (suffix[0] if suffix else "")
 
 
 def _download(fs: Any, path: str, target: Path, size: int | None) -> None:

@@ -25,6 +25,7 @@ from latentsync_ray.row import LoopMode, Row, array
 
 __all__ = [
     "UNUSABLE_ID",
+    "UNUSABLE_NAME",
     "Clip",
     "ClipPlan",
     "ClipRecord",
@@ -45,6 +46,8 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 
 UNUSABLE_ID = r"[/\\\x00-\x1f\x7f]|^\.|^$|\.\.|::"
 """What a clip id must not match, since it becomes a file name: a slash, a control character, "..", "::", a leading dot."""
+UNUSABLE_NAME = r"(^|/)(\.|/|$)|[\\\x00-\x1f\x7f]|\.\.|::|[. ](/|$)|(?i:\.mp4)/"
+"""The same for each piece of a clip's path; nor may a piece end in a dot or space, or a folder in ".mp4"."""
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class Pair(Row):
     """Which face speaks; see ``Recipe.face``."""
     language: str | None = None
     """Of the speech, as a BCP 47 or ISO 639 code such as ``de`` or ``pt-BR``; None: as the audio file says."""
+    clip_name: str | None = None
+    """Where the clip shall lie: its path below ``clips/`` without ".mp4", e.g. ``talk/de``; None: its id."""
 
     if TYPE_CHECKING:  # paths come in as str or Path, and are text from then on
 
@@ -87,6 +92,7 @@ class Pair(Row):
             loop_mode: LoopMode | None = None,
             face: str | None = None,
             language: str | None = None,
+            clip_name: str | None = None,
             error_code: str | None = None,
             error: str | None = None,
         ) -> None: ...
@@ -96,7 +102,7 @@ class Pair(Row):
             value = getattr(self, name)
             if not isinstance(value, str):
                 object.__setattr__(self, name, path_text(value, f"{name} of clip {self.clip_id!r}"))
-        for name in ("guidance_scale", "seed", "loop_mode", "face", "language"):
+        for name in ("guidance_scale", "seed", "loop_mode", "face", "language", "clip_name"):
             object.__setattr__(self, name, given(getattr(self, name)))  # a row of pandas says NaN for nothing
         Row.__post_init__(self)  # super() does not know the class that slots make
 
@@ -107,9 +113,14 @@ class Clip(Pair):
 
     key: str = ""
     """Names the clip's parts: made from the recipe, the settings and the content of both inputs."""
+    settings: str = ""
+    """Of the settings that the row makes for itself; see ``config.own_settings``."""
     video_version: str = ""
-    """With ``audio_version``: which content is at the two addresses; see ``stages.inputs``."""
+    """What storage says of the file; see ``storage.version``."""
     audio_version: str = ""
+    video_sha256: str = ""
+    """Of its content, hex."""
+    audio_sha256: str = ""
     frame_count: int = 0
     """Output frames of the clip."""
     segment_count: int = 0

@@ -31,16 +31,16 @@ class Faulty(EmbeddedDetector):
 class FaultySink(Mp4Sink):
     """Meets a bug over a clip named "odd"."""
 
-    def publish(self, local_mp4: Path, clip_id: str) -> Published:
-        if clip_id == "odd":
+    def publish(self, local_mp4: Path, clip_name: str) -> Published:
+        if clip_name == "odd":
             raise ZeroDivisionError("a bug in a sink")
-        return super().publish(local_mp4, clip_id)
+        return super().publish(local_mp4, clip_name)
 
 
 class QuotingSink(Mp4Sink):
     """Meets a bug over a clip named "odd", and quotes an address in its message, as libraries do."""
 
-    def publish(self, local_mp4: Path, clip_id: str) -> Published:
-        if clip_id == "odd":
+    def publish(self, local_mp4: Path, clip_name: str) -> Published:
+        if clip_name == "odd":
             raise ValueError("no such port in https://me:0ddL0gin@h.example/odd.mp4?X-Amz-Signature=0ddS1gnature")
-        return super().publish(local_mp4, clip_id)
+        return super().publish(local_mp4, clip_name)

@@ -20,6 +20,7 @@ GROUND = {
     "assets",
     "cache",
     "cards",
+    "clip_names",
     "clip_record",
     "config",
     "disk",
@@ -29,6 +30,7 @@ GROUND = {
     "layout",
     "levels",
     "licence",
+    "naming",
     "redact",
     "registry",
     "retry",
@@ -40,8 +42,8 @@ GROUND = {
 FLOORS = (
     GROUND,
     {"faces", "lease", "manifest", "measure", "media", "models", "records", "sinks", "speed"},
-    {"preflight", "stages"},
-    {"local", "nano", "pipeline", "progress", "report"},
+    {"changes", "preflight", "stages"},
+    {"local", "nano", "pipeline", "progress", "report", "todo"},
     {"dataset", "driver", "serve"},
     {"cli"},
 )

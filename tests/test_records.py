@@ -50,9 +50,9 @@ def done(table: Records) -> dict[str, str]:
     return {row["clip_id"]: row["code"] for row in table._finished._table.to_pylist()}
 
 
-def left(table: Records, clip_ids: pa.ChunkedArray, *, retry_failed: bool = False) -> list[int]:
+def left(table: Records, clip_ids: pa.ChunkedArray, *retry: str) -> list[int]:
     """The clips to make, as a run begins with them."""
-    todo = table.left(clip_ids, retry_failed=retry_failed)
+    todo = table.left(clip_ids, retry=retry)
     table.reopen(clip_ids.take(todo))
     return todo.tolist()
 
@@ -226,7 +226,7 @@ def test_left(output):
     assert left(Records(output), clips) == [0, 3]
     assert codes(output) == {"fine": "", "faceless": "no_face", "odd": "of_another_version"}  # unlucky's row is taken out
     table = Records(output)
-    assert left(table, clips, retry_failed=True) == [0, 2, 3, 4]
+    assert left(table, clips, "failed") == [0, 2, 3, 4]
     assert codes(output) == done(table) == {"fine": ""}
 
 
@@ -379,7 +379,7 @@ def life(output: str, published: dict[str, int]) -> None:
     """One run: two failures of an earlier one are tried again (one for nothing), and five new clips are made."""
     table = Records(output, every_rows=2)
     names = ["f1", "f2", "a", "b", "c", "d", "e"]
-    for index in left(table, ids(*names), retry_failed=True):
+    for index in left(table, ids(*names), "failed"):
         name = names[index]
         if name == "f1":
             table.add(failed(name))
@@ -441,7 +441,7 @@ def test_a_kill_during_compaction(tmp_path, kill, step):
     assert codes(output) == expected
     again = Records(output)
     assert done(again) == codes(output) == expected
-    left(again, ids("a"), retry_failed=True)
+    left(again, ids("a"), "failed")
     again.compact()
     assert codes(output) == expected
     assert len(files(output)) == 1
@@ -559,7 +559,7 @@ def test_nothing_is_null(output):
         table.add(failed_record(Pair(clip_id="a", video="v", audio="a", seed=3), Recipe(), NoFace("nobody")))
     (row,) = read_records(output).to_pylist()
     filled = {name for name, value in row.items() if value is not None}
-    asked = {"clip_id", "video", "audio", "seed", "steps", "cache_interval", "model", "detector", "recipe"}
+    asked = {"clip_id", "video", "audio", "seed", "steps", "cache_interval", "model", "detector", "recipe", "settings"}
     assert filled == asked | {"status", "error_code", "error", "version", "finished_at"}
     assert row["finished_at"].tzinfo is not None
 

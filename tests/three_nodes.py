@@ -19,11 +19,11 @@ __all__ = ["TellingSink"]
 class TellingSink(Mp4Sink):
     """Leaves the id of the node that each clip was joined on."""
 
-    def publish(self, local_mp4: Path, clip_id: str) -> Published:
+    def publish(self, local_mp4: Path, clip_name: str) -> Published:
         place = Path(self.output).parent / "nodes"
         place.mkdir(exist_ok=True)
-        (place / clip_id).write_text(ray.get_runtime_context().get_node_id())
-        return super().publish(local_mp4, clip_id)
+        (place / clip_name).write_text(ray.get_runtime_context().get_node_id())
+        return super().publish(local_mp4, clip_name)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,12 @@ def run(
     time_limit: Annotated[
         str | None, typer.Option(metavar="90m|2h|SECONDS", help="Begin no clip after that time.", show_default=False)
     ] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="failed|all|CODE,...", help="Make again: what failed, with these error codes, or all.", show_default=False
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Tell errors only, and the summary if it is asked for as JSON.")
@@ -145,8 +151,8 @@ def run(
     Exits with 1 when more clips failed than the job's failure_budget allows, or when one met a bug; with 2 when nothing was
     started, 3 when the time limit left clips, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    limits = {"limit": limit, "time_limit": time_limit}
-    given = [f"{name}={value}" for name, value in limits.items() if value is not None]
+    options = {"limit": limit, "time_limit": time_limit, "retry": retry}
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
     job = load_job(config, *(overrides or ()), *given)
 
     from latentsync_ray.driver import run as run_job
@@ -170,12 +176,16 @@ def print_summary(summary: Summary) -> None:
     before = f" ({summary.done_before} before)" if summary.done_before else ""
     failed = f", [red]{summary.failed} failed[/]" if summary.failed else ""
     earlier = (
-        f", [red]{summary.failed_before} failed before[/] (retry_failed=true tries them again)" if summary.failed_before else ""
+        f", [red]{summary.failed_before} failed before[/] (--retry failed tries them again)" if summary.failed_before else ""
     )
     OUT.print(f"[bold]{summary.done_before + summary.ok} of {summary.total} clips done[/]{before}{failed}{earlier}")
+    if not summary.ok + summary.failed + summary.left:
+        OUT.print("nothing to do: all clips were made before, and no input has changed")
     if summary.bugs:
         what = "1 clip met a bug; its row holds" if summary.bugs == 1 else f"{summary.bugs} clips met bugs; their rows hold"
         OUT.print(f"exit code 1: {what} the end of the traceback (column error)")
+    elif summary.stopped:
+        OUT.print("exit code 1: so many clips failed that the run stopped (stop_at_failed)")
     elif summary.exit_code == 1:
         OUT.print("exit code 1: more clips failed than the job's failure_budget allows")
     if summary.left:

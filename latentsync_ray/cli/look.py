@@ -67,7 +67,7 @@ def _print_report(numbers: Report) -> None:
         failures = table("error", "clips", "try again?", "for example")
         for each in numbers.failures:
             if numbers.cost is None:
-                again = "by itself in the next run" if each.transient else "with retry_failed=true"
+                again = "by itself in the next run" if each.transient else "with --retry failed"
             else:  # a server's: nothing is made again unless somebody asks
                 again = "when asked again" if each.transient else "no"
             failures.add_row(

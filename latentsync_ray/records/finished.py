@@ -54,6 +54,10 @@ class Finished:
         """The ids of the clips that failed."""
         return self._table.filter(_pc.not_equal(self._table["code"].cast(pa.string()), ""))["clip_id"]
 
+    def without(self, clip_ids: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The ids that are none of ``clip_ids``."""
+        return self._table["clip_id"].filter(_pc.invert(_pc.is_in(self._table["clip_id"], clip_ids)))
+
     def with_code(self, codes: Iterable[str]) -> pa.ChunkedArray:
         """The ids of the clips that failed with one of ``codes``."""
         wanted = _pc.is_in(self._table["code"].cast(pa.string()), pa.array(list(codes), pa.string()))

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -102,19 +102,25 @@ class Records:
         self.flush()
         return _pc.sum(_pc.is_in(clip_ids, self._finished.failed())).as_py() or 0
 
-    def left(self, clip_ids: pa.ChunkedArray, *, retry_failed: bool = False) -> np.ndarray:
+    def left(self, clip_ids: pa.ChunkedArray, *, retry: Sequence[str] = ()) -> np.ndarray:
         """Indices, int64 (n,), of the clips that have to be made: those without a row, and those whose error may pass.
 
-        ``retry_failed`` adds those that failed for a reason in their data.
+        ``retry`` adds those that failed with one of these codes; ``failed`` stands for all codes, ``all`` for all clips.
         """
+        if "all" in retry:
+            return np.arange(len(clip_ids))
         codes = self.codes(clip_ids)
-        again = _pc.is_in(codes, pa.array(_TRANSIENT))
+        again = _pc.is_in(codes, pa.array([*_TRANSIENT, *retry]))
         if self._outdated:
             outdated = pa.chunked_array([chunk for each in self._outdated for chunk in each.chunks], pa.string())
             again = _pc.or_(again, _pc.is_in(clip_ids, outdated))
         failed = _pc.not_equal(_pc.fill_null(codes, ""), "")
-        again = failed if retry_failed else _pc.and_(failed, again)
+        again = failed if "failed" in retry else _pc.and_(failed, again)
         return np.flatnonzero(_pc.or_(_pc.is_null(codes), again).to_numpy())
+
+    def removed(self, clip_ids: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The clips that have a row and are none of these."""
+        return self._finished.without(clip_ids)
 
     def reopen(self, clip_ids: pa.ChunkedArray) -> None:
         """Take out the rows of clips that are made again."""

@@ -174,11 +174,11 @@ class Results:
         self._files, self._key_name = files, key_name
         self.file: FileRow | None = None
 
-    def uri(self, clip_id: str) -> str:
-        return f"{clip_id}.mp4"
+    def uri(self, clip_name: str) -> str:
+        return f"{clip_name}.mp4"
 
-    def publish(self, local_mp4: Path, clip_id: str) -> Published:
-        self.file, published = self._files.keep_result(local_mp4, clip_id, self._key_name)
+    def publish(self, local_mp4: Path, clip_name: str) -> Published:
+        self.file, published = self._files.keep_result(local_mp4, clip_name, self._key_name)
         return published
 
 

@@ -28,12 +28,15 @@ class Sink(Protocol):
 
     content_type: str
 
-    def uri(self, clip_id: str) -> str:
+    def uri(self, clip_name: str) -> str:
         """Where the clip will be, the same every time."""
         ...
 
-    def publish(self, local_mp4: Path, clip_id: str) -> Published:
-        """Deliver the file whole or not at all, over an earlier one. Raises StorageUnavailable or ConfigError."""
+    def publish(self, local_mp4: Path, clip_name: str) -> Published:
+        """Deliver the file whole or not at all, over an earlier one. Raises StorageUnavailable or ConfigError.
+
+        ``clip_name`` is the clip's id, or a path such as ``talk/de`` where the job or row says so.
+        """
         ...
 
 

@@ -17,8 +17,8 @@ class FileSink:
     def __init__(self, target: str) -> None:
         self.target = target
 
-    def uri(self, clip_id: str) -> str:
+    def uri(self, clip_name: str) -> str:
         return self.target
 
-    def publish(self, local_mp4: Path, clip_id: str) -> Published:
-        return publish_file(local_mp4, self.uri(clip_id), content_type=self.content_type)
+    def publish(self, local_mp4: Path, clip_name: str) -> Published:
+        return publish_file(local_mp4, self.uri(clip_name), content_type=self.content_type)

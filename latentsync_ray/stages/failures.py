@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses as dc
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from latentsync_ray import __version__, redact
-from latentsync_ray.config import Recipe
+from latentsync_ray.config import Recipe, own_settings
 from latentsync_ray.disk import full, is_full
 from latentsync_ray.errors import ClipError, InternalError, LatentSyncError, OutOfMemory
 from latentsync_ray.types import ClipRecord, Pair, Row
 
-__all__ = ["Failing", "bug", "failed_record", "failure_of", "provenance", "sources"]
+__all__ = ["Failing", "bug", "failed_record", "failure_of", "provenance", "sources", "telling"]
 
 _ASKED = {field.name for field in dc.fields(Pair)}
+_MADE_OF = ("settings", "video_version", "audio_version", "video_sha256", "audio_sha256")
 _TRACEBACK = 2000
 """Characters of a traceback's end that a record keeps."""
 _REASON = 500
@@ -63,6 +66,16 @@ class Failing:
         return True
 
 
+@contextmanager
+def telling(learned: Mapping[str, str]) -> Iterator[None]:
+    """An error in there that is about the clip carries these columns of it along."""
+    try:
+        yield
+    except ClipError as error:
+        error.learned = learned
+        raise
+
+
 def _end(trace: str) -> str:
     """The last whole lines of a traceback, or as much of a line that is too long."""
     if len(trace) <= _TRACEBACK:
@@ -75,7 +88,10 @@ def failed_record(row: Row, recipe: Recipe, error: ClipError | None = None) -> C
     """The record of a clip that failed with ``error``, or with the one that its row carries: what was asked, and why not."""
     failed = Pair.of_failed(row, error)
     asked = {name: value for name, value in failed.to_row().items() if name in _ASKED}
-    return ClipRecord.from_row({**asked, **sources(row), "status": "failed", **provenance(recipe)})
+    learned = error.learned if error else {}
+    made_of = {name: getattr(row, name, None) or learned.get(name) for name in _MADE_OF}
+    made_of["settings"] = made_of["settings"] or own_settings(failed)
+    return ClipRecord.from_row({**asked, **sources(row), **made_of, "status": "failed", **provenance(recipe)})
 
 
 def sources(row: Row) -> dict[str, str]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from latentsync_ray import cache, redact, storage
+from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import InputChanged
 from latentsync_ray.media.source import VideoIndex, probe_video
@@ -26,23 +26,16 @@ class Input:
     """A video or audio as a local file."""
 
     path: Path
-    stamp: str
-    """Changes when the file does, and perhaps without: size and time of a local file; of others the name in the cache, which is
-    made of what storage says about them."""
+    version: str
+    """Changes when the file does, and perhaps without; see ``storage.version``."""
     digest: str
     """SHA-256 of the content, hex."""
-
-    @property
-    def version(self) -> str:
-        """Both, as a clip carries them from stage to stage."""
-        return f"{self.stamp} {self.digest}"
 
 
 def fetch_input(uri: str) -> Input:
     """An input as it is now. Raises InputNotFound or StorageUnavailable."""
-    path = storage.fetch(uri)
-    stamp = _stamp(uri, path)
-    return Input(path, stamp, _digest(path, stamp))
+    path, version = storage.fetch_version(uri)
+    return Input(path, version, _digest(path, version))
 
 
 def planned_input(clip: Clip, name: Literal["video", "audio"]) -> Input:
@@ -50,13 +43,11 @@ def planned_input(clip: Clip, name: Literal["video", "audio"]) -> Input:
 
     Raises InputChanged when there is another one now, and as ``fetch_input``.
     """
-    uri = getattr(clip, name)
-    stamp, _, digest = getattr(clip, f"{name}_version").rpartition(" ")
-    if storage.is_remote(uri) and (path := cache.held(stamp)):
-        return Input(path, stamp, digest)
-    path = storage.fetch(uri)
-    now = _stamp(uri, path)
-    if now != stamp and _digest(path, now) != digest:  # copies on other nodes, and other servers of one site, have other stamps
+    uri, version, digest = (getattr(clip, column) for column in (name, f"{name}_version", f"{name}_sha256"))
+    if storage.is_remote(uri) and (path := storage.fetched(uri, version)):
+        return Input(path, version, digest)
+    path, now = storage.fetch_version(uri)
+    if now != version and _digest(path, now) != digest:  # copies on other nodes, and other servers of one site, say another
         raise InputChanged(f"the {name} {redact.shown(uri)} was replaced while the clip was in work; run the job again")
     return Input(path, now, digest)
 
@@ -72,13 +63,6 @@ def probe(video: Input, recipe: Recipe) -> VideoIndex:
     return _probed(video.path, video.digest, recipe.max_pixels, recipe.max_seconds)
 
 
-def _stamp(uri: str, path: Path) -> str:
-    if storage.is_remote(uri):
-        return path.name
-    facts = path.stat()
-    return f"{facts.st_size}-{facts.st_mtime_ns}"
-
-
 @lru_cache(maxsize=8)
 def _probed(path: Path, digest: str, max_pixels: int, max_seconds: float) -> VideoIndex:
     # Probing reads every packet's header: seconds for hours of video, and there are many segments in an hour.
@@ -86,6 +70,6 @@ def _probed(path: Path, digest: str, max_pixels: int, max_seconds: float) -> Vid
 
 
 @lru_cache(maxsize=64)
-def _digest(path: Path, stamp: str) -> str:
+def _digest(path: Path, version: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

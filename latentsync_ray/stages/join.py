@@ -135,7 +135,7 @@ def verify(work: Unfinished) -> None:
 
 def publish(work: Unfinished) -> None:
     """Deliver the file, whole or not at all."""
-    published = work.sink.publish(work.file, work.clip.clip_id)
+    published = work.sink.publish(work.file, work.clip.clip_name or work.clip.clip_id)
     work.facts |= {
         "output": redact.shown(published.uri),
         "output_path": relative(published.uri, work.output),

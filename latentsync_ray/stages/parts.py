@@ -19,14 +19,14 @@ from latentsync_ray.types import Clip, Part, Segment
 
 __all__ = ["drop_clip", "drop_parts", "finished_parts", "load_part", "save_part", "sweep"]
 
-_ADDRESSES = ("video", "audio", "video_version", "audio_version")
-"""What may hold secrets, and be signed again after the part was made; and names made of it."""
+_ASKED = ("video", "audio", "video_version", "audio_version", "settings", "language", "clip_name")
+"""What may hold secrets, or be another when the part is asked for again, without a change of the part."""
 
 
 def save_part(part: Part, data: bytes) -> None:
     """Write the MP4, then the JSON that declares it finished."""
     storage.write_bytes(part.uri, data)
-    row = {name: value for name, value in part.to_row().items() if name not in _ADDRESSES}
+    row = {name: value for name, value in part.to_row().items() if name not in _ASKED}
     storage.write_bytes(declaration(part.uri), json.dumps(row, default=np.ndarray.tolist).encode())
 
 
@@ -43,9 +43,7 @@ def load_part(output: str, segment: Segment) -> Part:
         for field in dc.fields(Part)
         if field.metadata
     }
-    # Outputs may have moved since, and the pair may say another language, which is no part of the key.
-    pair = {name: getattr(segment, name) for name in (*_ADDRESSES, "language")}
-    return Part.from_row({**row, **arrays, **pair, "uri": uri})
+    return Part.from_row({**row, **arrays, **{name: getattr(segment, name) for name in _ASKED}, "uri": uri})
 
 
 def finished_parts(output: str, clip: Clip) -> np.ndarray:

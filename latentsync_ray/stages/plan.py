@@ -14,11 +14,12 @@ from fractions import Fraction
 import numpy as np
 
 from latentsync_ray import __version__
-from latentsync_ray.config import ROW_SETTINGS, Recipe, settle
+from latentsync_ray.config import ROW_SETTINGS, Recipe, own_settings, settle
 from latentsync_ray.faces.find import detector_version
 from latentsync_ray.media.grid import frame_grid, repeat
 from latentsync_ray.media.speech import SAMPLE_RATE
 from latentsync_ray.models.find import find_model
+from latentsync_ray.stages.failures import telling
 from latentsync_ray.stages.inputs import fetch_input
 from latentsync_ray.stages.parts import finished_parts
 from latentsync_ray.stages.sources import speech_facts, video_facts
@@ -36,9 +37,13 @@ class Plan:
 
     def __call__(self, pair: Pair) -> ClipPlan:
         began, recipe = time.perf_counter(), self.recipe
+        made_of: dict[str, str] = {"settings": own_settings(pair)}
         pair = settle(pair, recipe)
         video, audio = fetch_input(pair.video), fetch_input(pair.audio)
-        seen, heard = video_facts(video, recipe), speech_facts(audio, recipe)
+        made_of |= {"video_version": video.version, "video_sha256": video.digest}
+        made_of |= {"audio_version": audio.version, "audio_sha256": audio.digest}
+        with telling(made_of):  # a clip that fails is tried again when its inputs change
+            seen, heard = video_facts(video, recipe), speech_facts(audio, recipe)
         rate = recipe.frame_rate(seen.index.rate)
         frame_count = max(1, round(Fraction(heard.samples, SAMPLE_RATE) * rate))
         assert pair.loop_mode is not None
@@ -49,8 +54,7 @@ class Plan:
         clip = Clip.of(
             pair,
             key=part_key(pair, recipe, video.digest, audio.digest, self.detector),
-            video_version=video.version,
-            audio_version=audio.version,
+            **made_of,
             frame_count=frame_count,
             segment_count=len(stops),
             fps_num=rate.numerator,

@@ -97,7 +97,7 @@ class Track:
         """Where the tracks that the clip needs are kept, and up to which frame they go."""
         needed = int(plan.source_frames.max()) + 1
         stop = min(len(index), _STRETCH << max(0, (needed - 1) // _STRETCH).bit_length())
-        digest = plan.video_version.rpartition(" ")[2]
+        digest = plan.video_sha256
         made_of = [__version__, digest, stop, self.recipe.detector, self._version, self.recipe.parity]
         key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24]
         return faces_uri(self.output, key, keep=self.keep), stop

@@ -73,7 +73,7 @@ def counting(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any
 
 
 def test_a_clip_of_many_segments_is_probed_once(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    probed, fetched = counting(monkeypatch, inputs, "probe_video"), counting(monkeypatch, storage, "fetch")
+    probed, fetched = counting(monkeypatch, inputs, "probe_video"), counting(monkeypatch, storage, "fetch_version")
     record = LipSync(tmp_path / "out", recipe=RECIPE)(pair)
     assert (record.status, record.frames) == ("ok", 125)
     assert len(probed) == 1
@@ -101,16 +101,18 @@ def test_an_input_that_is_replaced_is_noticed_by_every_stage(
 def test_what_lies_in_the_cache_is_what_was_planned(made: Path) -> None:
     storage.write_bytes("memory://in/v.mp4", (made / "v.mp4").read_bytes())
     planned = fetch_input("memory://in/v.mp4")
-    clip = FaceCrops(clip_id="a", video="memory://in/v.mp4", audio="", video_version=planned.version)
+    clip = FaceCrops(
+        clip_id="a", video="memory://in/v.mp4", audio="", video_version=planned.version, video_sha256=planned.digest
+    )
     fsspec.filesystem("memory").store.clear()
     assert planned_input(clip, "video") == planned, "storage is not asked"
 
 
 def test_a_local_file_is_known_by_its_content(made: Path, tmp_path: Path) -> None:
     shutil.copy(made / "a.wav", tmp_path / "a.wav")
-    clip = FaceCrops(
-        clip_id="a", video="", audio=str(tmp_path / "a.wav"), audio_version=fetch_input(str(made / "a.wav")).version
-    )
+    planned = fetch_input(str(made / "a.wav"))
+    audio = str(tmp_path / "a.wav")
+    clip = FaceCrops(clip_id="a", video="", audio=audio, audio_version=planned.version, audio_sha256=planned.digest)
     os.utime(tmp_path / "a.wav", (1, 1))
     assert planned_input(clip, "audio").path == tmp_path / "a.wav", "as on another node, with a copy of its own"
     (tmp_path / "a.wav").write_bytes(b"x" * (made / "a.wav").stat().st_size)

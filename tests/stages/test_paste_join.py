@@ -146,7 +146,7 @@ def test_parts_are_found_where_the_output_is_now(segments: list[FaceCrops], tmp_
 
 def test_nothing_is_recorded_when_publishing_fails(segments: list[FaceCrops], tmp_path: Path) -> None:
     class Broken(Mp4Sink):
-        def publish(self, local_mp4: Path, clip_id: str):
+        def publish(self, local_mp4: Path, clip_name: str):
             raise StorageUnavailable("the bucket is away")
 
     parts = pasted(segments, tmp_path, "aa")

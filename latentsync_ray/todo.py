@@ -1,0 +1,101 @@
+"""What a run has to make: rows without a record, those to be tried again, and those whose inputs or settings have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from latentsync_ray import storage
+from latentsync_ray.changes import changed_rows
+from latentsync_ray.config import Job
+from latentsync_ray.errors import ConfigError
+from latentsync_ray.layout import clip_uri, join, relative
+from latentsync_ray.records import Records, look_up, rows_where
+
+__all__ = ["Todo", "find_todo", "prune", "take_up"]
+
+_pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
+
+_NAMED = 3
+"""Clips that a message names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Todo:
+    """Rows of a manifest, by their numbers from 0, and what else there is to do."""
+
+    rows: np.ndarray
+    """int64 (n,): to be made by this run."""
+    beyond: int
+    """Rows that the job's ``limit`` leaves to another run."""
+    changed: np.ndarray
+    """int64 (n,): finished before, with other inputs or settings."""
+    removed: pa.ChunkedArray
+    """Ids of clips that have a row in the table and none in the manifest."""
+
+
+def find_todo(job: Job, table: pa.Table, records: Records, phase: Callable[[str], None] = lambda _: None) -> Todo:
+    """What ``job`` has to do for the manifest ``table``. Changes nothing.
+
+    Raises ConfigError for changed rows if the job wants to fail at them.
+    """
+    ids = table["clip_id"]
+    rows = records.left(ids, retry=job.retry)
+    changed = rows[:0]
+    if job.on_change != "keep" and len(rows) < len(table):
+        made = np.setdiff1d(np.arange(len(table)), rows, assume_unique=True)
+        changed = changed_rows(table, made, job.output, content=job.content_hash, phase=phase)
+        if len(changed) and job.on_change == "fail":
+            raise ConfigError(
+                f"the inputs or settings of {_clips(ids.take(changed))} changed since they were made, and on_change is fail; "
+                "on_change=redo makes them again, on_change=keep leaves them"
+            )
+        rows = np.union1d(rows, changed)
+    most = job.limit or len(rows)
+    return Todo(rows=rows[:most], beyond=len(rows[most:]), changed=changed, removed=records.removed(ids))
+
+
+def prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:
+    """Remove these clips, files first: a row that is left is found again."""
+    paths = look_up(output, clip_ids, ["output_path"])["output_path"].drop_null()
+    storage.delete(join(output, path) for path in paths.to_pylist())
+    records.reopen(clip_ids)
+
+
+def take_up(output: str, table: pa.Table, rows: np.ndarray, records: Records) -> None:
+    """Take the records of ``rows`` out of the table, and clips that will get another name out of the output.
+
+    Raises ConfigError when a clip would be written over another.
+    """
+    mine = table.take(rows)
+    paths = _paths(output, mine)
+    owned = rows_where(output, "output_path", paths, [])
+    owners = owned["clip_id"].take(_pc.index_in(paths, owned["output_path"]))
+    if (row := _pc.index(_pc.fill_null(_pc.not_equal(owners, mine["clip_id"]), False), True).as_py()) >= 0:
+        raise ConfigError(
+            f"row {rows[row] + 1} ({mine['clip_id'][row].as_py()}) would be written over {paths[row].as_py()}, which is clip "
+            f"{owners[row].as_py()!r} of an earlier run; change clip_name, or have clips that left the manifest removed by "
+            "prune=true"
+        )
+    former = look_up(output, mine["clip_id"], ["output_path"])["output_path"]
+    moved = former.filter(_pc.fill_null(_pc.not_equal(former, paths), False))
+    storage.delete(join(output, path) for path in moved.to_pylist())
+    records.reopen(mine["clip_id"])
+
+
+def _paths(output: str, rows: pa.Table) -> pa.ChunkedArray:
+    """Where the clips will be, relative to the output."""
+    before, after = str(relative(clip_uri(output, "\0"), output)).split("\0")
+    names = rows["clip_name" if "clip_name" in rows.column_names else "clip_id"]
+    return _pc.binary_join_element_wise(before, names, after, "")
+
+
+def _clips(ids: pa.ChunkedArray) -> str:
+    """Some of the ids, and how many there are."""
+    named = ", ".join(ids[:_NAMED].to_pylist())
+    return f"{len(ids)} clip{'s' * (len(ids) != 1)} ({named}{', ...' if len(ids) > _NAMED else ''})"

@@ -1,0 +1,267 @@
+"""The same job again: what is new or changed is made, and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eight_pairs import portrait
+from make_clips import write_clip
+
+from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, Summary, assets, read_records, run
+from latentsync_ray.config import own_settings
+from latentsync_ray.errors import ClipError, NoFace
+from latentsync_ray.layout import clip_uri
+from latentsync_ray.stages.failures import failed_record, sources, telling
+from latentsync_ray.stages.inputs import fetch_input
+from latentsync_ray.types import ClipRecord
+
+RECIPE = Recipe(model="tiny-random", detector="embedded", steps=1, preset="ultrafast")
+
+
+class Runner:
+    """Makes clips of text, as fast as files can be written, and remembers which."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def __call__(self, pairs: Iterable[Pair], job: Job, **_: Any) -> Iterator[ClipRecord]:
+        for pair in pairs:
+            self.made.append(pair.clip_id)
+            try:
+                yield self._record(pair, job)
+            except ClipError as error:
+                yield failed_record(pair, job.recipe, error)
+
+    def _record(self, pair: Pair, job: Job) -> ClipRecord:
+        video, audio = fetch_input(pair.video), fetch_input(pair.audio)
+        made_of = {"video_version": video.version, "audio_version": audio.version, "settings": own_settings(pair)}
+        made_of |= {"video_sha256": video.digest, "audio_sha256": audio.digest}
+        with telling(made_of):
+            if audio.path.read_text().startswith("nobody"):
+                raise NoFace("there is nobody")
+        uri = clip_uri(job.output, pair.clip_name or pair.clip_id)
+        Path(uri).parent.mkdir(parents=True, exist_ok=True)
+        Path(uri).write_text(f"{video.path.read_text()} says {audio.path.read_text()}")
+        path = uri.removeprefix(f"{job.output}/")
+        facts = {"output": uri, "output_path": path, "status": "ok", "frames": 1, "recipe": job.recipe.fingerprint()}
+        return ClipRecord(clip_id=pair.clip_id, **sources(pair), **made_of, **facts)
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> Runner:
+    runner = Runner()
+    monkeypatch.setattr("latentsync_ray.local.one_pass", runner)
+    return runner
+
+
+class Dataset:
+    """A manifest that can be changed, with its files, and the job that is run again and again."""
+
+    def __init__(self, folder: Path, runner: Runner) -> None:
+        self.folder, self.runner = folder, runner
+        self.rows: dict[str, dict[str, str]] = {}
+        for name in ("anna", "ben", "cleo"):
+            self.add(name)
+
+    def add(self, name: str, said: str = "hello", **columns: str) -> None:
+        (self.folder / f"{name}.mp4").write_text(name)
+        (self.folder / f"{name}.wav").write_text(said)
+        self.rows[name] = {"clip_id": name, "video": f"{name}.mp4", "audio": f"{name}.wav", **columns}
+
+    def say(self, name: str, said: str) -> None:
+        (self.folder / f"{name}.wav").write_text(said)
+
+    def run(self, **fields: Any) -> tuple[Summary, list[str]]:
+        """How it ended, and what was made."""
+        columns = list(dict.fromkeys(name for row in self.rows.values() for name in row))
+        with (self.folder / "pairs.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows.values())
+        self.runner.made = []
+        asked = {"failure_budget": 1.0, "recipe": RECIPE, "cluster": Cluster(runner="local"), **fields}
+        summary = run(Job(manifest=self.folder / "pairs.csv", output=self.folder / "out", **asked))
+        return summary, sorted(self.runner.made)
+
+    def clips(self) -> dict[str, str]:
+        root = self.folder / "out" / "clips"
+        return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*.mp4"))}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, runner: Runner) -> Dataset:
+    return Dataset(tmp_path, runner)
+
+
+def test_on_a_schedule_only_what_changed_is_made(dataset: Dataset) -> None:
+    assert dataset.run()[1] == ["anna", "ben", "cleo"]
+    summary, made = dataset.run()
+    assert (made, summary.ok, summary.done_before, summary.exit_code) == ([], 0, 3, 0)
+    dataset.say("ben", "goodbye!")
+    dataset.add("dora")
+    del dataset.rows["cleo"]
+    summary, made = dataset.run()
+    assert made == ["ben", "dora"]
+    assert (summary.total, summary.changed, summary.removed, summary.ok, summary.done_before) == (3, 1, 1, 2, 1)
+    assert dataset.clips()["ben.mp4"] == "ben says goodbye!"
+    assert "cleo.mp4" in dataset.clips(), "a removed row is reported, and its clip kept"
+    assert dataset.run()[1] == []
+
+
+def test_prune_removes_files_and_rows_of_what_left_the_manifest(dataset: Dataset) -> None:
+    dataset.run()
+    del dataset.rows["cleo"]
+    summary, made = dataset.run(prune=True)
+    assert (made, summary.removed) == ([], 1)
+    assert sorted(dataset.clips()) == ["anna.mp4", "ben.mp4"]
+    assert sorted(read_records(dataset.folder / "out")["clip_id"].to_pylist()) == ["anna", "ben"]
+    assert dataset.run(prune=True)[0].removed == 0
+
+
+def test_a_changed_setting_of_a_row_makes_its_clip_again(dataset: Dataset) -> None:
+    dataset.run()
+    dataset.rows["anna"]["seed"] = "7"
+    dataset.rows["ben"]["language"] = "fr"
+    assert dataset.run()[1] == ["anna", "ben"]
+    assert dataset.run()[1] == []
+    dataset.rows["anna"]["seed"] = " 7"  # as another program writes it
+    assert dataset.run()[1] == []
+    del dataset.rows["anna"]["seed"]
+    assert dataset.run()[1] == ["anna"]
+
+
+def test_keep_does_not_look_and_fail_starts_nothing(dataset: Dataset) -> None:
+    dataset.run()
+    dataset.say("ben", "goodbye!")
+    assert dataset.run(on_change="keep")[1] == []
+    with pytest.raises(ConfigError, match=r"settings of 1 clip \(ben\) changed since they were made, and on_change is fail"):
+        dataset.run(on_change="fail")
+    assert dataset.clips()["ben.mp4"] == "ben says hello"
+    assert dataset.run()[1] == ["ben"]
+
+
+def test_a_copy_with_another_time_is_the_same_by_its_content(dataset: Dataset) -> None:
+    dataset.run()
+    os.utime(dataset.folder / "anna.mp4", (1, 1))
+    assert dataset.run(content_hash=True)[1] == []
+    assert dataset.run()[1] == ["anna"]
+    times = (dataset.folder / "ben.wav").stat()
+    dataset.say("ben", "HELLO")
+    os.utime(dataset.folder / "ben.wav", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert dataset.run()[1] == [], "size and time are as they were"
+    assert dataset.run(content_hash=True)[1] == ["ben"]
+
+
+def test_a_clip_that_failed_is_tried_again_when_its_input_is_another(dataset: Dataset) -> None:
+    dataset.add("dora", said="nobody")
+    summary, _ = dataset.run()
+    assert (summary.failed, summary.ok) == (1, 3)
+    assert dataset.run()[1] == []
+    dataset.say("dora", "at last")
+    assert dataset.run()[1] == ["dora"]
+    assert dataset.clips()["dora.mp4"] == "dora says at last"
+
+
+def test_an_input_that_is_gone_is_no_change(dataset: Dataset) -> None:
+    dataset.run()
+    (dataset.folder / "anna.mp4").unlink()
+    assert dataset.run()[1] == []
+
+
+def test_what_an_old_record_does_not_say_is_no_change(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = dataset.runner._record
+
+    def old(pair: Pair, job: Job) -> ClipRecord:
+        unknown = dict.fromkeys(("video_version", "audio_version", "video_sha256", "audio_sha256", "settings"))
+        return ClipRecord.from_row({**whole(pair, job).to_row(), **unknown})
+
+    monkeypatch.setattr(dataset.runner, "_record", old)
+    dataset.run()
+    dataset.say("ben", "goodbye!")
+    dataset.rows["anna"]["seed"] = "7"
+    assert dataset.run()[1] == []
+
+
+@pytest.mark.parametrize(
+    ("retry", "made"),
+    [("failed", ["dora"]), ("no_face", ["dora"]), ("too_large", []), ("too_large, no_face", ["dora"])],
+)
+def test_retry_names_what_is_made_again(dataset: Dataset, retry: str, made: list[str]) -> None:
+    dataset.add("dora", said="nobody")
+    dataset.run()
+    assert dataset.run(retry=retry)[1] == made
+    assert dataset.run(retry="all")[1] == ["anna", "ben", "cleo", "dora"]
+
+
+def test_languages_of_a_video_lie_in_its_folder(dataset: Dataset) -> None:
+    for name, language in (("anna", "de"), ("ben", "fr"), ("cleo", "pt-BR")):
+        dataset.rows[name] |= {"language": language, "video": "anna.mp4"}
+    dataset.run(clip_name="{video_stem}/{language}")
+    assert list(dataset.clips()) == ["anna/de.mp4", "anna/fr.mp4", "anna/pt-BR.mp4"]
+    assert dataset.run(clip_name="{language}")[1] == [], "finished clips stay where they are"
+    dataset.say("ben", "goodbye!")
+    assert dataset.run(clip_name="{language}")[1] == ["ben"]
+    assert list(dataset.clips()) == ["anna/de.mp4", "anna/pt-BR.mp4", "fr.mp4"], "what is made again moves"
+
+
+def test_no_clip_is_written_over_that_of_another_row(dataset: Dataset) -> None:
+    dataset.rows["anna"]["language"] = "de"
+    del dataset.rows["ben"], dataset.rows["cleo"]
+    dataset.run(clip_name="talk/{language}")
+    dataset.rows["other"] = {**dataset.rows.pop("anna"), "clip_id": "other"}
+    with pytest.raises(ConfigError, match=r"row 1 \(other\) would be written over clips/talk/de.mp4, which is clip 'anna'"):
+        dataset.run(clip_name="talk/{language}")
+    assert list(dataset.clips()) == ["talk/de.mp4"]
+    assert dataset.run(clip_name="talk/{language}", prune=True)[1] == ["other"]
+
+
+def test_limit_and_stop_count_what_is_left(dataset: Dataset) -> None:
+    summary, made = dataset.run(limit=1)
+    assert (made, summary.ok, summary.left, summary.done_before) == (["anna"], 1, 2, 0)
+    for name in ("x", "y", "z"):
+        dataset.add(name, said="nobody")
+    summary, made = dataset.run(stop_at_failed=2)
+    assert (summary.ok, summary.failed, summary.left, summary.stopped, summary.exit_code) == (2, 2, 1, True, 1)
+    assert dataset.run()[1] == ["z"]
+
+
+def test_a_share_of_failed_clips_counts_from_the_hundredth_on(dataset: Dataset) -> None:
+    for number in range(150):
+        dataset.add(f"n{number:03d}", said="nobody" if number % 2 else "hello")
+    summary, _ = dataset.run(stop_at_failed=0.4)
+    assert summary.stopped
+    assert summary.ok + summary.failed == 100
+
+
+def test_a_thousand_rows_that_are_done_are_nothing_to_do(dataset: Dataset) -> None:
+    for number in range(1000):
+        dataset.add(f"n{number:04d}")
+    dataset.run()
+    summary, made = dataset.run()
+    assert (made, summary.done_before) == ([], 1003)
+
+
+def test_a_clip_that_is_dubbed_says_what_it_was_made_of(tmp_path: Path) -> None:
+    write_clip(tmp_path / "v.mp4", portrait(30))
+    shutil.copy(assets.demo_audio(), tmp_path / "a.wav")
+    grey = portrait(30)
+    grey[:] = 128
+    write_clip(tmp_path / "grey.mp4", grey)
+    (tmp_path / "pairs.csv").write_text("clip_id,video,audio,seed\nanna,v.mp4,a.wav,7\ngrey,grey.mp4,a.wav,\n")
+    job = Job(manifest=tmp_path / "pairs.csv", output=tmp_path / "out", recipe=RECIPE, cluster=Cluster(runner="local"), limit=2)
+    run(job)
+    anna, grey = (row for row in sorted(read_records(tmp_path / "out").to_pylist(), key=lambda row: row["clip_id"]))
+    assert (anna["status"], grey["error_code"]) == ("ok", "no_face")
+    video, audio = fetch_input(str(tmp_path / "v.mp4")), fetch_input(str(tmp_path / "a.wav"))
+    told = [anna[name] for name in ("video_version", "audio_version", "video_sha256", "audio_sha256")]
+    assert told == [video.version, audio.version, video.digest, audio.digest]
+    assert grey["video_sha256"] == fetch_input(str(tmp_path / "grey.mp4")).digest
+    assert anna["settings"] != grey["settings"]
+    summary = run(job)
+    assert (summary.ok, summary.failed, summary.left, summary.changed) == (0, 0, 0, 0)
