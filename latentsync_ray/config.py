@@ -14,16 +14,18 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from latentsync_ray.errors import CLIP_ERRORS, InvalidPair
 from latentsync_ray.naming import DEFAULT_TEMPLATE, check_template
-from latentsync_ray.types import UNUSABLE_ID, UNUSABLE_NAME, Device, LoopMode, Pair
+from latentsync_ray.resources import Budget, Cluster, Strict
+from latentsync_ray.types import UNUSABLE_ID, UNUSABLE_NAME, LoopMode, Pair
 
 __all__ = [
     "FACE_RULE",
     "ROW_SETTINGS",
+    "Budget",
     "Cluster",
     "Job",
     "Recipe",
@@ -50,11 +52,7 @@ FACE_RULE = r"speaking|largest|all|\d+|\d+(\.\d+)?,\d+(\.\d+)?(@\d+(\.\d+)?)?"
 """What ``Recipe.face`` may be."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     """Everything that can change a pixel of the result. Its fingerprint is in every part's name and every record."""
 
     model: str = "latentsync-1.6"
@@ -143,52 +141,7 @@ class Recipe(_Strict):
         return source if self.fps == "source" else Fraction(self.fps)
 
 
-class Cluster(_Strict):
-    """Everything that may only change speed: two clusters give the same files, byte for byte, on the same kind of processor.
-
-    On GPUs, ``recipe.micro_batch`` has to be a number for that: how many windows ``auto`` takes depends on their memory.
-    """
-
-    runner: Literal["ray", "local"] = "ray"
-    """Ray Data over a cluster or this machine, or all stages in this process."""
-    address: str | None = None
-    """Ray cluster to join, e.g. "auto" or "ray://head:10001"; by default a new one on this machine."""
-    device: Device = "auto"
-    """Where the model runs."""
-    generate_gpus: Annotated[float, Field(ge=0)] | None = None
-    """GPUs per model worker; by default 1 when the cluster has GPUs, else 0."""
-    accelerator: str | None = None
-    """Kind of GPU that models run on, by Ray's name for it, e.g. A100; by default the one that the cluster has most of.
-
-    Two kinds differ in last bits, and the segments of a clip must not.
-    """
-    device_memory_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """What a model worker has of its device's memory, in GB; by default asked from the device. ``recipe.micro_batch`` has to
-    fit it."""
-    peak_tflops: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """What the device can do at best, dense bf16, for the summary of a run; by default from a table of cards."""
-    generate_workers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
-    """Fewest and most model workers; by default up to one per GPU that the cluster has when the job starts, or one in all."""
-    generate_cpus: Annotated[float, Field(ge=0)] = 0.5
-    """CPUs reserved per model worker."""
-    track_cpus: Annotated[float, Field(gt=0)] | None = None
-    """CPUs reserved per video that is looked through; by default the one that it keeps busy, or half of it on nodes of fewer
-    than four."""
-    crop_cpus: Annotated[float, Field(gt=0)] | None = None
-    """CPUs reserved per segment that is cut out; by default as ``track_cpus``."""
-    paste_cpus: Annotated[float, Field(gt=0)] | None = None
-    """CPUs reserved per encoding task; by default as ``track_cpus``."""
-    shard_clips: Annotated[int, Field(ge=1)] = 100_000
-    """Clips given to Ray at once (about 1 KB of the driver's memory each); between two shards the pipeline runs empty."""
-    passes: Annotated[int, Field(ge=1, le=10)] = 3
-    """How often clips whose worker died are tried before they are recorded as ``worker_died``."""
-    object_store_gb: Annotated[float, Field(gt=0)] | None = None
-    """Ray object store of a cluster started here."""
-    no_progress_seconds: Annotated[float, Field(gt=0)] = 1800
-    """A pass in which nothing moves for so long is ended and tried again; if it is the first and gave nothing, the job ends."""
-
-
-class Job(_Strict):
+class Job(Strict):
     """One run: which pairs, where to, how, on what."""
 
     manifest: str
@@ -217,6 +170,8 @@ class Job(_Strict):
     """What to make again besides clips whose error may pass: error codes, ``failed`` (all that failed) or ``all`` clips."""
     stop_at_failed: Annotated[float, Field(gt=0)] | None = None
     """End the run early: at so many failed clips, or below 1 at such a share of its first hundred clips or more."""
+    budget: Budget = Budget()
+    """Most hours or dollars of GPUs."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Most clips that a run takes up; the next run goes on with the others."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
@@ -242,6 +197,7 @@ class Job(_Strict):
             prune: bool = False,
             retry: str | Sequence[str] = (),
             stop_at_failed: float | None = None,
+            budget: Budget = ...,
             limit: int | None = None,
             time_limit: float | str | None = None,
         ) -> None: ...

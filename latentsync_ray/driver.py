@@ -6,6 +6,7 @@ Knows neither Ray nor models: ``local`` and ``pipeline`` are the two runners, ch
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -87,13 +88,13 @@ class Summary:
     bugs: int
     """Those of them that met a bug (``internal_error``)."""
     left: int
-    """Clips that were not made, because of the job's ``limit``, ``time_limit`` or ``stop_at_failed``."""
+    """Clips that were not made, because of the job's ``limit``, ``time_limit``, ``stop_at_failed`` or ``budget``."""
     changed: int
     """Clips that earlier runs made of other inputs or settings, to be made again."""
     removed: int
     """Clips in the table that the manifest does not have: removed from it if the job prunes."""
-    stopped: bool
-    """Whether so many clips failed that the run ended early."""
+    stopped: str
+    """Why the run ended early: ``stop_at_failed``, ``budget``, or empty."""
     frames: int
     seconds: float
     speed: str
@@ -153,7 +154,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
 
 def _tell(todo: Todo, job: Job, progress: Progress) -> None:
     if count := len(todo.changed):
-        progress.note(f"{count} clip{'s' * (count > 1)} to be made again: their inputs or settings have changed")
+        progress.note(f"inputs or settings of {count} clip{'s' * (count > 1)} have changed: made again")
     if count := len(todo.removed):
         what = "removed" if job.prune else "kept (prune=true removes them)"
         progress.note(f"{count} finished or failed clip{'s' * (count > 1)} not in the manifest any more: {what}")
@@ -185,6 +186,9 @@ def _run(
             if isinstance(result, Part):
                 progress.phase("dubbing")
                 progress.frames(result.stop - result.start)
+                if made.spent_on(result, job):
+                    progress.note("stopping early: the budget of GPU hours would be exceeded")
+                    break
                 continue
             if result.error_code == NotBegun.code:
                 made.late = True
@@ -192,7 +196,7 @@ def _run(
             records.add(result)
             progress.clip(result)
             made.add(result)
-            if made.too_many_failed(job.stop_at_failed):
+            if made.too_many_failed(job.stop_at_failed or math.inf):
                 progress.note(f"stopping early: {made.failed} of {made.ok + made.failed} clips failed (stop_at_failed)")
                 break
         progress.phase("writing the table")
@@ -200,7 +204,7 @@ def _run(
     lease.confirm()
     left = todo.beyond + count - made.ok - made.failed
     sweep(job.output, keep=records.kept_for_another_run())
-    too_many = made.stopped or records.failed(table["clip_id"]) > job.failure_budget * len(table)
+    too_many = made.stopped == "stop_at_failed" or records.failed(table["clip_id"]) > job.failure_budget * len(table)
     return Summary(
         output=job.output,
         total=len(table),
@@ -216,7 +220,7 @@ def _run(
         frames=made.frames,
         seconds=time.perf_counter() - began,
         speed=made.work.line(job.cluster.peak_tflops),
-        exit_code=1 if made.bugs or too_many else 3 if made.late else 0,
+        exit_code=1 if made.bugs or too_many else 3 if made.late or made.stopped else 0,
     )
 
 
@@ -225,8 +229,10 @@ class _Made:
 
     def __init__(self) -> None:
         self.ok = self.failed = self.bugs = self.frames = 0
-        self.late = self.stopped = False
+        self.late, self.stopped = False, ""
         self.work = Work(TIMED)
+        self._seconds = self._most = 0.0
+        """Of devices: in all, and for the part that took most."""
 
     def add(self, record: ClipRecord) -> None:
         self.ok, self.failed = self.ok + record.ok, self.failed + record.failed
@@ -234,12 +240,21 @@ class _Made:
         self.frames += record.frames or 0
         self.work.add(record)
 
-    def too_many_failed(self, most: float | None) -> bool:
+    def too_many_failed(self, most: float) -> bool:
         """Whether the job wants to stop now; see ``Job.stop_at_failed``."""
         count = self.ok + self.failed
-        if most is not None:
-            self.stopped = self.failed >= most if most >= 1 else count >= _SHARE_FROM and self.failed > most * count
-        return self.stopped
+        if self.failed >= most if most >= 1 else count >= _SHARE_FROM and self.failed > most * count:
+            self.stopped = "stop_at_failed"
+        return bool(self.stopped)
+
+    def spent_on(self, part: Part, job: Job) -> bool:
+        """Whether one more part of each worker could exceed the budget."""
+        seconds = part.generate_seconds + part.idle_seconds
+        self._seconds, self._most = self._seconds + seconds, max(self._most, seconds)
+        workers = job.cluster.generate_workers[1] if job.cluster.generate_workers else 1
+        if job.budget.hours and self._seconds + workers * self._most > job.budget.hours * 3600:
+            self.stopped = "budget"
+        return bool(self.stopped)
 
 
 def _results(

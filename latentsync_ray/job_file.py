@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from latentsync_ray.config import Cluster, Job, Recipe
+from latentsync_ray.config import Budget, Cluster, Job, Recipe
 from latentsync_ray.errors import ConfigError
 
 __all__ = ["build_job", "load_job"]
@@ -81,7 +81,7 @@ def _explain(problem: Any) -> str:
         return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
     section: type[BaseModel] = Job
     for step in problem["loc"][:-1]:
-        section = {"recipe": Recipe, "cluster": Cluster}.get(str(step), section)
+        section = {"recipe": Recipe, "cluster": Cluster, "budget": Budget}.get(str(step), section)
     if former := _FORMER.get(str(problem["loc"][-1])):
         return f"unknown key {where}; it is called {former} now"
     return f"unknown key {where}; known here: {', '.join(section.model_fields)}"

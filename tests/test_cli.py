@@ -74,7 +74,7 @@ def summary(**changes: Any) -> Summary:
         "left": 0,
         "changed": 0,
         "removed": 0,
-        "stopped": False,
+        "stopped": "",
         "frames": 3600,
         "seconds": 312.0,
         "speed": "model on cpu x86_64: 99% busy",

@@ -33,6 +33,7 @@ GROUND = {
     "naming",
     "redact",
     "registry",
+    "resources",
     "retry",
     "row",
     "storage",

@@ -227,7 +227,7 @@ def test_limit_and_stop_count_what_is_left(dataset: Dataset) -> None:
     for name in ("x", "y", "z"):
         dataset.add(name, said="nobody")
     summary, made = dataset.run(stop_at_failed=2)
-    assert (summary.ok, summary.failed, summary.left, summary.stopped, summary.exit_code) == (2, 2, 1, True, 1)
+    assert (summary.ok, summary.failed, summary.left, summary.stopped, summary.exit_code) == (2, 2, 1, "stop_at_failed", 1)
     assert dataset.run()[1] == ["z"]
 
 

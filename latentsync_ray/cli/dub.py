@@ -184,12 +184,13 @@ def print_summary(summary: Summary) -> None:
     if summary.bugs:
         what = "1 clip met a bug; its row holds" if summary.bugs == 1 else f"{summary.bugs} clips met bugs; their rows hold"
         OUT.print(f"exit code 1: {what} the end of the traceback (column error)")
-    elif summary.stopped:
+    elif summary.stopped == "stop_at_failed":
         OUT.print("exit code 1: so many clips failed that the run stopped (stop_at_failed)")
     elif summary.exit_code == 1:
         OUT.print("exit code 1: more clips failed than the job's failure_budget allows")
     if summary.left:
-        late = "exit code 3: the time limit left" if summary.exit_code == 3 else "left for another run:"
+        why = "budget" if summary.stopped == "budget" else "time limit"
+        late = f"exit code 3: the {why} left" if summary.exit_code == 3 else "left for another run:"
         OUT.print(f"{late} {summary.left} clip{'s' * (summary.left > 1)}; the same command goes on")
     if summary.frames:
         rate = summary.frames / max(summary.seconds, 1e-9)
