@@ -120,8 +120,6 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
         try:
             progress.phase("reading the manifest")
             table = read_manifest(job.manifest, job.clip_name)
-            if len(table) == 0:
-                raise ConfigError(f"{job.manifest} has no rows")
             progress.phase("reading the records of earlier runs")
             lease = stack.enter_context(Lease(job.output, note=progress.note))
             job = job.model_copy(update={"recipe": resolved(job.recipe, note=progress.note)})

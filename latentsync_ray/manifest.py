@@ -59,6 +59,8 @@ def read_manifest(uri: str, template: str = DEFAULT_TEMPLATE) -> pa.Table:
         if name not in table.column_names:
             raise ConfigError(f"{uri} has no column {name!r}; it has {', '.join(table.column_names) or 'no columns'}")
         table = _replace(table, name, _absolute(_text(table, name, uri), folder))
+    if len(table) == 0:
+        raise ConfigError(f"{uri} has no rows")
     for name in ("language", "clip_name"):
         if name in table.column_names:
             table = _replace(table, name, _text(table, name, uri))

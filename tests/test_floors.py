@@ -45,7 +45,7 @@ FLOORS = (
     {"faces", "lease", "manifest", "measure", "media", "models", "records", "sinks", "speed"},
     {"changes", "preflight", "stages"},
     {"local", "nano", "pipeline", "progress", "report", "todo"},
-    {"dataset", "driver", "serve"},
+    {"dataset", "driver", "forecast", "serve"},
     {"cli"},
 )
 """A room imports rooms of lower floors only; those on the ground floor may know each other."""

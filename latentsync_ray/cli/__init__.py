@@ -20,6 +20,7 @@ from latentsync_ray.cli.demo import demo
 from latentsync_ray.cli.dub import lipsync, run
 from latentsync_ray.cli.init import init
 from latentsync_ray.cli.look import report
+from latentsync_ray.cli.plan import plan
 from latentsync_ray.cli.serve import price, serve, serve_key
 from latentsync_ray.cli.terminal import ERR
 from latentsync_ray.errors import ConfigError, LatentSyncError, ModelError
@@ -34,8 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, lipsync, run, report, serve, serve_key, price):
-    app.command(no_args_is_help=command in (lipsync, run, report, serve_key, price))(command)
+for command in (demo, init, lipsync, plan, run, report, serve, serve_key, price):
+    app.command(no_args_is_help=command in (lipsync, plan, run, report, serve_key, price))(command)
 app.add_typer(model_commands.app, name="models")
 
 

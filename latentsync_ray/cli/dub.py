@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from latentsync_ray import redact
 from latentsync_ray.cli.ending import Ended, ending_in_time, leave
+from latentsync_ray.cli.plan import show_plan
 from latentsync_ray.cli.terminal import ERR, OUT, duration
 from latentsync_ray.config import Cluster, Recipe
 from latentsync_ray.errors import ConfigError
@@ -137,6 +138,9 @@ def run(
             metavar="failed|all|CODE,...", help="Make again: what failed, with these error codes, or all.", show_default=False
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing: as 'latentsync-ray plan'.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Tell errors only, and the summary if it is asked for as JSON.")
@@ -154,6 +158,9 @@ def run(
     options = {"limit": limit, "time_limit": time_limit, "retry": retry}
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     job = load_job(config, *(overrides or ()), *given)
+    if dry_run:
+        show_plan(job, as_json=as_json)
+        return
 
     from latentsync_ray.driver import run as run_job
 

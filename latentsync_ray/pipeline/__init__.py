@@ -28,6 +28,7 @@ from latentsync_ray.pipeline.blocks import parts_dataset
 from latentsync_ray.pipeline.cluster import check_nodes, connect, logs_folder, never_began, nodes, without_worker_messages
 from latentsync_ray.pipeline.device import ask_device
 from latentsync_ray.pipeline.joins import Arrivals, Joins, join_parts
+from latentsync_ray.pipeline.look import probe_all, shortage
 from latentsync_ray.pipeline.shares import kind_of_gpu
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.failures import failed_record
@@ -35,7 +36,18 @@ from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import raise_settings
 from latentsync_ray.types import ClipRecord, Pair, Part
 
-__all__ = ["check_nodes", "connect", "join_parts", "logs_folder", "one_pass", "parts_dataset", "prepare", "told"]
+__all__ = [
+    "check_nodes",
+    "connect",
+    "join_parts",
+    "logs_folder",
+    "one_pass",
+    "parts_dataset",
+    "prepare",
+    "probe_all",
+    "shortage",
+    "told",
+]
 
 log = logging.getLogger(__name__)
 

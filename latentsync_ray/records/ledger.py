@@ -52,8 +52,10 @@ class Records:
     ``extra`` has a ``clip_id`` and columns to carry along. Rows are written ``every_rows`` or ``every_seconds``, on ``flush``
     and on leaving a ``with`` block; of these only the last two raise when storage is unavailable, else rows are kept for the
     next time. ``confirm`` is asked before anything is written, and raises when this run may not any more. ``note`` is told when
-    there is much to read first. Raises ConfigError when the output has clips made with another
-    ``recipe`` (a fingerprint) than this one, unless ``mixed_recipes``, or when its columns do not go together with ``extra``.
+    there is much to read first. ``read_only`` is for a look while another run is at work: nothing is tidied up.
+
+    Raises ConfigError when the output has clips made with another ``recipe`` (a fingerprint) than this one, unless
+    ``mixed_recipes``, or when its columns do not go together with ``extra``.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class Records:
         every_seconds: float = 120,
         confirm: Callable[[], None] = lambda: None,
         note: Callable[[str], None] | None = None,
+        read_only: bool = False,
     ) -> None:
-        self.output = output
+        self.output, self._read_only = output, read_only
         self._finished = Finished()
         self._outdated: list[pa.ChunkedArray] = []
         """Clips that failed under another recipe: this one may do better."""
@@ -186,8 +189,9 @@ class Records:
         if note and len(uris) > _MANY_FILES:
             note(f"reading the records of earlier runs, {len(uris)} files")
         files, superseded = read_all(uris, columns=["clip_id", "error_code", "recipe"], each=_Rows)
-        delete(superseded)
-        if doubled := _with_common_clips(files):
+        if not self._read_only:
+            delete(superseded)
+        if not self._read_only and (doubled := _with_common_clips(files)):
             self._drop_outweighed(doubled)
             self._load(note)
             return
@@ -217,6 +221,10 @@ class Records:
         uris, records = pending_records(self.output)
         self._check_recipe(record.recipe for record in records)
         codes = self.codes(pa.chunked_array([[record.clip_id for record in records]], pa.string()))
+        if self._read_only:
+            new = to_table(record for record, code in zip(records, codes.to_pylist(), strict=True) if code is None)
+            self._finished.add(new["clip_id"], new["error_code"])
+            return
         for record, code in zip(records, codes.to_pylist(), strict=True):
             if code != "":
                 self.add(record)

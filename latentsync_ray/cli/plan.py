@@ -1,0 +1,99 @@
+"""``plan``: what a run would do, without doing it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from latentsync_ray import redact
+from latentsync_ray.cli.terminal import ERR, OUT, duration, show, size, table
+from latentsync_ray.config import Job
+from latentsync_ray.job_file import load_job
+
+if TYPE_CHECKING:
+    from latentsync_ray.forecast import Forecast
+
+__all__ = ["plan", "show_plan"]
+
+_SAMPLE = 100
+
+
+def plan(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The job, as for 'latentsync-ray run'.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Override values of the job, e.g. recipe.steps=10.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Clips whose inputs are looked at; they are downloaded for it.")] = _SAMPLE,
+    everything: Annotated[bool, typer.Option("--all", help="Look at the inputs of all clips to be made.")] = False,
+    speed: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Frames per second of one device.", show_default="that of the output's clips"),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="Dollars for an hour of one device.", show_default="the job's budget's")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as one JSON object.")] = False,
+) -> None:
+    """Tell what a run would do: clips, hours, expected failures, cost, and what is lacking. Writes nothing.
+
+    May be asked while a run is at work. Exits with 2 when something is lacking that would stop the run.
+    """
+    job = load_job(config, *(overrides or ()))
+    show_plan(job, sample=None if everything else sample, speed=speed, price=price, as_json=as_json)
+
+
+def show_plan(
+    job: Job, *, sample: int | None = _SAMPLE, speed: float | None = None, price: float | None = None, as_json: bool = False
+) -> None:
+    """Print it."""
+    from latentsync_ray.forecast import forecast
+
+    with ERR.status("reading the manifest") as status:
+        told = forecast(job, sample=sample, speed=speed, price=price, phase=status.update)
+    if as_json:
+        OUT.print_json(json.dumps(asdict(told)), indent=None)
+    else:
+        _print(told)
+    if told.lacking:
+        raise typer.Exit(2)
+
+
+def _print(told: Forecast) -> None:
+    making = told.new + told.retried + told.changed
+    of = [(told.new, "new"), (told.changed, "changed"), (told.retried, "tried again")]
+    parts = ", ".join(f"{count} {what}" for count, what in of if count)
+    OUT.print(f"[bold]{making} of {told.total} clips to be made[/]" + (f": {parts}" if parts else ""))
+    rest = [(told.done, "done"), (told.failed, "failed before and kept"), (told.left, "left by the limit")]
+    rest += [(told.removed, "finished and not in the manifest any more")]
+    if kept := ", ".join(f"{count} {what}" for count, what in rest if count):
+        OUT.print(kept)
+    if making:
+        _print_work(told, making)
+    if told.failures:
+        failures = table("would fail with", "clips", "for example")
+        for code, count in told.failures.items():
+            failures.add_row(f"[red]{code}[/]", str(count), escape(redact.text(" ".join(told.examples[code].split()))))
+        OUT.print()
+        show(failures)
+    for each in told.lacking:
+        OUT.print(f"[bold red]lacking:[/] {escape(each)}", soft_wrap=True)
+
+
+def _print_work(told: Forecast, making: int) -> None:
+    if not told.frames:
+        return
+    if told.hours is not None:
+        basis = "all inputs looked at" if told.probed == making else f"from a look at {told.probed}"
+        OUT.print(f"{told.frames} frames, {duration(told.hours * 3600)} of video ({basis})")
+    moved = [(told.bytes_in, "to be read"), (told.bytes_out, "to be written")]
+    if text := ", ".join(f"{size(count)} {what}" for count, what in moved if count is not None):
+        OUT.print(text)
+    if told.device_hours is None:
+        OUT.print("hours of devices: unknown until the output has clips; --speed gives frames per second")
+        return
+    cost = f", ${told.dollars:,.2f}" if told.dollars is not None else ""
+    OUT.print(f"{told.device_hours:.2f} hours of one device at {told.frames_per_second:.1f} frames/s{cost}")

@@ -1,0 +1,249 @@
+"""What a run of a job would do, and take: told from the manifest, the records and a sample of the inputs. Writes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from latentsync_ray import storage
+from latentsync_ray.config import Job
+from latentsync_ray.errors import ClipError, ConfigError, ModelError
+from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
+from latentsync_ray.preflight import check_recipe, check_room, resolved
+from latentsync_ray.records import Records, read_records
+from latentsync_ray.stages.plan import Plan
+from latentsync_ray.stages.rows import attempt, raise_settings
+from latentsync_ray.todo import find_todo
+from latentsync_ray.types import ClipPlan, Pair
+
+__all__ = ["Forecast", "Probe", "forecast", "probe"]
+
+_pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
+
+_PROBERS = 8
+"""Inputs looked at together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What a look at a pair's inputs found."""
+
+    error_code: str | None
+    error: str | None
+    frames: int
+    seconds: float
+    """Of the clip to be made."""
+    video_bytes: int
+    audio_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a run would do. What was sampled is scaled to all clips to be made; None: not known."""
+
+    output: str
+    total: int
+    """Clips in the manifest."""
+    done: int
+    """Dubbed before, and unchanged."""
+    failed: int
+    """Failed before for a reason in their data, and not tried again."""
+    new: int
+    retried: int
+    """Failed before, and tried again."""
+    changed: int
+    """Made again, because their inputs or settings are others."""
+    left: int
+    """Left to another run by the job's limit."""
+    removed: int
+    """In the table, and not in the manifest."""
+    probed: int
+    """Clips whose inputs were looked at."""
+    failures: dict[str, int]
+    """Error code -> clips that would fail with it, as far as a look at their inputs can tell."""
+    examples: dict[str, str]
+    """Error code -> one of them, and why."""
+    frames: int | None
+    hours: float | None
+    """Of video to be made."""
+    bytes_in: int | None
+    """To be read; a video of many rows once."""
+    bytes_out: int | None
+    """By the clips that the output has already."""
+    frames_per_second: float | None
+    """Of one device: as given, or as it was for the clips that the output has already, waiting included."""
+    device_hours: float | None
+    dollars: float | None
+    lacking: list[str]
+    """What would stop the run before it begins."""
+
+
+def probe(pair: Pair, job: Job) -> Probe:
+    """Fetch a pair and look at its streams, as a run does first."""
+    plan = Plan(job.recipe, job.output)
+    found = cast("ClipPlan", next(attempt(plan, pair, ClipPlan)))
+    raise_settings(found)
+    fps = found.fps_num / found.fps_den
+    return Probe(
+        error_code=found.error_code,
+        error=found.error,
+        frames=found.frame_count,
+        seconds=found.frame_count / fps,
+        video_bytes=_size(pair.video),
+        audio_bytes=_size(pair.audio),
+    )
+
+
+def forecast(
+    job: Job,
+    *,
+    sample: int | None = 100,
+    speed: float | None = None,
+    price: float | None = None,
+    phase: Callable[[str], None] = lambda _: None,
+) -> Forecast:
+    """Look what a run of ``job`` would do.
+
+    ``sample`` clips of those to be made have their inputs looked at, None: all. ``speed`` is that of one device in frames per
+    second, ``price`` dollars for an hour of it; by default as in the output's records and the job's budget. Raises ConfigError
+    for a job or manifest that cannot be read.
+    """
+    phase("reading the manifest")
+    table = read_manifest(job.manifest, job.clip_name)
+    job = job.model_copy(update={"recipe": resolved(job.recipe)})
+    fingerprint = job.recipe.fingerprint()
+    records = Records(
+        job.output, extra=extra_columns(table), recipe=fingerprint, mixed_recipes=job.mixed_recipes, read_only=True
+    )
+    todo = find_todo(job, table, records, phase)
+    codes = records.codes(table["clip_id"]).take(todo.rows)
+    new = codes.null_count
+    changed = len(np.intersect1d(todo.changed, todo.rows))
+    rows = todo.rows
+    if sample is not None and sample < len(rows):
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, sample).round().astype(int))]
+    lacking = list(_lacking(job))
+    phase(f"looking at the inputs of {len(rows)} clips")
+    probes = _probed([to_pair(table, int(row)) for row in rows], job, phase)
+    share = len(todo.rows) / len(rows) if len(rows) else 0
+    well = [each for each in probes if not each.error_code]
+    frames = round(sum(each.frames for each in well) * share) if probes or not len(todo.rows) else None
+    seconds = sum(each.seconds for each in well) * share
+    known = _made_before(job.output)
+    speed = speed or known.speed
+    hours = frames / speed / 3600 if speed and frames is not None else None
+    price = price or job.budget.dollars_per_hour
+    failures = Counter(each.error_code for each in probes if each.error_code)
+    failed = records.failed(table["clip_id"])
+    return Forecast(
+        output=job.output,
+        total=len(table),
+        done=len(table) - len(todo.rows) - todo.beyond - (failed - _count_failed(codes)),
+        failed=failed - _count_failed(codes),
+        new=new,
+        retried=len(todo.rows) - new - changed,
+        changed=changed,
+        left=todo.beyond,
+        removed=len(todo.removed),
+        probed=len(probes),
+        failures={code: round(count * share) for code, count in failures.most_common()},
+        examples=_examples(table, rows, probes),
+        frames=frames,
+        hours=seconds / 3600 if frames is not None else None,
+        bytes_in=_bytes_in(table.take(todo.rows), table.take(rows), probes),
+        bytes_out=round(known.bytes_per_second * seconds) if known.bytes_per_second else None,
+        frames_per_second=speed,
+        device_hours=hours,
+        dollars=hours * price if hours is not None and price else None,
+        lacking=lacking,
+    )
+
+
+def _lacking(job: Job) -> Iterator[str]:
+    try:
+        check_recipe(job.recipe, note=lambda _: None, fetch=False)
+        check_room(job)
+        if job.cluster.runner == "ray" and job.cluster.address:
+            from latentsync_ray.pipeline import shortage
+
+            yield from shortage(job)
+    except (ConfigError, ModelError) as error:
+        yield str(error)
+
+
+def _probed(pairs: list[Pair], job: Job, phase: Callable[[str], None]) -> list[Probe]:
+    if job.cluster.runner == "ray" and job.cluster.address:
+        from latentsync_ray.pipeline import probe_all
+
+        return list(_counted(probe_all(probe, pairs, job), len(pairs), phase))
+    with ThreadPoolExecutor(_PROBERS) as pool:
+        return list(_counted(pool.map(lambda pair: probe(pair, job), pairs), len(pairs), phase))
+
+
+def _counted(probes: Iterable[Probe], total: int, phase: Callable[[str], None]) -> Iterator[Probe]:
+    for number, each in enumerate(probes, 1):
+        if number % 25 == 0:
+            phase(f"looking at the inputs of clips: {number} of {total}")
+        yield each
+
+
+def _size(uri: str) -> int:
+    try:
+        return Path(storage.fetch(uri)).stat().st_size  # at hand: it was fetched a moment ago
+    except ClipError:
+        return 0
+
+
+def _bytes_in(todo: pa.Table, probed: pa.Table, probes: list[Probe]) -> int | None:
+    """Sizes of all distinct inputs, by the mean of those that were looked at."""
+    total = 0.0
+    for name in ("video", "audio"):
+        sizes = {uri: getattr(each, f"{name}_bytes") for uri, each in zip(probed[name].to_pylist(), probes, strict=True)}
+        known = [size for size in sizes.values() if size]
+        if not known and len(todo):
+            return None
+        total += float(np.mean(known)) * _pc.count_distinct(todo[name]).as_py() if known else 0
+    return round(total)
+
+
+def _examples(table: pa.Table, rows: np.ndarray, probes: list[Probe]) -> dict[str, str]:
+    examples: dict[str, str] = {}
+    for row, each in zip(rows.tolist(), probes, strict=True):
+        if each.error_code:
+            examples.setdefault(each.error_code, f"{table['clip_id'][row].as_py()} (row {row + 1}): {each.error}")
+    return examples
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What the clips of the output took, None where nothing is known."""
+
+    speed: float | None = None
+    bytes_per_second: float | None = None
+
+
+def _made_before(output: str) -> _Before:
+    columns = ["error_code", "frames", "frames_without_face", "generate_seconds", "idle_seconds", "bytes", "duration"]
+    try:
+        made = read_records(output, columns=columns)
+    except ConfigError:
+        return _Before()
+    made = made.filter(made["error_code"].is_null())
+    sums = {name: _pc.sum(made[name]).as_py() or 0 for name in columns[1:]}
+    busy = sums["generate_seconds"] + sums["idle_seconds"]
+    return _Before(
+        speed=sums["frames"] / busy if busy else None,
+        bytes_per_second=sums["bytes"] / sums["duration"] if sums["duration"] else None,
+    )
+
+
+def _count_failed(codes: pa.ChunkedArray) -> int:
+    return _pc.sum(_pc.not_equal(_pc.fill_null(codes, ""), "")).as_py() or 0
