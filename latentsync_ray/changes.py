@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +16,7 @@ from latentsync_ray import storage
 from latentsync_ray.config import ROW_SETTINGS, own_settings
 from latentsync_ray.errors import ClipError
 from latentsync_ray.manifest import pair_of
-from latentsync_ray.records import look_up
+from latentsync_ray.records import in_batches
 
 __all__ = ["changed_rows", "settings_of"]
 
@@ -23,8 +24,10 @@ _pc: Any = pyarrow.compute  # its functions are made at import, where type check
 
 _LOOKERS, _READERS = 32, 4
 """Inputs asked about together, and inputs read together."""
-_AT_ONCE = 10_000
-"""Inputs given to the threads at once, and rows held as Python objects."""
+_AT_ONCE = 50_000
+"""Inputs and rows held as Python objects."""
+_WORTH_LISTING = 500
+"""Inputs in one folder from which on it is listed: object stores give a thousand names in one answer."""
 
 
 def changed_rows(
@@ -35,17 +38,34 @@ def changed_rows(
     Storage is asked for each input's version, or with ``content`` each input is read; ``phase`` hears how far that is. What an
     old record does not say, or storage does not, counts as unchanged.
     """
-    mine = table.take(rows)
     kind = "sha256" if content else "version"
-    made = look_up(output, mine["clip_id"], ["settings", f"video_{kind}", f"audio_{kind}"])
+    wanted = np.zeros(len(table), np.bool_)
+    wanted[rows] = True
+    changed = [rows[:0]]
+    for made in in_batches(output, ["clip_id", "settings", f"video_{kind}", f"audio_{kind}"]):
+        there = np.flatnonzero(np.asarray(_pc.is_in(table["clip_id"], made["clip_id"])) & wanted)
+        mine = table.take(there)
+        made = made.take(_pc.index_in(mine["clip_id"], made["clip_id"]))
+        changed.append(there[_changed(mine, made, _digests if content else _versions, kind, phase)])
+    return np.unique(np.concatenate(changed))
+
+
+def _changed(
+    mine: pa.Table,
+    made: pa.Table,
+    look: Callable[[list[str]], Iterable[str | None]],
+    kind: str,
+    phase: Callable[[str], None],
+) -> np.ndarray:
+    """Which rows of a manifest are not what their records say, row by row."""
     changed = _differs(settings_of(mine), made["settings"])
     known = {name: made[f"{name}_{kind}"].is_valid() for name in ("video", "audio")}
     uris = [mine[name].filter(known[name]) for name in ("video", "audio")]
     there = pa.chunked_array([chunk for column in uris for chunk in column.chunks], pa.string()).unique()
-    now = _now(there, _digest if content else _version, _READERS if content else _LOOKERS, phase)
+    now = _now(there, look, phase)
     for name in ("video", "audio"):
         changed = _pc.or_(changed, _differs(now.take(_pc.index_in(mine[name], there)), made[f"{name}_{kind}"]))
-    return rows[np.asarray(changed)]
+    return np.asarray(changed)
 
 
 def settings_of(table: pa.Table) -> pa.Array:
@@ -70,16 +90,37 @@ def _differs(now: Any, then: Any) -> Any:
     return _pc.fill_null(_pc.not_equal(now, then), False)
 
 
-def _now(uris: pa.Array, look: Callable[[str], str | None], threads: int, phase: Callable[[str], None]) -> pa.Array:
+def _now(uris: pa.Array, look: Callable[[list[str]], Iterable[str | None]], phase: Callable[[str], None]) -> pa.Array:
     """What ``look`` says of each."""
 
     def answers() -> Iterator[str | None]:
-        with ThreadPoolExecutor(threads) as pool:
-            for start in range(0, len(uris), _AT_ONCE):
-                phase(f"looking whether inputs have changed: {start} of {len(uris)}")
-                yield from pool.map(look, uris.slice(start, _AT_ONCE).to_pylist())
+        for start in range(0, len(uris), _AT_ONCE):
+            phase(f"looking whether inputs have changed: {start} of {len(uris)}")
+            yield from look(uris.slice(start, _AT_ONCE).to_pylist())
 
     return pa.array(answers(), pa.string())
+
+
+def _versions(uris: list[str]) -> Iterable[str | None]:
+    """What storage says of each; of large folders by one listing."""
+    folders = Counter(uri.rpartition("/")[0] for uri in uris if _listable(uri))
+    known: dict[str, str | None] = {uri: storage.version(uri) for uri in uris if uri.startswith("/")}
+    with ThreadPoolExecutor(_LOOKERS) as pool:
+        for listed in pool.map(_listed, [folder for folder, count in folders.items() if count >= _WORTH_LISTING]):
+            known |= listed
+        known |= dict(zip(single := [uri for uri in uris if uri not in known], pool.map(_version, single), strict=True))
+    return map(known.get, uris)
+
+
+def _listable(uri: str) -> bool:
+    return "://" in uri and not uri.startswith(("http://", "https://", "data:")) and "?" not in uri
+
+
+def _listed(folder: str) -> dict[str, str]:
+    try:
+        return storage.versions_in(folder)
+    except ClipError:  # some may read files, and not list them
+        return {}
 
 
 def _version(uri: str) -> str | None:
@@ -87,6 +128,11 @@ def _version(uri: str) -> str | None:
         return storage.version(uri)
     except ClipError:  # storage says nothing today: no reason to make a clip again
         return None
+
+
+def _digests(uris: list[str]) -> Iterator[str | None]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(_digest, uris)
 
 
 def _digest(uri: str) -> str | None:

@@ -13,12 +13,13 @@ import pytest
 from eight_pairs import portrait
 from make_clips import write_clip
 
-from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, Summary, assets, read_records, run
+from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, Summary, assets, changes, read_records, run, storage
 from latentsync_ray.config import own_settings
 from latentsync_ray.errors import ClipError, NoFace
 from latentsync_ray.layout import clip_uri
 from latentsync_ray.stages.failures import failed_record, sources, telling
 from latentsync_ray.stages.inputs import fetch_input
+from latentsync_ray.storage import fetch_version, write_bytes
 from latentsync_ray.types import ClipRecord
 
 RECIPE = Recipe(model="tiny-random", detector="embedded", steps=1, preset="ultrafast")
@@ -265,3 +266,21 @@ def test_a_clip_that_is_dubbed_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert anna["settings"] != grey["settings"]
     summary = run(job)
     assert (summary.ok, summary.failed, summary.left, summary.changed) == (0, 0, 0, 0)
+
+
+def test_large_folders_of_an_object_store_are_listed_and_not_asked_file_by_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [f"memory://many/{number}.wav" for number in range(600)]
+    for uri in [*many, "memory://few/a.wav"]:
+        write_bytes(uri, uri.encode())
+    asked: list[str] = []
+    whole = storage.version
+    monkeypatch.setattr(storage, "version", lambda uri: asked.append(uri) or whole(uri))
+    (tmp_path / "a.wav").write_text("a")
+    uris = [*many, "memory://few/a.wav", "memory://many/gone.wav", str(tmp_path / "a.wav"), "/gone.wav"]
+    told = list(changes._versions(uris))
+    assert sorted(asked) == sorted(["memory://few/a.wav", "memory://many/gone.wav", str(tmp_path / "a.wav"), "/gone.wav"])
+    assert told == [whole(uri) for uri in uris]
+    assert (told[-1], told[-3]) == (None, None)
+    assert told[-2] == fetch_version(uris[-2])[1]

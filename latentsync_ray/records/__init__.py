@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from latentsync_ray.records.files import commit_pending, read_records
 from latentsync_ray.records.ledger import Records
-from latentsync_ray.records.lookup import look_up, rows_where
+from latentsync_ray.records.lookup import in_batches, look_up, rows_where
 from latentsync_ray.records.schema import MANIFEST_PREFIX, RECORD_SCHEMA
 
-__all__ = ["MANIFEST_PREFIX", "RECORD_SCHEMA", "Records", "commit_pending", "look_up", "read_records", "rows_where"]
+__all__ = [
+    "MANIFEST_PREFIX",
+    "RECORD_SCHEMA",
+    "Records",
+    "commit_pending",
+    "in_batches",
+    "look_up",
+    "read_records",
+    "rows_where",
+]

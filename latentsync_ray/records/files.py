@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ __all__ = [
     "read_all",
     "read_file",
     "read_records",
+    "row_count",
 ]
 
 _T = TypeVar("_T")
@@ -95,6 +97,12 @@ def read_file(uri: str) -> pa.Table:
     return _read(uri, columns=None)[1]
 
 
+def row_count(uri: str) -> int:
+    """Rows of a file."""
+    with _opened(uri) as file:
+        return file.metadata.num_rows
+
+
 def read_all(
     uris: list[str], *, columns: list[str] | None, each: Callable[[pa.Schema, pa.Table], _T] = lambda _, table: table
 ) -> tuple[dict[str, _T], list[str]]:
@@ -116,14 +124,20 @@ def read_all(
 
 def _read(uri: str, *, columns: list[str] | None) -> tuple[pa.Schema, pa.Table]:
     """Schema of all columns and the rows of these, in today's types."""
+    with _opened(uri) as file:
+        schema = file.schema_arrow
+        if not is_outdated(schema):
+            return schema, file.read(columns)
+        table = upgraded(file.read())  # of old files all columns: what a cell means depends on others
+        whole = table.schema.with_metadata(schema.metadata)
+        return whole, table if columns is None else table.select([name for name in columns if name in table.column_names])
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(fetch(uri)) as file:
-            schema = file.schema_arrow
-            if not is_outdated(schema):
-                return schema, file.read(columns)
-            table = upgraded(file.read())  # of old files all columns: what a cell means depends on others
-            whole = table.schema.with_metadata(schema.metadata)
-            return whole, table if columns is None else table.select([name for name in columns if name in table.column_names])
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(
             f"{uri} is not a readable Parquet file ({error}); move it away to have its clips made again"

@@ -28,6 +28,7 @@ from latentsync_ray.records.files import (
     pending_records,
     read_all,
     read_file,
+    row_count,
 )
 from latentsync_ray.records.finished import Finished
 from latentsync_ray.records.schema import RECORD_SCHEMA, carried_name, one_row_a_clip, to_table
@@ -41,8 +42,10 @@ _pc: Any = pyarrow.compute  # its functions are made at import, where type check
 
 _MANY_FILES = 5
 """More than these are worth a word before they are read."""
-_COMPACT_ROWS = 100_000
-"""Rows of a compacted file: about 20 MB."""
+_COMPACT_ROWS = 400_000
+"""Most rows of a compacted file: about 80 MB."""
+_COMPACT_EVERY = 50
+"""Files that a run writes before it merges them."""
 _TRANSIENT = [code for code, error in CLIP_ERRORS.items() if error.transient]
 
 
@@ -85,7 +88,7 @@ class Records:
         """URIs of pending records whose rows are in the table."""
         self._flushed_at = time.monotonic()
         self._run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-        self._file_count = 0
+        self._file_count = self._compacted = 0
         self._load(note)
         self.absorb()
 
@@ -139,6 +142,8 @@ class Records:
         if len(self._new) - self._kept >= self._every_rows or time.monotonic() - self._flushed_at >= self._every_seconds:
             try:
                 self.flush()
+                if self._file_count - self._compacted >= _COMPACT_EVERY:
+                    self.compact()
             except StorageUnavailable as error:  # worth another try, and no reason to end a run of days
                 self._kept, self._flushed_at = len(self._new), time.monotonic()
                 log.warning("%d records could not be written and are kept for the next time: %s", self._kept, error)
@@ -166,14 +171,15 @@ class Records:
         self._confirm()
         group: dict[str, pa.Table] = {}
         for uri in metadata_files(self.output):
-            table = read_file(uri)
-            if len(table) >= _COMPACT_ROWS // 2:
+            if row_count(uri) >= _COMPACT_ROWS // 2:
                 continue
+            table = read_file(uri)
             if group and sum(map(len, group.values())) + len(table) > _COMPACT_ROWS:
                 self._merge(group)
                 group = {}
             group[uri] = table
         self._merge(group)
+        self._compacted = self._file_count
 
     def _merge(self, group: dict[str, pa.Table]) -> None:
         if len(group) < 2:
