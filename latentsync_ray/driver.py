@@ -36,6 +36,8 @@ __all__ = ["Summary", "dub", "run"]
 
 log = logging.getLogger(__name__)
 
+_ALONE = 32
+"""So many clips or fewer get a last pass of their own each: one that kills its workers takes no other along."""
 _SHARE_FROM = 100
 """Clips from which on the share of failed ones says something."""
 
@@ -184,6 +186,8 @@ def _run(
             if isinstance(result, Part):
                 progress.phase("dubbing")
                 progress.frames(result.stop - result.start)
+                told = result.index + 1, result.segment_count, result.clip_id, result.generate_seconds
+                log.debug("segment %d of %d of clip %s: %.1f s on the device", *told)
                 if made.spent_on(result, job):
                     progress.note("stopping early: the budget of GPU hours would be exceeded")
                     break
@@ -192,6 +196,7 @@ def _run(
                 made.late = True
                 continue
             records.add(result)
+            log.debug("clip %s: %s", result.clip_id, result.output_path or result.error_code or result.status)
             progress.clip(result)
             made.add(result)
             if made.too_many_failed(job.stop_at_failed or math.inf):
@@ -302,10 +307,12 @@ def _passes(
         if number:
             log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
         todo = list(left.values())
-        for result in runner.one_pass(todo, job, first=number == 0, on_phase=on_phase, deadline=prepared.deadline):
-            if isinstance(result, ClipRecord):
-                left.pop(result.clip_id, None)
-            yield result
+        alone = 0 < number == job.cluster.passes - 1 and len(todo) <= _ALONE
+        for group in [[pair] for pair in todo] if alone else [todo]:
+            for result in runner.one_pass(group, job, first=number == 0, on_phase=on_phase, deadline=prepared.deadline):
+                if isinstance(result, ClipRecord):
+                    left.pop(result.clip_id, None)
+                yield result
     for pair in left.values():
         died = WorkerDied(
             f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,12 @@ from latentsync_ray.records import Records, look_up, rows_where
 
 __all__ = ["Todo", "find_todo", "prune", "take_up"]
 
+log = logging.getLogger(__name__)
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
 _NAMED = 3
 """Clips that a message names."""
+_LOGGED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,8 @@ def find_todo(job: Job, table: pa.Table, records: Records, phase: Callable[[str]
                 "on_change=redo makes them again, on_change=keep leaves them"
             )
         rows = np.union1d(rows, changed)
+    for row in changed[:_LOGGED].tolist():
+        log.debug("clip %s has changed", ids[row].as_py())
     most = job.limit or len(rows)
     return Todo(rows=rows[:most], beyond=len(rows[most:]), changed=changed, removed=records.removed(ids))
 

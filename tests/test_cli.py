@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -11,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eight_pairs import portrait
+from make_clips import write_clip
 
 import latentsync_ray
-from latentsync_ray import storage
+from latentsync_ray import assets, storage
 from latentsync_ray.assets import demo_video
 from latentsync_ray.cli import main
 from latentsync_ray.config import Job, Recipe
@@ -343,6 +347,21 @@ def test_run_takes_limits_and_gives_json(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
     assert call("run", config) == 3
     assert "exit code 3: the time limit left 4 clips; the same command goes on\n" in capsys.readouterr().out
+
+
+def test_verbose_tells_each_segment_and_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(tmp_path / "v.mp4", portrait(30))
+    shutil.copy(assets.demo_audio(), tmp_path / "a.wav")
+    (tmp_path / "pairs.csv").write_text("clip_id,video,audio\nanna,v.mp4,a.wav\n")
+    recipe = "recipe: {model: tiny-random, detector: embedded, steps: 1, preset: ultrafast}"
+    text = f"manifest: {tmp_path}/pairs.csv\noutput: {tmp_path}/out\n{recipe}\ncluster: {{runner: local}}\n"
+    (tmp_path / "job.yaml").write_text(text)
+    level = logging.getLogger("latentsync_ray").level
+    assert call("run", str(tmp_path / "job.yaml"), "--verbose") == 0
+    told = capsys.readouterr().err
+    assert re.search(r"segment 1 of 2 of clip anna: \d+\.\d s on the device", told)
+    assert "clip anna: clips/anna.mp4" in told
+    assert logging.getLogger("latentsync_ray").level == level
 
 
 def test_what_a_limit_leaves_is_no_error(monkeypatch, capsys):

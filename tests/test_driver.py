@@ -64,6 +64,21 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None], **_
         yield done(pair, job)
 
 
+def test_a_clip_that_kills_its_workers_takes_no_other_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[list[str]] = []
+
+    def dying(pairs: list[Pair], job: Job, **_: Any) -> Iterator[ClipRecord]:
+        passes.append([pair.clip_id for pair in pairs])
+        if "killer" not in passes[-1]:
+            yield from (done(pair, job) for pair in pairs)
+
+    monkeypatch.setattr("latentsync_ray.local.one_pass", dying)
+    pairs = [Pair(clip_id=name, video="v.mp4", audio="a.wav") for name in ("anna", "killer", "ben")]
+    records = {each.clip_id: each for each in dub_pairs(pairs, job(tmp_path)) if isinstance(each, ClipRecord)}
+    assert passes == [["anna", "killer", "ben"]] * 2 + [["anna"], ["killer"], ["ben"]]
+    assert {name: record.error_code for name, record in records.items()} == {"anna": None, "ben": None, "killer": "worker_died"}
+
+
 def test_every_phase_is_told_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latentsync_ray.local.one_pass", dub)
     heard = Heard()

@@ -145,6 +145,9 @@ def run(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Tell errors only, and the summary if it is asked for as JSON.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell what the package logs at all levels, and what Ray says.")
+    ] = False,
 ) -> None:
     """Lip-sync every pair of a manifest, on Ray.
 
@@ -166,7 +169,7 @@ def run(
 
     try:
         with ending_in_time():
-            with display(job) as progress:
+            with display(job, verbose=verbose) as progress:
                 summary = run_job(job, progress=None if quiet else progress)
             if as_json:
                 OUT.print_json(json.dumps(asdict(summary)), indent=None)

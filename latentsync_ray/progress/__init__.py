@@ -64,10 +64,19 @@ def make_progress(output: str | None = None) -> Progress:
 
 
 @contextmanager
-def display(job: Job) -> Iterator[Progress]:
-    """The display for a run of ``job`` by this process, with the error lines of Ray's core kept off it."""
-    with without_ray_lines() if job.cluster.runner == "ray" else nullcontext():
-        yield make_progress(job.output)
+def display(job: Job, *, verbose: bool = False) -> Iterator[Progress]:
+    """The display for a run of ``job`` by this process, with the error lines of Ray's core kept off it.
+
+    ``verbose`` keeps nothing off it, and notes what this package logs at all levels.
+    """
+    logger = logging.getLogger("latentsync_ray")
+    before = logger.level
+    logger.setLevel(logging.DEBUG if verbose else before)
+    try:
+        with without_ray_lines() if job.cluster.runner == "ray" and not verbose else nullcontext():
+            yield make_progress(job.output)
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager
@@ -83,7 +92,7 @@ def noting(progress: Progress) -> Iterator[None]:
 
 class _NoteHandler(logging.Handler):
     def __init__(self, progress: Progress) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.DEBUG if logging.getLogger("latentsync_ray").level == logging.DEBUG else logging.WARNING)
         self._progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
