@@ -35,8 +35,8 @@ _pc: Any = pyarrow.compute  # its functions are made at import, where type check
 
 OWN_COLUMNS = ("clip_id", "video", "audio", "language", "clip_name", *ROW_SETTINGS)
 """What a row of a manifest can say of its pair; all other columns are carried along."""
-_VIDEO = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
-_AUDIO = {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
+_VIDEO = {".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
+_AUDIO = {".aac", ".ac3", ".aif", ".aiff", ".eac3", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
 _ROWS_AT_ONCE = 50_000
 """Rows held as Python objects."""
 _ID_BYTES = 180

@@ -35,7 +35,7 @@ __all__ = [
     "video_stream",
 ]
 
-_CONTAINERS = "mov,matroska,mpegts,mpeg,avi,flv,asf,ogg,wav,w64,mp3,aac,flac,aiff,caf,amr,au"
+_CONTAINERS = "mov,matroska,mpegts,mpeg,avi,flv,asf,gif,ogg,wav,w64,mp3,aac,ac3,eac3,flac,aiff,caf,amr,au"
 _PIXELS_OF_AUDIO = 1 << 24
 """Cover art in audio files is never decoded; this only bounds what FFmpeg may allocate while it looks at a file."""
 

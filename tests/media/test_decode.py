@@ -36,6 +36,7 @@ SOURCES = {
     "late.mp4": {"offset": 0.5, "audio": speech_like(2, 44_100, 2)},
     "ten-bit.mp4": {"pix_fmt": "yuv420p10le"},
     "4-2-2.mp4": {"pix_fmt": "yuv422p"},
+    "pictures.gif": {"codec": "gif", "pix_fmt": "bgr8"},
     "rgb.mkv": {"codec": "libx264rgb", "pix_fmt": "rgb24"},
 }
 

@@ -181,6 +181,8 @@ def test_other_late_sound_is_preceded_by_silence(tmp_path, codec: str) -> None:
         ("a.flac", "flac", 44_100, 2),
         ("a.mp3", "libmp3lame", 44_100, 1),
         ("a.ogg", "libopus", 48_000, 2),
+        ("a.ac3", "ac3", 48_000, 2),
+        ("a.eac3", "eac3", 48_000, 2),
     ],
 )
 def test_other_sound_is_encoded_at_its_own_rate_and_in_place(tmp_path, name: str, codec: str, rate: int, channels: int) -> None:
@@ -195,7 +197,8 @@ def test_other_sound_is_encoded_at_its_own_rate_and_in_place(tmp_path, name: str
     heard, said = pcm(output)[0], speech_like(3, rate, channels)[:, 0].astype(float)
     size = 1 << 19
     match = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(said, size)))
-    assert int(np.argmax(match)) in (0, 1, size - 1)
+    late = 256 if "ac3" in codec else 0  # an encoder's delay, which a raw stream does not tell: 5 ms
+    assert int(np.argmax(match)) in (late, late + 1, (late - 1) % size)
 
 
 def test_rates_that_aac_lacks_become_the_nearest(tmp_path) -> None:
