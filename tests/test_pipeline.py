@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ import pytest
 import ray
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
+from processes import model_workers
 
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe
 from latentsync_ray.driver import dub
@@ -55,23 +55,6 @@ def records(results: Iterator[Part | ClipRecord]) -> dict[str, str]:
     return {record.clip_id: record.error_code or record.status for record in found}
 
 
-def model_worker_pids() -> list[int]:
-    """Model workers of this test's own cluster."""
-    parents, names = {}, {}
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                names[int(path.name)] = (path / "cmdline").read_bytes()
-                parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-
-    def ours(pid: int) -> bool:
-        while pid in parents and pid != os.getpid():
-            pid = parents[pid]
-        return pid == os.getpid()
-
-    return [pid for pid, name in names.items() if b"_ModelWorker" in name and ours(pid)]
-
-
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker in /proc")
 def test_a_killed_model_worker_costs_nothing_but_time(
     pairs: list[Pair], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -79,7 +62,7 @@ def test_a_killed_model_worker_costs_nothing_but_time(
     results, killed = [], False
     for result in dub(pairs, job(tmp_path)):
         if not killed:
-            for pid in model_worker_pids():
+            for pid in model_workers():
                 os.kill(pid, signal.SIGKILL)
                 killed = True
         results.append(result)
