@@ -60,6 +60,10 @@ class _Runner(Protocol):
         """
         ...
 
+    def watch(self, job: Job, left: int) -> Callable[[Part | ClipRecord], None]:
+        """What to tell of each result of a run with ``left`` clips to do: metrics."""
+        ...
+
     def logs_folder(self) -> str:
         """Where to read why a worker died, in brackets; empty when nobody knows."""
         ...
@@ -158,6 +162,7 @@ def _run(
     if len(todo) and job.cluster.runner == "ray":
         progress.phase("starting Ray")
     runner = _Prepared(job, deadline)
+    tell = runner.runner.watch(job, len(todo))
     ok = failed = bugs = frames = late = 0
     work = Work(TIMED)
     with records:
@@ -165,6 +170,7 @@ def _run(
             rows = [to_pair(table, int(index)) for index in todo[first : first + job.cluster.shard_clips]]
             for result in _dub(rows, job, runner, progress):
                 lease.check()
+                tell(result)
                 if isinstance(result, Part):
                     progress.phase("dubbing")
                     progress.frames(result.stop - result.start)

@@ -117,6 +117,17 @@ def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None
         connect(Cluster(address="head:1"))
 
 
+def test_a_cluster_that_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        cause = RuntimeError("Failed to connect to GCS. ... RPC error: InvalidAuthToken: Authentication token is missing")
+        raise ConnectionError("Failed to connect to Ray cluster at head:1") from cause
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ConfigError, match=r"cluster\.address is 'head:1', and .* wants its token: set RAY_AUTH_MODE=token"):
+        connect(Cluster(address="head:1"))
+
+
 def test_nodes_are_asked_whether_they_see_what_is_local(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

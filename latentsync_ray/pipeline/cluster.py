@@ -46,9 +46,7 @@ def connect(cluster: Cluster) -> None:
             try:
                 ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
             except ConnectionError as error:
-                raise ConfigError(
-                    f"cluster.address is {cluster.address!r}, and no Ray cluster answers there: {error}"
-                ) from error
+                raise ConfigError(f"cluster.address is {cluster.address!r}, and {_no_answer(error)}") from error
         else:
             store = int(cluster.object_store_gb * 2**30) if cluster.object_store_gb else None
             ray.init(
@@ -66,6 +64,16 @@ def connect(cluster: Cluster) -> None:
         # Ray's console; its log files keep everything, and what hears all other loggers too is not Ray's.
         if isinstance(handler, logging.StreamHandler) and handler not in logging.root.handlers:
             handler.setLevel(logging.CRITICAL)
+
+
+def _no_answer(error: ConnectionError) -> str:
+    """Why a cluster could not be joined. Ray names the token only in the error behind its error."""
+    if "InvalidAuthToken" in str(error.__cause__):
+        return (
+            "the Ray cluster there wants its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless the token "
+            "lies in ~/.ray/auth_token"
+        )
+    return f"no Ray cluster answers there: {error}"
 
 
 @contextmanager
