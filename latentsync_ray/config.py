@@ -168,7 +168,7 @@ class Cluster(_Strict):
     generate_workers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = None
     """Fewest and most model workers; by default up to one per GPU that the cluster has when the job starts, or one in all.
 
-    0 as the fewest: a cluster without a GPU will get some, and the job waits for the first. Ray then keeps one to the end.
+    0 as the fewest: a cluster that has no GPU will get some, and the job waits for the first, which stays to the end.
     """
     generate_cpus: Annotated[float, Field(ge=0)] = 0.5
     """CPUs reserved per model worker."""

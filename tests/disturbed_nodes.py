@@ -25,7 +25,7 @@ from latentsync_ray.progress import Silent
 
 RECIPE = Recipe(model="toy:TOY", detector="embedded", segment_frames=48, preset="ultrafast")
 _WAIT = 8.0
-"""Seconds without any GPU: long enough for all that does without one to be done."""
+"""Seconds without any CPU or GPU but the driver's."""
 
 
 class Disturbed(Silent):
@@ -46,11 +46,12 @@ class Disturbed(Silent):
 
 
 def main(folder: Path, what: str) -> int:
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1}, shutdown_at_exit=False)
+    nothing = what == "from_nothing"
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0 if nothing else 1}, shutdown_at_exit=False)
     told: dict[str, list[str]] = {"first": [], "late": [], "killed": [], "pids": []}
 
     def add() -> None:
-        told["late"].append(nodes.add_node(num_cpus=1, num_gpus=1).node_id)
+        told["late"].append(nodes.add_node(num_cpus=2, num_gpus=1).node_id)
 
     def add_later() -> None:
         threading.Timer(_WAIT, add).start()
@@ -90,7 +91,7 @@ def main(folder: Path, what: str) -> int:
                 address=nodes.address,
                 device="cpu",  # Ray counts GPUs that are not there
                 generate_gpus=1,
-                generate_workers=(0 if what == "from_nothing" else 1, 2),
+                generate_workers=(0 if nothing else 1, 2),
                 generate_cpus=0.25,
                 no_progress_seconds=240,
             ),

@@ -18,7 +18,8 @@ from latentsync_ray import Cluster, Job, Recipe, run
 from latentsync_ray.pipeline import metrics
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-DASHBOARD = Path(__file__).resolve().parent.parent / "configs" / "grafana.json"
+ROOT = Path(__file__).resolve().parent.parent
+DASHBOARD = ROOT / "configs" / "cluster" / "grafana.json"
 NAME = re.compile(r"\bray_(latentsync_\w+)")
 
 
@@ -76,11 +77,20 @@ def test_queues_are_told_by_stage(output: str) -> None:
             assert "latentsync_job_segments" in exported(output=output, stage=stage, state=state)
 
 
-def test_the_dashboard_draws_all_that_is_told_and_nothing_else() -> None:
+def names() -> set[str]:
+    """Of all metrics of a job, as Prometheus reads them."""
     defined = set(re.findall(r'(Counter|Gauge)\(\s*"(latentsync_\w+)"', Path(metrics.__file__).read_text()))
-    names = {f"{name}_total" if kind == "Counter" else name for kind, name in defined}
+    return {f"{name}_total" if kind == "Counter" else name for kind, name in defined}
+
+
+def test_the_readme_explains_all_that_is_told() -> None:
+    table = (ROOT / "README.md").read_text().split("| metric | what |", 1)[1].split("\n\n", 1)[0]
+    assert set(NAME.findall(table)) == names()
+
+
+def test_the_dashboard_draws_all_that_is_told_and_nothing_else() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     drawn = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     drawn += [variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
-    assert {name for expression in drawn for name in NAME.findall(expression)} == names
+    assert {name for expression in drawn for name in NAME.findall(expression)} == names()
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
