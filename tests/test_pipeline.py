@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -113,19 +114,24 @@ def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(ConfigError, match=r"cluster\.address is 'head:1', and no Ray cluster answers there: Failed to connect"):
-        connect(Cluster(address="head:1"))
+    with pytest.raises(ConfigError, match=r"cluster\.address is 'auto', and no Ray cluster answers there: Failed to connect"):
+        connect(Cluster(address="auto"))
+    monkeypatch.setattr(cluster, "_HEAD_SECONDS", 1.0)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with pytest.raises(ConfigError, match=r"no Ray cluster answers there: .*refused"):
+            connect(Cluster(address=f"127.0.0.1:{nobody.getsockname()[1]}"))
 
 
 def test_a_cluster_that_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**_: object) -> None:
         cause = RuntimeError("Failed to connect to GCS. ... RPC error: InvalidAuthToken: Authentication token is missing")
-        raise ConnectionError("Failed to connect to Ray cluster at head:1") from cause
+        raise ConnectionError("Failed to connect to Ray cluster") from cause
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(ConfigError, match=r"cluster\.address is 'head:1', and .* wants its token: set RAY_AUTH_MODE=token"):
-        connect(Cluster(address="head:1"))
+    with pytest.raises(ConfigError, match=r"cluster\.address is 'auto', and .* wants its token: set RAY_AUTH_MODE=token"):
+        connect(Cluster(address="auto"))
 
 
 def test_nodes_are_asked_whether_they_see_what_is_local(
@@ -157,6 +163,7 @@ def test_a_first_pass_that_waits_in_vain_blames_no_clip(pairs: list[Pair], tmp_p
         list(dub(pairs, job(tmp_path).model_copy(update={"cluster": waiting})))
     told = str(caught.value)
     assert "at least 1 model workers of 99 GPU each, and by task 0.5 CPU to track, 0.5 CPU to crop, 0.5 CPU to generate" in told
+    assert "1 CPU to pass rows on" in told
     assert "and 2 CPU (" in told
     logs = re.search(r"Ray's logs \((.*?)\)", told)
     assert logs
