@@ -67,6 +67,10 @@ class _Runner(Protocol):
         """
         ...
 
+    def watch(self, job: Job, left: int) -> Callable[[Part | ClipRecord], None]:
+        """What to tell of each result of a run with ``left`` clips to do: metrics."""
+        ...
+
     def logs_folder(self) -> str:
         """Where to read why a worker died, in brackets; empty when nobody knows."""
         ...
@@ -179,10 +183,12 @@ def _run(
         progress.note("the model is compiled when a worker starts: that takes minutes, or seconds where it was done before")
     if count and job.cluster.runner == "ray":
         progress.phase("starting Ray")
-    made = _Made()
-    with records, closing(_results(job, table, todo.rows, _Prepared(job, deadline), progress)) as results:
+    made, runner = _Made(), _Prepared(job, deadline)
+    tell = runner.runner.watch(job, count)
+    with records, closing(_results(job, table, todo.rows, runner, progress)) as results:
         for result in results:
             lease.check()
+            tell(result)
             if isinstance(result, Part):
                 progress.phase("dubbing")
                 progress.frames(result.stop - result.start)

@@ -42,8 +42,11 @@ class Cluster(Strict):
     fit it."""
     peak_tflops: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """What the device can do at best, dense bf16, for the summary of a run; by default from a table of cards."""
-    generate_workers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
-    """Fewest and most model workers; by default up to one per GPU that the cluster has when the job starts, or one in all."""
+    generate_workers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = None
+    """Fewest and most model workers; by default up to one per GPU that the cluster has when the job starts, or one in all.
+
+    0 as the fewest: a cluster that has no GPU will get some, and the job waits for the first, which stays to the end.
+    """
     generate_cpus: Annotated[float, Field(ge=0)] = 0.5
     """CPUs reserved per model worker."""
     track_cpus: Annotated[float, Field(gt=0)] | None = None

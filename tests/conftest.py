@@ -25,7 +25,7 @@ from latentsync_ray import lease
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
-_ON_RAY = ("test_job.py", "test_pipeline.py", "test_dataset.py")
+_ON_RAY = ("test_job.py", "test_pipeline.py", "test_dataset.py", "test_metrics.py")
 """Files that share one Ray: they run one after the other in one process."""
 _LONGEST = (*_ON_RAY, "test_endpoint.py", "test_nano.py", "test_survival.py", "test_evaluate.py", "test_notebooks.py")
 """Files that take a minute or more. They begin, so that two processes end at about the same time."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 import ray
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
+from processes import model_workers
 
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe
 from latentsync_ray.driver import dub
@@ -55,23 +56,6 @@ def records(results: Iterator[Part | ClipRecord]) -> dict[str, str]:
     return {record.clip_id: record.error_code or record.status for record in found}
 
 
-def model_worker_pids() -> list[int]:
-    """Model workers of this test's own cluster."""
-    parents, names = {}, {}
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                names[int(path.name)] = (path / "cmdline").read_bytes()
-                parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-
-    def ours(pid: int) -> bool:
-        while pid in parents and pid != os.getpid():
-            pid = parents[pid]
-        return pid == os.getpid()
-
-    return [pid for pid, name in names.items() if b"_ModelWorker" in name and ours(pid)]
-
-
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker in /proc")
 def test_a_killed_model_worker_costs_nothing_but_time(
     pairs: list[Pair], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -79,7 +63,7 @@ def test_a_killed_model_worker_costs_nothing_but_time(
     results, killed = [], False
     for result in dub(pairs, job(tmp_path)):
         if not killed:
-            for pid in model_worker_pids():
+            for pid in model_workers():
                 os.kill(pid, signal.SIGKILL)
                 killed = True
         results.append(result)
@@ -130,8 +114,24 @@ def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(ConfigError, match=r"cluster\.address is 'head:1', and no Ray cluster answers there: Failed to connect"):
-        connect(Cluster(address="head:1"))
+    with pytest.raises(ConfigError, match=r"cluster\.address is 'auto', and no Ray cluster answers there: Failed to connect"):
+        connect(Cluster(address="auto"))
+    monkeypatch.setattr(cluster, "_HEAD_SECONDS", 1.0)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with pytest.raises(ConfigError, match=r"no Ray cluster answers there: .*refused"):
+            connect(Cluster(address=f"127.0.0.1:{nobody.getsockname()[1]}"))
+
+
+def test_a_cluster_that_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        cause = RuntimeError("Failed to connect to GCS. ... RPC error: InvalidAuthToken: Authentication token is missing")
+        raise ConnectionError("Failed to connect to Ray cluster") from cause
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ConfigError, match=r"cluster\.address is 'auto', and .* wants its token: set RAY_AUTH_MODE=token"):
+        connect(Cluster(address="auto"))
 
 
 def test_nodes_are_asked_whether_they_see_what_is_local(
@@ -163,6 +163,7 @@ def test_a_first_pass_that_waits_in_vain_blames_no_clip(pairs: list[Pair], tmp_p
         list(dub(pairs, job(tmp_path).model_copy(update={"cluster": waiting})))
     told = str(caught.value)
     assert "at least 1 model workers of 99 GPU each, and by task 0.5 CPU to track, 0.5 CPU to crop, 0.5 CPU to generate" in told
+    assert "1 CPU to pass rows on" in told
     assert "and 2 CPU (" in told
     logs = re.search(r"Ray's logs \((.*?)\)", told)
     assert logs

@@ -92,4 +92,7 @@ def test_a_cluster_without_gpus_yet() -> None:
     with pytest.raises(ConfigError, match="has no GPU yet"):
         shares(Cluster(address="auto"), [LAPTOP])
     assert shares(Cluster(address="auto", generate_gpus=1, generate_workers=(1, 4)), []).workers == (1, 4)
+    waiting = shares(Cluster(address="auto", generate_workers=(0, 4)), [LAPTOP])
+    assert (waiting.workers, waiting.of["generate"]["num_gpus"]) == ((1, 4), 1.0)
+    assert shares(Cluster(generate_workers=(0, 4)), [LAPTOP]).of["generate"]["num_gpus"] == 0, "a cluster of its own gets none"
     assert shares(Cluster(address="auto", device="cpu"), [LAPTOP]).of["generate"]["num_gpus"] == 0

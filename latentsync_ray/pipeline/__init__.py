@@ -29,6 +29,7 @@ from latentsync_ray.pipeline.cluster import check_nodes, connect, logs_folder, n
 from latentsync_ray.pipeline.device import ask_device
 from latentsync_ray.pipeline.joins import Arrivals, Joins, join_parts
 from latentsync_ray.pipeline.look import probe_all, shortage
+from latentsync_ray.pipeline.metrics import JobMetrics, queue_gauge
 from latentsync_ray.pipeline.shares import kind_of_gpu
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.failures import failed_record
@@ -47,6 +48,7 @@ __all__ = [
     "probe_all",
     "shortage",
     "told",
+    "watch",
 ]
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,11 @@ def prepare(job: Job) -> Job:
         windows_together(find_model(job.recipe.model), job.recipe, device.kind, memory and memory * 1e9)
         cluster = cluster.model_copy(update={"device_memory_gb": memory})
     return job.model_copy(update={"cluster": cluster})
+
+
+def watch(job: Job, left: int) -> Callable[[Part | ClipRecord], None]:
+    """What to tell of each result of a run with ``left`` clips to do: Prometheus reads it from Ray."""
+    return JobMetrics(job, left).tell
 
 
 def one_pass(
@@ -97,6 +104,7 @@ def _one_pass(pairs: list[Pair], job: Job, *, first: bool, deadline: float | Non
     rows = [pair.to_row() for pair in _spread(pairs)]
     todo = ray.data.from_items(rows, override_num_blocks=min(len(rows), 200))
     todo.context.max_errored_blocks = -1  # a block whose worker died drops out; the next pass makes it again
+    todo.context.custom_execution_callback_classes = [*todo.context.custom_execution_callback_classes, queue_gauge(job.output)]
     keep = job.keep_faces
     dataset = parts_dataset(todo, job.output, job.recipe, job.cluster, keep_faces=keep, deadline=deadline)
     try:

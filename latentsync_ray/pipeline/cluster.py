@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _NODE_SECONDS = 60.0
 """For a node to start a process and look for a file."""
+_HEAD_SECONDS = 30.0
+"""For a cluster's head to come up: Ray itself would wait for ten minutes and say nothing."""
 
 
 def connect(cluster: Cluster) -> None:
@@ -44,11 +47,10 @@ def connect(cluster: Cluster) -> None:
         before = signal.getsignal(signal.SIGTERM)
         if cluster.address:
             try:
+                _wait_for_head(cluster.address)
                 ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
             except ConnectionError as error:
-                raise ConfigError(
-                    f"cluster.address is {cluster.address!r}, and no Ray cluster answers there: {error}"
-                ) from error
+                raise ConfigError(f"cluster.address is {cluster.address!r}, and {_no_answer(error)}") from error
         else:
             store = int(cluster.object_store_gb * 2**30) if cluster.object_store_gb else None
             ray.init(
@@ -66,6 +68,33 @@ def connect(cluster: Cluster) -> None:
         # Ray's console; its log files keep everything, and what hears all other loggers too is not Ray's.
         if isinstance(handler, logging.StreamHandler) and handler not in logging.root.handlers:
             handler.setLevel(logging.CRITICAL)
+
+
+def _wait_for_head(address: str) -> None:
+    """Return when something listens at ``host:port``; other addresses are Ray's to find. Raises ConnectionError."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return
+    until = time.monotonic() + _HEAD_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_HEAD_SECONDS).close()
+        except (OSError, OverflowError) as error:  # the second: no port has such a number
+            if time.monotonic() >= until:
+                raise ConnectionError(str(error)) from error
+            time.sleep(1)
+        else:
+            return
+
+
+def _no_answer(error: ConnectionError) -> str:
+    """Why a cluster could not be joined. Ray names the token only in the error behind its error."""
+    if "InvalidAuthToken" in str(error.__cause__):
+        return (
+            "the Ray cluster there wants its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless the token "
+            "lies in ~/.ray/auth_token"
+        )
+    return f"no Ray cluster answers there: {error}"
 
 
 @contextmanager
@@ -146,7 +175,7 @@ def never_began(clips: int, cluster: Cluster) -> str:
     """What a pass that gave nothing was waiting for, and what to do about it."""
     asked, present, free = shares(cluster, nodes()), ray.cluster_resources(), ray.available_resources()
     has = " and ".join(f"{present.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("GPU", "CPU"))
-    cpus = ", ".join(f"{ask['num_cpus']:g} CPU to {name}" for name, ask in asked.of.items())
+    cpus = ", ".join(f"{ask['num_cpus']:g} CPU to {name}" for name, ask in asked.of.items()) + ", 1 CPU to pass rows on"
     gpus = next((ask["num_gpus"] for ask in asked.of.values() if "num_gpus" in ask), 0)
     return (
         f"of {clips} clips nothing came in {cluster.no_progress_seconds:.0f} s. Asked for: at least {asked.workers[0]} model "

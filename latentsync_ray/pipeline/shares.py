@@ -43,12 +43,14 @@ def shares(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> Shares:
     present = 0.0
     if cluster.device in ("auto", "cuda"):
         present = sum(node.get("GPU", 0.0) for node in nodes if kind is None or _KIND + kind in node)
-    if cluster.address and cluster.device == "auto" and not present and cluster.generate_gpus is None:
+    fewest, most = cluster.generate_workers or (1, None)
+    awaited = bool(cluster.address) and cluster.device == "auto" and not present and cluster.generate_gpus is None
+    if awaited and fewest:
         raise ConfigError(
-            f"the cluster at {cluster.address} has no GPU yet: set cluster.generate_gpus=1 and cluster.generate_workers to "
-            "wait for some, or cluster.device=cpu to do without"
+            f"the cluster at {cluster.address} has no GPU yet: set cluster.generate_workers=[0,N] to wait for up to N, or "
+            "cluster.device=cpu to do without"
         )
-    gpus = float(present > 0) if cluster.generate_gpus is None else cluster.generate_gpus
+    gpus = float(present > 0 or awaited) if cluster.generate_gpus is None else cluster.generate_gpus
     one = 1.0 if min((node["CPU"] for node in nodes if node.get("CPU")), default=0.0) >= _ROOMY_CPUS else 0.5
     roomy = min((node.get("memory", 0.0) for node in nodes if node.get("CPU")), default=0.0) >= _ROOMY_BYTES
     of: dict[str, dict[str, Any]] = {}
@@ -66,7 +68,7 @@ def shares(cluster: Cluster, nodes: Sequence[Mapping[str, float]]) -> Shares:
     return Shares(
         of=of,
         device_share=min(1.0, gpus or 1.0),
-        workers=cluster.generate_workers or (1, max(1, int(present / gpus) if gpus else 1)),
+        workers=(max(1, fewest), most or max(1, int(present / gpus) if gpus else 1)),  # Ray Data has no pools of none
     )
 
 

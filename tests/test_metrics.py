@@ -1,0 +1,96 @@
+"""What a run tells Prometheus, and the dashboard that draws it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from eight_pairs import portrait
+from make_clips import speech_like, write_clip, write_speech
+
+from latentsync_ray import Cluster, Job, Recipe, run
+from latentsync_ray.pipeline import metrics
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+ROOT = Path(__file__).resolve().parent.parent
+DASHBOARD = ROOT / "configs" / "cluster" / "grafana.json"
+NAME = re.compile(r"\bray_(latentsync_\w+)")
+
+
+def exported(**tags: str) -> dict[str, float]:
+    """Sums by name of what Prometheus reads from this machine, of series with these tags."""
+    node = ray.nodes()[0]
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    found: dict[str, float] = {}
+    for line in lines:
+        series = re.fullmatch(r"ray_(latentsync_\w+)\{(.*)\} (\S+)", line)
+        if series and all(f'{tag}="{value}"' in series[2] for tag, value in tags.items()):
+            found[series[1]] = found.get(series[1], 0) + float(series[3])
+    return found
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run of two good clips, one without a face and one whose row is wrong."""
+    folder = tmp_path_factory.mktemp("metrics")
+    write_speech(folder / "speech.wav", speech_like(0.8))
+    write_clip(folder / "talk.mp4", portrait(20))
+    write_clip(folder / "red.mp4", np.full((20, 96, 96, 3), (230, 20, 20), np.uint8))
+    rows = [
+        {"clip_id": f"{video}{n}", "video": f"{video}.mp4", "audio": "speech.wav"}
+        for n, video in enumerate(("talk", "talk", "red"))
+    ]
+    rows.append({"clip_id": "wrong", "video": "talk.mp4", "audio": "speech.wav", "face": "nobody"})
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = Recipe(model="toy:TOY", detector="embedded", preset="ultrafast")
+    run(Job(manifest=folder / "pairs.jsonl", output=folder / "out", recipe=recipe, cluster=Cluster(device="cpu")))
+    return str(folder / "out")
+
+
+def test_prometheus_reads_what_a_run_has_done(output: str) -> None:
+    until = time.monotonic() + 60
+    while exported(output=output).get("latentsync_job_clips_total", 0) < 4:
+        assert time.monotonic() < until, exported()
+        time.sleep(1)
+    assert exported(output=output, status="ok")["latentsync_job_clips_total"] == 2
+    assert exported(output=output, code="no_face")["latentsync_job_clips_total"] == 1
+    assert exported(output=output, code="invalid_pair")["latentsync_job_clips_total"] == 1
+    told = exported(output=output)
+    assert told["latentsync_job_clips_left"] == 0
+    assert told["latentsync_job_frames_total"] == 40
+    assert told["latentsync_job_segments"] == 0
+    assert exported(output=output, state="busy")["latentsync_job_device_seconds_total"] > 0
+    assert exported(output=output, stage="paste")["latentsync_job_stage_seconds_total"] > 0
+
+
+def test_queues_are_told_by_stage(output: str) -> None:
+    for stage in ("crop", "generate", "paste"):
+        for state in ("waiting", "working"):
+            assert "latentsync_job_segments" in exported(output=output, stage=stage, state=state)
+
+
+def names() -> set[str]:
+    """Of all metrics of a job, as Prometheus reads them."""
+    defined = set(re.findall(r'(Counter|Gauge)\(\s*"(latentsync_\w+)"', Path(metrics.__file__).read_text()))
+    return {f"{name}_total" if kind == "Counter" else name for kind, name in defined}
+
+
+def test_the_readme_explains_all_that_is_told() -> None:
+    table = (ROOT / "README.md").read_text().split("| metric | what |", 1)[1].split("\n\n", 1)[0]
+    assert set(NAME.findall(table)) == names()
+
+
+def test_the_dashboard_draws_all_that_is_told_and_nothing_else() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    drawn = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    drawn += [variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+    assert {name for expression in drawn for name in NAME.findall(expression)} == names()
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
