@@ -28,6 +28,7 @@ from latentsync_ray.speed import Work
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
+from latentsync_ray.stages.under_way import UnderWay
 from latentsync_ray.types import ClipRecord, Pair, Part
 
 __all__ = ["Summary", "dub", "run"]
@@ -52,9 +53,12 @@ class _Runner(Protocol):
         *,
         first: bool,
         on_phase: Callable[[str], None] | None,
+        watch: Callable[[Callable[[], UnderWay]], None] | None,
         deadline: float | None,
     ) -> Iterator[Part | ClipRecord]:
         """Parts and records as they are made; clips that get no record are tried in another pass.
+
+        ``watch`` is told where to ask what is in work.
 
         After ``deadline`` (seconds since 1970) no clip begins; those left fail with NotBegun.
         """
@@ -200,7 +204,8 @@ def _run(
 def _dub(rows: list[Pair], job: Job, runner: _Prepared, progress: Progress) -> Iterator[Part | ClipRecord]:
     """Rows that the manifest reader refused become records at once; the others are dubbed."""
     yield from (failed_record(row, job.recipe) for row in rows if row.error_code)
-    yield from _passes([row for row in rows if not row.error_code], runner, on_phase=progress.phase)
+    left = [row for row in rows if not row.error_code]
+    yield from _passes(left, runner, on_phase=progress.phase, watch=progress.under_way)
 
 
 def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
@@ -210,7 +215,7 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
     whole job impossible.
     """
     job = job.model_copy(update={"recipe": resolved(job.recipe)})
-    yield from _passes(pairs, _Prepared(job), on_phase=on_phase)
+    yield from _passes(pairs, _Prepared(job), on_phase=on_phase, watch=None)
 
 
 class _Prepared:
@@ -228,7 +233,11 @@ class _Prepared:
 
 
 def _passes(
-    pairs: Iterable[Pair], prepared: _Prepared, *, on_phase: Callable[[str], None] | None
+    pairs: Iterable[Pair],
+    prepared: _Prepared,
+    *,
+    on_phase: Callable[[str], None] | None,
+    watch: Callable[[Callable[[], UnderWay]], None] | None,
 ) -> Iterator[Part | ClipRecord]:
     left = {pair.clip_id: pair for pair in pairs}
     if not left:
@@ -240,7 +249,8 @@ def _passes(
         if number:
             log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
         todo = list(left.values())
-        for result in runner.one_pass(todo, job, first=number == 0, on_phase=on_phase, deadline=prepared.deadline):
+        begun = runner.one_pass(todo, job, first=number == 0, on_phase=on_phase, watch=watch, deadline=prepared.deadline)
+        for result in begun:
             if isinstance(result, ClipRecord):
                 left.pop(result.clip_id, None)
             yield result

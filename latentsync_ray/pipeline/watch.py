@@ -1,0 +1,77 @@
+"""What Ray Data's operators have in work, as its scheduler sees it: asked of no worker, and right when one has died."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ray.data import Dataset
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+from latentsync_ray.stages.table import tasks
+
+__all__ = ["Operators", "watched"]
+
+_KEY = "latentsync_ray.watched"
+"""Under which a dataset's settings name its ``Operators``."""
+_EVERY = 0.5
+"""Seconds between two looks: the scheduler takes many steps in one."""
+_WATCHED: dict[str, Operators] = {}
+"""Ray Data makes its listeners itself, of a class: this is how one finds whom to tell."""
+
+
+class Operators:
+    """Stage -> how many blocks its operator has in tasks or waiting before it; a block is a clip or a segment."""
+
+    def __init__(self, name: str) -> None:
+        self.counts: Mapping[str, int] = {}
+        """As of the last look; empty before the first and after the end. Clips that wait to be begun are not counted."""
+        self._name, self._looked = name, 0.0
+
+    def listen(self, dataset: Dataset) -> None:
+        """Look at this dataset while it runs."""
+        dataset.context.set_config(_KEY, self._name)
+        dataset.context.custom_execution_callback_classes = [*dataset.context.custom_execution_callback_classes, _Step]
+
+    def look(self, executor: Any) -> None:
+        """Count, unless that was just done. Where Ray Data is built otherwise, nothing is counted."""
+        now = time.monotonic()
+        if now - self._looked < _EVERY:
+            return
+        self._looked, counts, stage = now, Counter[str](), None
+        for operator, state in (getattr(executor, "_topology", None) or {}).items():  # in the order of the pipeline
+            begins = stage is None
+            stage = next((name for called, name in _operators() if f"({called})" in operator.name), stage)
+            if stage:  # what comes between two stages, such as cutting up their blocks, is the first one's
+                counts[stage] += operator.num_active_tasks() + (0 if begins else state.total_enqueued_input_blocks())
+        self.counts = counts
+
+
+def _operators() -> Iterator[tuple[str, str]]:
+    """What Ray Data calls a stage's operator, and the name of the stage; of stages that share a task, that of the last."""
+    for group in tasks():
+        yield "_ModelWorker" if group[-1].model else "_and_".join(stage.name for stage in group), group[-1].name
+
+
+@contextmanager
+def watched() -> Iterator[Operators]:
+    """Somebody to tell, for as long as a dataset runs."""
+    name = uuid.uuid4().hex
+    operators = _WATCHED[name] = Operators(name)
+    try:
+        yield operators
+    finally:
+        del _WATCHED[name]
+        operators.counts = {}
+
+
+class _Step(ExecutionCallback):
+    """Ray Data's scheduler has taken a step."""
+
+    def on_execution_step(self, executor: Any) -> None:
+        if operators := _WATCHED.get(executor._data_context.get_config(_KEY, "")):
+            operators.look(executor)
