@@ -52,6 +52,7 @@ ONLY = {
     "diffusers": {"models"},
     "transformers": {"models"},
     "fsspec": {"storage"},
+    "jinja2": {"report"},
 }
 FAMILIES = {path.name for path in (HOUSE / "models").iterdir() if path.is_dir() and path.name != "__pycache__"}
 KNOW_FAMILIES = {"models", "nano"}
