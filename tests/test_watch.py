@@ -48,9 +48,19 @@ def test_tasks_and_what_waits_for_them_are_counted_by_stage() -> None:
 
 
 def test_where_ray_data_is_built_otherwise_nothing_is_told() -> None:
-    operators = Operators("a")
-    operators.look(SimpleNamespace())
-    assert UnderWay.of(operators.counts) == UnderWay()
+    with watched() as operators:
+        dataset = SimpleNamespace(context=SimpleNamespace())
+        operators.listen(dataset)  # pyright: ignore[reportArgumentType]
+        assert vars(dataset.context) == {}
+        context = SimpleNamespace(get_config=lambda key, default: operators._name)
+        for other in (SimpleNamespace(), SimpleNamespace(_data_context=context), SimpleNamespace(_topology={})):
+            watch._Step().on_execution_step(other)
+        assert UnderWay.of(operators.counts) == UnderWay()
+        one = executor(("FlatMap(plan_and_track)", 1, 0))
+        one._data_context = context
+        operators._looked = 0.0
+        watch._Step().on_execution_step(one)
+        assert operators.counts == {"track": 1}
 
 
 def test_nothing_is_left_of_what_was_watched() -> None:

@@ -6,11 +6,10 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ray.data import Dataset
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from latentsync_ray.stages.table import tasks
 
@@ -33,17 +32,20 @@ class Operators:
         self._name, self._looked = name, 0.0
 
     def listen(self, dataset: Dataset) -> None:
-        """Look at this dataset while it runs."""
-        dataset.context.set_config(_KEY, self._name)
-        dataset.context.custom_execution_callback_classes = [*dataset.context.custom_execution_callback_classes, _Step]
+        """Look at this dataset while it runs; where Ray Data does not tell, nothing is counted."""
+        context = dataset.context
+        listeners = getattr(context, "custom_execution_callback_classes", None)
+        if listeners is not None:
+            context.set_config(_KEY, self._name)
+            context.custom_execution_callback_classes = [*listeners, _Step]
 
     def look(self, executor: Any) -> None:
-        """Count, unless that was just done. Where Ray Data is built otherwise, nothing is counted."""
+        """Count, unless that was just done."""
         now = time.monotonic()
         if now - self._looked < _EVERY:
             return
         self._looked, counts, stage = now, Counter[str](), None
-        for operator, state in (getattr(executor, "_topology", None) or {}).items():  # in the order of the pipeline
+        for operator, state in executor._topology.items():  # in the order of the pipeline
             begins = stage is None
             stage = next((name for called, name in _operators() if f"({called})" in operator.name), stage)
             if stage:  # what comes between two stages, such as cutting up their blocks, is the first one's
@@ -69,9 +71,16 @@ def watched() -> Iterator[Operators]:
         operators.counts = {}
 
 
-class _Step(ExecutionCallback):
-    """Ray Data's scheduler has taken a step."""
+class _Step:
+    """What Ray Data calls an ExecutionCallback: its scheduler tells it of each step."""
+
+    def before_execution_starts(self, executor: Any) -> None: ...
+
+    def after_execution_succeeds(self, executor: Any) -> None: ...
+
+    def after_execution_fails(self, executor: Any, error: Exception) -> None: ...
 
     def on_execution_step(self, executor: Any) -> None:
-        if operators := _WATCHED.get(executor._data_context.get_config(_KEY, "")):
-            operators.look(executor)
+        with suppress(AttributeError):  # a version of Ray Data that is built otherwise shall not end a run for this
+            if operators := _WATCHED.get(executor._data_context.get_config(_KEY, "")):
+                operators.look(executor)

@@ -16,8 +16,8 @@ from latentsync_ray.types import ClipRecord
 
 __all__ = ["RichProgress"]
 
-_ROOMY = 110
-"""Columns from which on there is room for what each stage has in work."""
+_ROOMY, _VERY_ROOMY = 110, 170
+"""Columns from which on there is room for what is in work beside the number of frames, and for every stage of it."""
 
 
 class RichProgress:
@@ -81,8 +81,10 @@ class RichProgress:
     @property
     def work(self) -> str:
         """What is in work now, as far as there is room."""
-        now = self._ask()
-        return now.text if self._console.width >= 2 * _ROOMY else now.short if self._console.width >= _ROOMY else ""
+        now, width = self._ask(), self._console.width
+        if width < _ROOMY and self._tally.frames:
+            return ""
+        return now.text if width >= _VERY_ROOMY else now.short
 
     @property
     def left(self) -> float | None:

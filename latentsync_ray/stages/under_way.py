@@ -41,9 +41,12 @@ class UnderWay:
 
     @property
     def short(self) -> str:
-        """The same where there is little room: ``4 segments, 2 clips under way``."""
-        told = [_counted(counts, noun) for counts, noun in self._known()]
-        return f"{', '.join(told)} under way" if told else ""
+        """The same where there is little room: how many in all, and where most of them are: ``6 under way, 3 in generate``."""
+        counts = {**self.clips, **self.segments}
+        if not counts:
+            return ""
+        fullest = max(counts, key=lambda stage: counts[stage])
+        return f"{sum(counts.values())} under way, {counts[fullest]} in {fullest}"
 
     def _known(self) -> list[tuple[Mapping[str, int], str]]:
         return [(counts, noun) for counts, noun in ((self.segments, "segment"), (self.clips, "clip")) if counts]

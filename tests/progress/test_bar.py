@@ -72,13 +72,16 @@ def test_what_is_under_way_stands_beside_the_bar_until_frames_come(width: int):
 
 @pytest.mark.parametrize(
     ("width", "work"),
-    [(80, ""), (120, "4 segments, 2 clips under way"), (220, "4 segments (4 generate) and 2 clips (2 track) under way")],
+    [(80, ""), (120, "6 under way, 4 in generate"), (170, "4 segments (4 generate) and 2 clips (2 track) under way")],
 )
 def test_what_is_in_work_is_shown_where_there_is_room(width: int, work: str):
     progress, stream = bar(width)
     progress.start(1000, 20)
     progress.phase("dubbing")
     progress.under_way(lambda: UnderWay.of({"track": 2, "generate": 4}))
+    progress._bar.refresh()
+    assert "under way" in drawn(stream)[-1], "while there are no frames, everywhere"
+    progress.frames(128)
     progress._bar.refresh()
     assert work in drawn(stream)[-1]
     assert ("under way" in drawn(stream)[-1]) == bool(work)

@@ -12,7 +12,7 @@ from latentsync_ray.types import ClipPlan, Pair
 def test_it_is_told_by_stage_in_the_order_of_the_pipeline() -> None:
     work = UnderWay.of({"generate": 3, "join": 1, "crop": 1, "track": 2, "paste": 0})
     assert work.text == "4 segments (1 crop, 3 generate) and 3 clips (2 track, 1 join) under way"
-    assert work.short == "4 segments, 3 clips under way"
+    assert work.short == "7 under way, 3 in generate"
     assert UnderWay.of({"plan": 1}).text == "1 clip (1 plan) under way"
     assert UnderWay().text == UnderWay().short == ""
 
