@@ -33,7 +33,7 @@ class Operators:
 
     def listen(self, dataset: Dataset) -> None:
         """Look at this dataset while it runs; where Ray Data does not tell, nothing is counted."""
-        context = dataset.context
+        context: Any = dataset.context
         listeners = getattr(context, "custom_execution_callback_classes", None)
         if listeners is not None:
             context.set_config(_KEY, self._name)
