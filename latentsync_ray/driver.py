@@ -8,20 +8,20 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from latentsync_ray.arguments import kind_of
 from latentsync_ray.config import Job
-from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun, WorkerDied
+from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.models.find import find_model
+from latentsync_ray.passes import Prepared, dub, passes
 from latentsync_ray.preflight import check_inputs, check_recipe, check_room, resolved
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
@@ -30,50 +30,14 @@ from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
 from latentsync_ray.todo import Todo, find_todo, prune, take_up
-from latentsync_ray.types import ClipRecord, Pair, Part
+from latentsync_ray.types import ClipRecord, Part
 
 __all__ = ["Summary", "dub", "run"]
 
 log = logging.getLogger(__name__)
 
-_ALONE = 32
-"""So many clips or fewer get a last pass of their own each: one that kills its workers takes no other along."""
 _SHARE_FROM = 100
 """Clips from which on the share of failed ones says something."""
-
-
-class _Runner(Protocol):
-    """What ``local`` and ``pipeline`` have in common."""
-
-    def prepare(self, job: Job) -> Job:
-        """Be ready for passes: the job, with what the machines decide for all of them.
-
-        Raises ConfigError when they cannot do it.
-        """
-        ...
-
-    def one_pass(
-        self,
-        pairs: list[Pair],
-        job: Job,
-        *,
-        first: bool,
-        on_phase: Callable[[str], None] | None,
-        deadline: float | None,
-    ) -> Iterator[Part | ClipRecord]:
-        """Parts and records as they are made; clips that get no record are tried in another pass.
-
-        After ``deadline`` (seconds since 1970) no clip begins; those left fail with NotBegun.
-        """
-        ...
-
-    def watch(self, job: Job, left: int) -> Callable[[Part | ClipRecord], None]:
-        """What to tell of each result of a run with ``left`` clips to do: metrics."""
-        ...
-
-    def logs_folder(self) -> str:
-        """Where to read why a worker died, in brackets; empty when nobody knows."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +147,7 @@ def _run(
         progress.note("the model is compiled when a worker starts: that takes minutes, or seconds where it was done before")
     if count and job.cluster.runner == "ray":
         progress.phase("starting Ray")
-    made, runner = _Made(), _Prepared(job, deadline)
+    made, runner = _Made(), Prepared(job, deadline)
     tell = runner.runner.watch(job, count)
     with records, closing(_results(job, table, todo.rows, runner, progress)) as results:
         for result in results:
@@ -266,70 +230,10 @@ class _Made:
         return bool(self.stopped)
 
 
-def _results(
-    job: Job, table: pa.Table, rows: np.ndarray, runner: _Prepared, progress: Progress
-) -> Generator[Part | ClipRecord]:
+def _results(job: Job, table: pa.Table, rows: np.ndarray, runner: Prepared, progress: Progress) -> Generator[Part | ClipRecord]:
     """Shard by shard. Rows that the manifest reader refused become records at once; the others are dubbed."""
     for first in range(0, len(rows), job.cluster.shard_clips):
         pairs = [to_pair(table, int(index)) for index in rows[first : first + job.cluster.shard_clips]]
         yield from (failed_record(pair, job.recipe) for pair in pairs if pair.error_code)
-        yield from _passes([pair for pair in pairs if not pair.error_code], runner, on_phase=progress.phase)
-
-
-def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | None = None) -> Iterator[Part | ClipRecord]:
-    """Dub pairs with the job's runner: every part as it is encoded, and one record of each clip, in no particular order.
-
-    Clips whose worker died are tried in as many passes as the job allows. Raises ConfigError or ModelError for what makes the
-    whole job impossible.
-    """
-    job = job.model_copy(update={"recipe": resolved(job.recipe)})
-    yield from _passes(pairs, _Prepared(job), on_phase=on_phase)
-
-
-class _Prepared:
-    """A job's runner, which prepares the job when there is something to do: once, for all passes."""
-
-    def __init__(self, job: Job, deadline: float | None = None) -> None:
-        self.runner, self.deadline, self._asked, self._job = _runner(job), deadline, job, None
-
-    @property
-    def job(self) -> Job:
-        """The job as prepared."""
-        if self._job is None:
-            self._job = self.runner.prepare(self._asked)
-        return self._job
-
-
-def _passes(
-    pairs: Iterable[Pair], prepared: _Prepared, *, on_phase: Callable[[str], None] | None
-) -> Iterator[Part | ClipRecord]:
-    left = {pair.clip_id: pair for pair in pairs}
-    if not left:
-        return
-    job, runner = prepared.job, prepared.runner
-    for number in range(job.cluster.passes):
-        if not left:
-            return
-        if number:
-            log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
-        todo = list(left.values())
-        alone = 0 < number == job.cluster.passes - 1 and len(todo) <= _ALONE
-        for group in [[pair] for pair in todo] if alone else [todo]:
-            for result in runner.one_pass(group, job, first=number == 0, on_phase=on_phase, deadline=prepared.deadline):
-                if isinstance(result, ClipRecord):
-                    left.pop(result.clip_id, None)
-                yield result
-    for pair in left.values():
-        died = WorkerDied(
-            f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "
-            f"or nothing moved for {job.cluster.no_progress_seconds:.0f} s; Ray's logs{runner.logs_folder()} say which"
-        )
-        yield failed_record(pair, job.recipe, died)
-
-
-def _runner(job: Job) -> _Runner:
-    if job.cluster.runner == "local":
-        from latentsync_ray import local as runner
-    else:
-        from latentsync_ray import pipeline as runner
-    return runner
+        left = [pair for pair in pairs if not pair.error_code]
+        yield from passes(left, runner, on_phase=progress.phase, watch=progress.under_way)

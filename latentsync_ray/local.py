@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -24,6 +24,7 @@ from latentsync_ray.stages.failures import Failing, failed_record, failure_of
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import attempt, in_time, raise_settings
 from latentsync_ray.stages.table import STAGES, Call, Settings, Stage, chain
+from latentsync_ray.stages.under_way import Gauge, UnderWay
 from latentsync_ray.types import UNUSABLE_ID, ClipPlan, ClipRecord, Device, Pair, Part, Row, Segment
 
 if TYPE_CHECKING:
@@ -233,6 +234,7 @@ def one_pass(
     *,
     first: bool = True,
     on_phase: Callable[[str], None] | None = None,
+    watch: Callable[[Callable[[], UnderWay]], None] | None = None,
     deadline: float | None = None,
 ) -> Iterator[Part | ClipRecord]:
     """Dub pairs in their order: every part as it is encoded, and each clip's record when it is finished.
@@ -240,7 +242,8 @@ def one_pass(
     While the model works on one clip, the next is read already.
 
     A bug becomes the record of the clip that met it, so none is left for a second pass. ``on_phase`` is told what is under way,
-    in a few words; after ``deadline`` (seconds since 1970) clips fail with NotBegun.
+    in a few words, ``watch`` where to ask what each stage has in work; after ``deadline`` (seconds since 1970) clips fail with
+    NotBegun.
     """
     sink, phase = lookup(SINKS, job.sink, "sink")(job.output), on_phase or _nobody
     phase("loading the model")
@@ -255,12 +258,15 @@ def one_pass(
         device_memory=memory,
     )
     phase("dubbing")
+    gauge = Gauge()
+    (watch or _nobody)(gauge)
     with ExitStack() as stack:
+        stack.callback(gauge.empty)
         failed: set[str] = set()
         told: set[str] = set()
-        rows: Iterable[Row] = (in_time(pair, deadline) for pair in pairs)
-        for stage in STAGES:
-            rows = _attempted(stage, model.stages[stage.name], rows, failed)
+        rows: Iterable[Row] = _entered((in_time(pair, deadline) for pair in pairs), gauge)
+        for stage, after in zip_longest(STAGES, STAGES[1:]):
+            rows = _attempted(stage, model.stages[stage.name], rows, failed, gauge, after and after.name)
             if stage.model or stage.name == _BEFORE_MODEL:  # the device goes on from clip to clip
                 rows = apart = _apart(rows)
                 stack.callback(_ended, apart)
@@ -276,9 +282,13 @@ def one_pass(
             yield part
             parts.append(part)
             if len(parts) == part.segment_count:
+                gauge.enter("join")
                 with Failing() as met:
-                    yield model.join(parts)
-                if met.failure:
+                    record = model.join(parts)
+                gauge.leave("join")
+                if met.failure is None:
+                    yield record
+                else:
                     yield failed_record(part, job.recipe, met.failure)
                 parts.clear()
 
@@ -289,15 +299,33 @@ def _ended(rows: Generator[Row]) -> None:
         rows.close()
 
 
-def _attempted(stage: Stage, call: Call, rows: Iterable[Row], failed: set[str]) -> Iterator[Row]:
-    """Rows through a stage. An error about a clip becomes its row, and the rest of that clip is left out."""
+def _entered(pairs: Iterable[Row], gauge: Gauge) -> Iterator[Row]:
+    """The same, each counted where it begins."""
+    for pair in pairs:
+        gauge.enter(STAGES[0].name)
+        yield pair
+
+
+def _attempted(
+    stage: Stage, call: Call, rows: Iterable[Row], failed: set[str], gauge: Gauge, after: str | None
+) -> Iterator[Row]:
+    """Rows through a stage. An error about a clip becomes its row, and the rest of that clip is left out.
+
+    A row has left the stage for the one ``after`` it with the first thing that is made of it.
+    """
     for row in rows:
-        if row.clip_id in failed and not row.error_code:
-            continue
-        for made in attempt(call, row, stage.gives):
-            if made.error_code:
-                failed.add(row.clip_id)
-            yield made
+        here = True
+        if row.error_code or row.clip_id not in failed:
+            for made in attempt(call, row, stage.gives):
+                if made.error_code:
+                    failed.add(row.clip_id)
+                if here:
+                    gauge.leave(stage.name)
+                here = False
+                gauge.enter(after)
+                yield made
+        if here:
+            gauge.leave(stage.name)
 
 
 def _apart(rows: Iterable[Row]) -> Generator[Row]:

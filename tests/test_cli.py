@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from latentsync_ray.errors import DeviceLost, WeightsNotFound
 from latentsync_ray.job_file import load_job
 from latentsync_ray.preflight import resolved
 from latentsync_ray.progress import PlainProgress, RichProgress
-from latentsync_ray.report import Failures, Report, SlowClip
+from latentsync_ray.report import Course, Example, Failures, Language, OutOfSync, Report, SlowClip
 from latentsync_ray.types import ClipRecord
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -242,7 +243,7 @@ def test_tables_in_a_pipe_keep_a_row_on_a_line(monkeypatch, capsys):
     """However narrow the terminal was."""
     monkeypatch.setenv("COLUMNS", "40")
     message = "/data/a/very/long/path/" * 20 + "clip.mp4:\nnobody"
-    failures = [Failures(code="no_face", count=2, transient=False, clip_id="[1]", message=message)]
+    failures = [Failures(code="no_face", count=2, transient=False, examples=[Example(clip_id="[1]", message=message)])]
     monkeypatch.setattr("latentsync_ray.report.summarise", lambda output, peak: replace(REPORT, failures=failures))
     monkeypatch.setattr("latentsync_ray.report.contact_sheet", lambda *arguments, **options: None)
     monkeypatch.setattr("latentsync_ray.report.faces_sheet", lambda *arguments, **options: 0)
@@ -402,13 +403,23 @@ REPORT = Report(
     clips=12,
     ok=10,
     failed=2,
-    failures=[Failures(code="no_face", count=2, transient=False, clip_id="[1]", message="nobody")],
+    first_finished_at=datetime(2026, 11, 28, 14, 59, 59, 900_000, UTC),
+    last_finished_at=datetime(2026, 11, 28, 15, 10, 5, tzinfo=UTC),
+    failures=[Failures(code="no_face", count=2, transient=False, examples=[Example(clip_id="[1]", message="nobody")])],
     frames=3600,
     frames_without_face=4,
     output_seconds=144,
     bytes=12_300_000,
     stage_seconds={"plan": 0, "generate": 360},
     slowest=[SlowClip(clip_id="[2]", seconds=61, frames=300)],
+    least_in_sync=[OutOfSync(clip_id="[3]", sync_correlation=-0.125, sync_lag_ms=-40.0, frames=250)],
+    languages=[
+        Language(language="[de]", clips=9, failed=2, frames=3000, seconds=120.0),
+        Language(language=None, clips=3, failed=0, frames=600, seconds=24.0),
+    ],
+    course=Course(
+        start=datetime(2026, 11, 28, 14, 50, tzinfo=UTC), bin_seconds=900, frames=[600, 3000], ok=[2, 8], failed=[0, 2]
+    ),
     cost=0.61,
     speed="NVIDIA A100: 93% busy",
 )
@@ -434,8 +445,69 @@ def test_report_shows_the_numbers_and_draws_the_sheet(monkeypatch, tmp_path, cap
         r"generate +360.0 +10.0",
         "NVIDIA A100: 93% busy",
         r"\[2\] +0:01:01 +300",
+        "finished from 2026-11-28 14:59:59 to 2026-11-28 15:10:05 UTC",
+        r"\[3\] +-0.1[23] +-40 ms +250",
+        r"\[de\] +9 +2 +3000 +0:02:00",
+        r"not told +3 +0 +600 +24.0 s",
     ):
         assert re.search(expected, shown), expected
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[tuple[str, Path]]:
+    """What the report command writes, and where."""
+    made: list[tuple[str, Path]] = []
+    monkeypatch.setattr("latentsync_ray.report.summarise", lambda output, peak: replace(REPORT, output=output))
+    monkeypatch.setattr("latentsync_ray.report.contact_sheet", lambda output, path, rows: made.append(("sheet", path)))
+    monkeypatch.setattr("latentsync_ray.report.faces_sheet", lambda output, path, rows: made.append(("faces", path)) or 1)
+    monkeypatch.setattr("latentsync_ray.report.write_page", lambda report, path: made.append(("page", path)))
+    return made
+
+
+def test_report_as_json_is_nothing_else(made, capsys):
+    assert call("report", "memory://user:word@o?sig=1", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert made == []
+    assert told["output"] == "memory://***@o?***"
+    assert (told["clips"], told["bytes"], told["output_seconds"]) == (12, 12_300_000, 144)
+    assert told["failures"][0]["examples"] == [{"clip_id": "[1]", "message": "nobody"}]
+    assert told["first_finished_at"] == "2026-11-28T14:59:59.900000+00:00"
+    assert told["course"]["start"] == "2026-11-28T14:50:00+00:00"
+    assert told["languages"][1]["language"] is None
+    assert told["frames_per_second"] == {"generate": 10.0}
+
+
+def test_report_as_json_draws_what_is_asked_for(made, tmp_path, capsys):
+    assert call("report", "o", "--json", "--sheet", str(tmp_path / "s.png"), "--html", str(tmp_path / "p.html")) == 0
+    assert [what for what, _ in made] == ["page", "sheet", "faces"]
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["clips"] == 12
+    assert "p.html" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (("o", "--html"), Path("o/report.html")),
+        (("--html", "o"), Path("o/report.html")),
+        (("memory://o", "--html"), Path("report.html")),
+        (("o", "--html", "there/p.htm"), Path("there/p.htm")),
+    ],
+)
+def test_report_as_a_page(arguments, place, made, capsys):
+    assert call("report", *arguments) == 0
+    assert made == [("page", place)]
+    assert f"as a page: {place}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [(("o", "p.html"), "it is written with --html only"), (("o", "--html", "p.png"), "it is a page: name a file that ends in")],
+)
+def test_report_refuses_a_page_that_is_none(arguments, wrong, made, capsys):
+    assert call("report", *arguments) == 2
+    assert wrong in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert made == []
 
 
 def test_report_of_nothing_says_what_to_do(tmp_path, capsys):

@@ -15,6 +15,7 @@ from latentsync_ray.driver import dub as dub_pairs
 from latentsync_ray.errors import NoFace
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.rows import in_time
+from latentsync_ray.stages.under_way import UnderWay
 from latentsync_ray.types import ClipRecord, Part
 
 
@@ -26,6 +27,9 @@ class Heard:
 
     def phase(self, text: str) -> None:
         self.told.append(text)
+
+    def under_way(self, ask: Callable[[], UnderWay]) -> None:
+        assert not ask().segments
 
     def start(self, total: int, done: int) -> None:
         self.told.append(f"start {total} {done}")

@@ -45,6 +45,7 @@ FLOORS = (
     {"faces", "lease", "manifest", "measure", "media", "models", "records", "sinks", "speed"},
     {"changes", "preflight", "stages"},
     {"local", "nano", "pipeline", "progress", "report", "todo"},
+    {"passes"},
     {"dataset", "driver", "forecast", "serve"},
     {"cli"},
 )
@@ -55,6 +56,7 @@ ONLY = {
     "diffusers": {"models"},
     "transformers": {"models"},
     "fsspec": {"storage"},
+    "jinja2": {"report"},
 }
 FAMILIES = {path.name for path in (HOUSE / "models").iterdir() if path.is_dir() and path.name != "__pycache__"}
 KNOW_FAMILIES = {"models", "nano"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from make_clips import speech_like, write_clip, write_speech
 from latentsync_ray import Cluster, ConfigError, Job, LipSync, Pair, Recipe, assets, lipsync, read_records, run, storage
 from latentsync_ray.driver import dub
 from latentsync_ray.errors import NoFace
+from latentsync_ray.local import one_pass
 from latentsync_ray.models.latentsync.denoise import denoise
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.paste import Paste
+from latentsync_ray.stages.under_way import UnderWay
 from latentsync_ray.types import ClipRecord, FaceCrops, GeneratedFaces, Part, TrackedFaces
 
 RECIPE = Recipe(model="tiny-random", steps=1, preset="ultrafast")
@@ -189,6 +191,25 @@ def test_progress_is_told_window_by_window_and_adds_up(frames: np.ndarray, tmp_p
         "dubbing 35 frames",
         "writing the MP4",
     ]
+
+
+def test_a_pass_tells_what_each_stage_has_in_work(frames: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Callable[[], UnderWay]] = []
+    seen: list[UnderWay] = []
+    paste = Paste.__call__
+    monkeypatch.setattr(Paste, "__call__", lambda self, faces: (seen.append(asked[0]()), paste(self, faces))[1])
+    video = str(write_clip(tmp_path / "v.mp4", frames))
+    audio = str(write_speech(tmp_path / "s.wav", speech_like(6)))
+    pairs = [Pair(clip_id="a", video=video, audio=audio), Pair(clip_id="b", video=str(tmp_path / "no.mp4"), audio=audio)]
+    recipe = RECIPE.model_copy(update={"segment_frames": 48})
+    job = Job(manifest="m", output=tmp_path / "out", recipe=recipe, cluster=Cluster(runner="local", device="cpu"))
+    made = list(one_pass(pairs, job, watch=asked.append))
+    assert sorted(each.clip_id for each in made if isinstance(each, ClipRecord)) == ["a", "b"]
+    assert len(seen) >= 3
+    for work in seen[:3]:
+        assert work.segments["paste"] >= 1
+        assert 1 <= sum(work.segments.values()) <= 6, "no more than the threads hold"
+    assert asked[0]() == UnderWay(), "nothing is left when it is over"
 
 
 def test_a_clip_that_fails_in_two_stages_at_once_has_one_record(

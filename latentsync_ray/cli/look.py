@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,22 +10,31 @@ import typer
 from rich.markup import escape
 
 from latentsync_ray import redact
-from latentsync_ray.cli.terminal import OUT, duration, show, size, table
+from latentsync_ray.cli.terminal import ERR, OUT, duration, show, size, table
 
 if TYPE_CHECKING:
     from latentsync_ray.report import Report
 
 __all__ = ["report"]
 
+_NAMED = 5
+"""Clips that a list on a terminal has."""
+
 
 def report(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a run: a folder or URI.")],
+    page: Annotated[
+        Path | None,
+        typer.Argument(metavar="PAGE", help="Where --html writes.", show_default="report.html in OUTPUT"),
+    ] = None,
+    html: Annotated[bool, typer.Option("--html", help="Write it as one HTML page that needs nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
     sheet: Annotated[
         Path | None,
         typer.Option(
             metavar="PICTURE",
             help="Where to draw clips before and after: a .jpg, .png or .webp.",
-            show_default="contact-sheet.jpg in OUTPUT",
+            show_default="contact-sheet.jpg in OUTPUT; none with --html or --json",
         ),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Most clips on the sheet.")] = 12,
@@ -36,20 +46,40 @@ def report(
 
     On the picture are failed clips first, up to a third of the rows, one of each error in turn; then those with the lowest
     sync_correlation; then as many others, spread evenly over the clip ids. Where the job kept its face tracks, a second picture
-    shows the faces of these clips.
+    shows the faces of these clips. Of an OUTPUT that is a URI, the pictures and the page are written to the current folder.
     """
-    from latentsync_ray.report import FORMATS, contact_sheet, faces_sheet, summarise
+    from latentsync_ray.report import FORMATS, PAGES, contact_sheet, faces_sheet, summarise, write_page
     from latentsync_ray.storage import is_remote
 
     if sheet and sheet.suffix.lower() not in FORMATS:
         raise typer.BadParameter(f"it is a picture: name a file that ends in {', '.join(FORMATS)}", param_hint="--sheet")
-    _print_report(summarise(output, peak=peak))
-    sheet = sheet or Path("" if is_remote(output) else output) / "contact-sheet.jpg"
-    contact_sheet(output, sheet, rows=rows)
-    OUT.print(f"\nclips before and after: [bold]{escape(str(sheet))}[/]", soft_wrap=True)
-    faces = sheet.with_stem(f"{sheet.stem}-faces")
-    if faces_sheet(output, faces, rows=rows):
-        OUT.print(f"faces, and who got the speech: [bold]{escape(str(faces))}[/]", soft_wrap=True)
+    if page and not html:
+        raise typer.BadParameter("it is written with --html only: add that, or leave the name out", param_hint="PAGE")
+    if page and page.suffix.lower() not in PAGES:
+        raise typer.BadParameter(f"it is a page: name a file that ends in {' or '.join(PAGES)}", param_hint="PAGE")
+    here = Path("" if is_remote(output) else output)
+    numbers = summarise(output, peak=peak)
+    if as_json:
+        typer.echo(json.dumps(numbers.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        _print_report(numbers)
+        OUT.print()
+    if html:
+        page = page or here / "report.html"
+        write_page(numbers, page)
+        _print_written("as a page", page, quiet=as_json)
+    if sheet or not (html or as_json):
+        sheet = sheet or here / "contact-sheet.jpg"
+        contact_sheet(output, sheet, rows=rows)
+        _print_written("clips before and after", sheet, quiet=as_json)
+        faces = sheet.with_stem(f"{sheet.stem}-faces")
+        if faces_sheet(output, faces, rows=rows):
+            _print_written("faces, and who got the speech", faces, quiet=as_json)
+
+
+def _print_written(what: str, path: Path, *, quiet: bool) -> None:
+    """Where something was written; on stderr if stdout shall have nothing else."""
+    (ERR if quiet else OUT).print(f"{what}: [bold]{escape(str(path))}[/]", soft_wrap=True)
 
 
 def _print_report(numbers: Report) -> None:
@@ -57,6 +87,10 @@ def _print_report(numbers: Report) -> None:
     OUT.print(
         f"[bold]{numbers.ok} of {numbers.clips} clips ok[/]{failed}  {escape(redact.shown(numbers.output))}", soft_wrap=True
     )
+    if numbers.last_finished_at:
+        OUT.print(
+            f"finished from {numbers.first_finished_at:%Y-%m-%d %H:%M:%S} to {numbers.last_finished_at:%Y-%m-%d %H:%M:%S} UTC"
+        )
     OUT.print(f"{numbers.frames} frames, {duration(numbers.output_seconds)} of video, {size(numbers.bytes)}")
     if numbers.cost is not None:
         OUT.print(f"${numbers.cost:.4f} by the server's tariff")
@@ -66,16 +100,8 @@ def _print_report(numbers: Report) -> None:
     if numbers.failures:
         failures = table("error", "clips", "try again?", "for example")
         for each in numbers.failures:
-            if numbers.cost is None:
-                again = "by itself in the next run" if each.transient else "with --retry failed"
-            else:  # a server's: nothing is made again unless somebody asks
-                again = "when asked again" if each.transient else "no"
-            failures.add_row(
-                f"[red]{each.code}[/]",
-                str(each.count),
-                again,
-                escape(redact.text(" ".join(f"{each.clip_id}: {each.message}".split()))),
-            )
+            example = " ".join(f"{each.examples[0].clip_id}: {each.examples[0].message}".split())
+            failures.add_row(f"[red]{escape(each.code)}[/]", str(each.count), numbers.tried_again(each), escape(example))
         OUT.print()
         show(failures)
 
@@ -89,7 +115,23 @@ def _print_report(numbers: Report) -> None:
         OUT.print(escape(numbers.speed), soft_wrap=True)
 
     slowest = table("slowest clips", "work", "frames")
-    for clip in numbers.slowest:
+    for clip in numbers.slowest[:_NAMED]:
         slowest.add_row(escape(clip.clip_id), duration(clip.seconds), str(clip.frames))
     OUT.print()
     show(slowest)
+
+    if numbers.least_in_sync:
+        lagging = table("least in sync", "sync_correlation", "lag", "frames")
+        for clip in numbers.least_in_sync[:_NAMED]:
+            lag = "-" if clip.sync_lag_ms is None else f"{clip.sync_lag_ms:+.0f} ms"
+            lagging.add_row(escape(clip.clip_id), f"{clip.sync_correlation:.2f}", lag, str(clip.frames))
+        OUT.print()
+        show(lagging)
+
+    if any(row.language for row in numbers.languages):
+        languages = table("language", "clips", "failed", "frames", "video")
+        for row in numbers.languages:
+            known = [str(row.clips), str(row.failed), str(row.frames), duration(row.seconds)]
+            languages.add_row(escape(row.language or "not told"), *known)
+        OUT.print()
+        show(languages)

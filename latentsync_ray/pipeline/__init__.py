@@ -29,12 +29,14 @@ from latentsync_ray.pipeline.cluster import check_nodes, connect, logs_folder, n
 from latentsync_ray.pipeline.device import ask_device
 from latentsync_ray.pipeline.joins import Arrivals, Joins, join_parts
 from latentsync_ray.pipeline.look import probe_all, shortage
-from latentsync_ray.pipeline.metrics import JobMetrics, queue_gauge
+from latentsync_ray.pipeline.metrics import JobMetrics, QueueGauge
 from latentsync_ray.pipeline.shares import kind_of_gpu
+from latentsync_ray.pipeline.watch import Operators, watched
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import raise_settings
+from latentsync_ray.stages.under_way import UnderWay
 from latentsync_ray.types import ClipRecord, Pair, Part
 
 __all__ = [
@@ -82,31 +84,43 @@ def one_pass(
     *,
     first: bool = True,
     on_phase: Callable[[str], None] | None = None,
+    watch: Callable[[Callable[[], UnderWay]], None] | None = None,
     deadline: float | None = None,
 ) -> Iterator[Part | ClipRecord]:
     """Dub pairs on Ray: every part as it is encoded, and each clip's record when it is finished, in no particular order.
 
     A pass that breaks off just ends: clips without a record are left for the next. Raises ConfigError or ModelError when a
     worker meets one, and ConfigError when the ``first`` pass waited in vain: clips that nobody touched are not to blame.
-    ``on_phase`` is told what is under way; after ``deadline`` (seconds since 1970) clips fail with NotBegun.
+    ``on_phase`` is told what is under way, ``watch`` where to ask what each stage has in work; after ``deadline`` (seconds
+    since 1970) clips fail with NotBegun.
     """
     connect(job.cluster)
     if on_phase:
         on_phase("waiting for the first frames" if first else "another pass: waiting for frames")
-    with without_worker_messages():
-        yield from _one_pass(pairs, job, first=first, deadline=deadline)
+    with without_worker_messages(), watched(QueueGauge(job.output)) as operators:
+        yield from _one_pass(pairs, job, operators, first=first, watch=watch, deadline=deadline)
 
 
-def _one_pass(pairs: list[Pair], job: Job, *, first: bool, deadline: float | None) -> Iterator[Part | ClipRecord]:
+def _one_pass(
+    pairs: list[Pair],
+    job: Job,
+    operators: Operators,
+    *,
+    first: bool,
+    watch: Callable[[Callable[[], UnderWay]], None] | None,
+    deadline: float | None,
+) -> Iterator[Part | ClipRecord]:
     joins = Joins(Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output)))
     arrived = Arrivals()
     settled: set[str] = set()
     rows = [pair.to_row() for pair in _spread(pairs)]
     todo = ray.data.from_items(rows, override_num_blocks=min(len(rows), 200))
     todo.context.max_errored_blocks = -1  # a block whose worker died drops out; the next pass makes it again
-    todo.context.custom_execution_callback_classes = [*todo.context.custom_execution_callback_classes, queue_gauge(job.output)]
     keep = job.keep_faces
     dataset = parts_dataset(todo, job.output, job.recipe, job.cluster, keep_faces=keep, deadline=deadline)
+    operators.listen(dataset)
+    if watch:
+        watch(lambda: UnderWay.of({**operators.counts, "join": joins.running}))
     try:
         for row in dataset.iter_rows():
             part = Part.from_row(row)

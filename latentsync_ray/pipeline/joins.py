@@ -72,6 +72,11 @@ class Joins:
         self._nodes: dict[str, int] = {}
         self._asked = -_NODES_SECONDS
 
+    @property
+    def running(self) -> int:
+        """How many are in flight."""
+        return len(self._running)
+
     def start(self, parts: Sequence[Part]) -> Iterator[Part | ClipRecord]:
         """Join these parts, after waiting for room; gives what was finished meanwhile."""
         while (node := freest(self._room(), self._load())) is None:

@@ -7,10 +7,9 @@ behind; every node has an address for Prometheus. Knows nothing of who reads the
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import ray
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.metrics import Counter, Gauge
 
 from latentsync_ray import redact
@@ -19,13 +18,10 @@ from latentsync_ray.errors import NotBegun
 from latentsync_ray.stages.table import TIMED, tasks
 from latentsync_ray.types import ClipRecord, Part
 
-if TYPE_CHECKING:
-    from ray.data._internal.execution.streaming_executor import StreamingExecutor
+__all__ = ["JobMetrics", "QueueGauge"]
 
-__all__ = ["JobMetrics", "queue_gauge"]
-
-_LOOK = 2.0
-"""Seconds between two looks at the queues; Ray sends metrics on every ten."""
+_EVERY = 2.0
+"""Seconds between two numbers of a gauge; Ray sends metrics on every ten."""
 
 
 class JobMetrics:
@@ -72,45 +68,21 @@ class JobMetrics:
             counter.inc(value, tags={"output": self._output, **tags})
 
 
-def queue_gauge(output: str) -> type[ExecutionCallback]:
-    """What Ray Data has to call to tell how many segments wait for each stage, and how many are in it."""
-    shown = redact.shown(output)
+class QueueGauge:
+    """Tells how many segments wait for each stage and are in it: called with stage -> (waiting, working)."""
 
-    class Queues(ExecutionCallback):
-        def before_execution_starts(self, executor: StreamingExecutor) -> None:
-            self._gauge = Gauge(
-                "latentsync_job_segments", "Segments that wait for a stage or are in it.", tag_keys=("output", "stage", "state")
-            )
-            self._looked = 0.0
+    def __init__(self, output: str) -> None:
+        self._output = redact.shown(output)
+        self._stages = [group[-1].name for group in tasks() if not group[-1].fans_out]  # rows of the first are clips
+        self._gauge = Gauge(
+            "latentsync_job_segments", "Segments that wait for a stage or are in it.", tag_keys=("output", "stage", "state")
+        )
+        self._told = 0.0
 
-        def on_execution_step(self, executor: StreamingExecutor) -> None:
-            if time.monotonic() - self._looked >= _LOOK:
-                self._looked = time.monotonic()
-                for stage, waiting, working in _queues(executor):
-                    self._set(stage, waiting, working)
-
-        def after_execution_succeeds(self, executor: StreamingExecutor) -> None:
-            for stage, _, _ in _queues(executor):
-                self._set(stage, 0, 0)
-
-        def after_execution_fails(self, executor: StreamingExecutor, error: Exception) -> None:
-            self.after_execution_succeeds(executor)
-
-        def _set(self, stage: str, waiting: int, working: int) -> None:
-            for state, count in (("waiting", waiting), ("working", working)):
-                self._gauge.set(count, tags={"output": shown, "stage": stage, "state": state})
-
-    return Queues
-
-
-def _queues(executor: StreamingExecutor) -> list[tuple[str, int, int]]:
-    """Stage, segments that wait for it, and tasks in it, of all stages whose rows are segments."""
-    maps = [(op, state) for op, state in (executor._topology or {}).items() if op.name.startswith(("FlatMap(", "Map("))]
-    groups = [group[-1] for group in tasks()]
-    if len(maps) != len(groups):  # a Ray that runs several of them as one
-        return []
-    return [
-        (stage.name, state.total_enqueued_input_blocks(), op.num_active_tasks())
-        for stage, (op, state) in zip(groups, maps, strict=True)
-        if not stage.fans_out  # rows of the first are clips
-    ]
+    def __call__(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        if counts and time.monotonic() - self._told < _EVERY:
+            return
+        self._told = time.monotonic()
+        for stage in self._stages:
+            for state, count in zip(("waiting", "working"), counts.get(stage, (0, 0)), strict=True):
+                self._gauge.set(count, tags={"output": self._output, "stage": stage, "state": state})

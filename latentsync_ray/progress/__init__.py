@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from latentsync_ray.config import Job
 from latentsync_ray.progress.bar import RichProgress
 from latentsync_ray.progress.lines import PlainProgress
 from latentsync_ray.progress.sieve import without_ray_lines
+from latentsync_ray.stages.under_way import UnderWay
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["PlainProgress", "Progress", "RichProgress", "Silent", "display", "make_progress", "noting"]
@@ -25,6 +26,9 @@ class Progress(Protocol):
 
     def phase(self, text: str) -> None:
         """What is under way from now on, such as "reading the manifest". May come before ``start``."""
+
+    def under_way(self, ask: Callable[[], UnderWay]) -> None:
+        """From now on ``ask`` says what each stage has in work, whenever the display wants to know, from any thread."""
 
     def start(self, total: int, done: int) -> None:
         """The run has ``total`` clips, of which earlier runs finished ``done``."""
@@ -46,6 +50,8 @@ class Silent:
     """Says nothing."""
 
     def phase(self, text: str) -> None: ...
+
+    def under_way(self, ask: Callable[[], UnderWay]) -> None: ...
 
     def start(self, total: int, done: int) -> None: ...
 

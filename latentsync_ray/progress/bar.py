@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import rich.progress
 from rich.console import Console
@@ -10,12 +11,13 @@ from rich.table import Column
 from rich.text import Text
 
 from latentsync_ray.progress.tally import Tally, clock_time
+from latentsync_ray.stages.under_way import UnderWay
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["RichProgress"]
 
-_ETA_PERIOD = 900.0
-"""Seconds of history behind the bar's estimate: clips take minutes, and the default of 30 s would mostly see none finish."""
+_ROOMY, _VERY_ROOMY = 110, 170
+"""Columns from which on there is room for what is in work beside the number of frames, and for every stage of it."""
 
 
 class RichProgress:
@@ -28,26 +30,30 @@ class RichProgress:
             rich.progress.BarColumn(bar_width=None),
             rich.progress.TextColumn("{task.fields[counts]}"),
             rich.progress.TextColumn("{task.fields[doing]}", style="cyan"),
-            _Times(table_column=Column(no_wrap=True)),
+            _Work(self, table_column=Column(no_wrap=True)),
+            _Times(self, table_column=Column(no_wrap=True)),
             console=self._console,
-            speed_estimate_period=_ETA_PERIOD,
             expand=True,
         )
         self._task: rich.progress.TaskID | None = None
         self._started = self._stopped = False
         self._phase, self._tally = "", Tally(0, 0, time.monotonic())
+        self._ask: Callable[[], UnderWay] = UnderWay
 
     def phase(self, text: str) -> None:
         if text != self._phase:
             self._phase = text
             self._bar.update(self._shown(), doing=text)
 
+    def under_way(self, ask: Callable[[], UnderWay]) -> None:
+        self._ask = ask
+
     def start(self, total: int, done: int) -> None:
         self._tally, self._started = Tally(total, done, time.monotonic()), True
         self._bar.update(self._shown(), total=total, completed=done, counts=self._tally.counts())
 
     def frames(self, count: int) -> None:
-        self._tally.frames += count
+        self._tally.add_frames(count, time.monotonic())
         self._bar.update(self._shown(), doing=self._speed())
 
     def clip(self, record: ClipRecord) -> None:
@@ -63,6 +69,7 @@ class RichProgress:
     def stop(self) -> None:
         if self._stopped:
             return
+        self._ask = UnderWay
         if self._task is not None:
             self._bar.update(self._task, doing=self._speed())
             self._bar.live.transient = not self._started  # a spinner that never became a bar leaves nothing behind
@@ -70,6 +77,19 @@ class RichProgress:
         if summary := self._tally.summary(self._output):
             self._say(Text(summary, style="red"))
         self._stopped = True
+
+    @property
+    def work(self) -> str:
+        """What is in work now, as far as there is room."""
+        now, width = self._ask(), self._console.width
+        if width < _ROOMY and self._tally.frames:
+            return ""
+        return now.text if width >= _VERY_ROOMY else now.short
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left, when that is known."""
+        return self._tally.left(time.monotonic())
 
     def _speed(self) -> str:
         return f"{self._tally.frames} frames, {self._tally.speed(time.monotonic()):.1f}/s" if self._tally.frames else ""
@@ -87,13 +107,30 @@ class RichProgress:
         return self._task
 
 
-class _Times(rich.progress.ProgressColumn):
-    """Time elapsed, and as soon as clips are finished an estimate of the time left."""
+class _Work(rich.progress.ProgressColumn):
+    """What is in work."""
 
     max_refresh = 0.5
 
+    def __init__(self, bar: RichProgress, *, table_column: Column) -> None:
+        super().__init__(table_column)
+        self._of = bar
+
+    def render(self, task: rich.progress.Task) -> Text:
+        return Text(self._of.work, style="cyan")
+
+
+class _Times(rich.progress.ProgressColumn):
+    """Time elapsed, and as soon as enough is known an estimate of the time left."""
+
+    max_refresh = 0.5
+
+    def __init__(self, bar: RichProgress, *, table_column: Column) -> None:
+        super().__init__(table_column)
+        self._of = bar
+
     def render(self, task: rich.progress.Task) -> Text:
         text = Text(clock_time(task.elapsed or 0), style="yellow")
-        if task.finished or task.time_remaining is None:
+        if (left := self._of.left) is None:
             return text.append(" elapsed", style="dim")
-        return text.append(", ", style="dim").append(clock_time(task.time_remaining), style="cyan").append(" left", style="dim")
+        return text.append(", ", style="dim").append(clock_time(left), style="cyan").append(" left", style="dim")

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from latentsync_ray.progress.tally import Tally, clock_time
+from latentsync_ray.stages.under_way import UnderWay
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["PlainProgress"]
@@ -47,11 +48,16 @@ class PlainProgress:
         self._phase, self._phase_began, self._phase_is_new = "", now, False
         self._last_line = self._last_numbers = now
         self._told: tuple[int, int] | None = None
+        self._ask: Callable[[], UnderWay] = UnderWay
 
     def phase(self, text: str) -> None:
         with self._speaking():
             if text != self._phase:
                 self._phase, self._phase_began, self._phase_is_new = text, self._clock(), True
+
+    def under_way(self, ask: Callable[[], UnderWay]) -> None:
+        with self._speaking():
+            self._ask = ask
 
     def start(self, total: int, done: int) -> None:
         with self._speaking():
@@ -60,7 +66,7 @@ class PlainProgress:
 
     def frames(self, count: int) -> None:
         with self._speaking():
-            self._tally.frames += count
+            self._tally.add_frames(count, self._clock())
             self._say_now_and_then()
 
     def clip(self, record: ClipRecord) -> None:
@@ -86,7 +92,7 @@ class PlainProgress:
             if self._stopped.is_set():
                 return
             if self._started and self._told != self._numbers():
-                self._phase = ""
+                self._phase, self._ask = "", UnderWay
                 self._say_numbers()
             if summary := self._tally.summary(self._output):
                 self._say(summary)
@@ -128,10 +134,10 @@ class PlainProgress:
             return f"{self._phase or 'starting'}, {elapsed}"
         line = f"{self._phase}: " if self._phase else ""
         line += tally.counts() + (f", {tally.frames} frames, {tally.speed(now):.1f} frames/s" if tally.frames else "")
+        line += f", {work}" if (work := self._ask().text) else ""
         line += f", {elapsed}"
-        left = tally.total - tally.done
-        if tally.finished > tally.codes.total() and left > 0:  # what fails at once tells nothing about the others
-            line += f", about {clock_time((now - tally.began) / tally.finished * left)} left"
+        if (left := tally.left(now)) is not None:
+            line += f", about {clock_time(left)} left"
         return line
 
     def _say(self, text: str) -> None:

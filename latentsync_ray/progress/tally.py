@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from latentsync_ray.errors import headline
+from latentsync_ray.progress.estimate import Pace
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["Tally", "clock_time"]
 
 _LISTED = 5
 """Failures told one by one; of further ones only the first of each error code."""
+_LAST_CLIP = 0.1
+"""What part of a clip is left at least, however many frames came: some are of clips that failed."""
+_ENOUGH = 2
+"""Dubbed clips from which on their mean length stands for the others'."""
 
 
 class Tally:
@@ -22,10 +27,29 @@ class Tally:
         self.total, self.done_before, self.began = total, done, now
         self.finished = self.frames = self.listed = 0
         self.codes: Counter[str] = Counter()
+        self._pace = Pace()
+        self._dubbed = self._dubbed_frames = 0
 
     @property
     def done(self) -> int:
         return self.done_before + self.finished
+
+    def add_frames(self, count: int, now: float) -> None:
+        """So many frames were finished since the last call; below zero to correct an estimate."""
+        self.frames += count
+        self._pace.add(count, now)
+
+    def left(self, now: float) -> float | None:
+        """Seconds that the clips left will take, as if all of them were dubbed at the pace of the last minutes.
+
+        None when too little is known. What failed tells nothing: mostly, that takes no time.
+        """
+        clips, pace = self.total - self.done, self._pace.at(now)
+        if clips <= 0 or self._dubbed < min(_ENOUGH, self.total - 1) or not self._dubbed or pace is None:
+            return None
+        mean = self._dubbed_frames / self._dubbed
+        begun = min(max(0.0, self.frames - self._dubbed_frames), (clips - _LAST_CLIP) * mean)
+        return (clips * mean - begun) / pace
 
     def speed(self, now: float) -> float:
         """Frames per second since the start, model loading included."""
@@ -39,6 +63,8 @@ class Tally:
         """Count a clip; of a failure worth telling, the clip's id and the reason, and once that others are not told."""
         self.finished += 1
         if record.ok:
+            self._dubbed += 1
+            self._dubbed_frames += record.frames or 0
             return
         code = str(record.error_code)
         self.codes[code] += 1

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from latentsync_ray import redact
 from latentsync_ray.errors import headline, is_transient
 from latentsync_ray.records import read_records
+from latentsync_ray.report.course import Course, course_of
 from latentsync_ray.speed import speed_line
 from latentsync_ray.stages.table import TIMED
 
-__all__ = ["Failures", "Report", "SlowClip", "summarise"]
+__all__ = ["Example", "Failures", "Language", "OutOfSync", "Report", "SlowClip", "summarise"]
 
+_EXAMPLES = 3
+"""Clips that are named of each error."""
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A clip that failed, and what it was told."""
+
+    clip_id: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +41,8 @@ class Failures:
     count: int
     transient: bool
     """Running again tries them again by itself."""
-    clip_id: str
-    """One of them, and what it was told."""
-    message: str
+    examples: list[Example]
+    """The first few."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +55,29 @@ class SlowClip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfSync:
+    """A clip whose lips follow its sound less than others' do; see ``measure``."""
+
+    clip_id: str
+    sync_correlation: float
+    sync_lag_ms: float | None
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language:
+    """The clips whose speech is in one language."""
+
+    language: str | None
+    """None: neither the manifest nor the audio file says it."""
+    clips: int
+    failed: int
+    frames: int
+    seconds: float
+    """Length of their finished videos together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """An output folder in numbers. Seconds of stages are those of single workers, added up."""
 
@@ -50,6 +85,8 @@ class Report:
     clips: int
     ok: int
     failed: int
+    first_finished_at: datetime | None
+    last_finished_at: datetime | None
     failures: list[Failures]
     """Most frequent first."""
     frames: int
@@ -61,6 +98,12 @@ class Report:
     """Stage -> seconds, in pipeline order."""
     slowest: list[SlowClip]
     """Slowest first."""
+    least_in_sync: list[OutOfSync]
+    """Lowest ``sync_correlation`` first; of finished clips that have one."""
+    languages: list[Language]
+    """Most clips first."""
+    course: Course | None
+    """What was finished when; None when no record says it."""
     cost: float | None
     """Dollars by the tariff of the server that made them; None when no server did."""
     speed: str
@@ -71,37 +114,45 @@ class Report:
         """Stage -> output frames per second of one worker; stages that took no time are left out."""
         return {stage: self.frames / seconds for stage, seconds in self.stage_seconds.items() if seconds > 0}
 
+    def tried_again(self, failures: Failures) -> str:
+        """Whether and when its clips are tried again, in words."""
+        if self.cost is not None:  # a server's: nothing is made again unless somebody asks
+            return "when asked again" if failures.transient else "no"
+        return "by itself in the next run" if failures.transient else "with --retry failed"
 
-def summarise(output: str, *, slowest: int = 5, peak: float | None = None) -> Report:
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON has it, times as ISO 8601 text, addresses without secrets."""
+        tree = asdict(self) | {"output": redact.shown(self.output), "frames_per_second": self.frames_per_second}
+        for name in ("first_finished_at", "last_finished_at"):
+            tree[name] = tree[name] and tree[name].isoformat()
+        if tree["course"]:
+            tree["course"]["start"] = tree["course"]["start"].isoformat()
+        return tree
+
+
+def summarise(output: str, *, slowest: int = 10, least_in_sync: int = 8, peak: float | None = None) -> Report:
     """Count what the records of ``output`` say. Raises ConfigError when there are none.
 
-    ``peak``, in TFLOP/s, is that of a card which is not known here.
+    ``slowest`` and ``least_in_sync`` are how many such clips are named; ``peak``, in TFLOP/s, is that of a card which is not
+    known here. Messages are without secrets.
     """
     numbers = ["frames", "frames_without_face", "duration", "bytes", *(f"{stage}_seconds" for stage in TIMED)]
     told = ["clip_id", "status", "error_code", "error", "cost", "card", "precision", "idle_seconds", "tflop"]
+    told += ["language", "finished_at", "sync_correlation", "sync_lag_ms"]
     table = read_records(output, columns=[*told, *numbers])
-    column = {name: table[name].fill_null(0).to_numpy() for name in numbers}
+    column = {name: np.nan_to_num(table[name].fill_null(0).to_numpy()) for name in numbers}
     seconds = np.sum([column[f"{stage}_seconds"] for stage in TIMED], axis=0)
-    failed = table.filter(table["error_code"].is_valid()).select(["clip_id", "error_code", "error"]).to_pylist()
+    failed = table["error_code"].is_valid().to_numpy()
     stage_seconds = {stage: float(column[f"{stage}_seconds"].sum()) for stage in TIMED}
-    by_code: dict[str, list[dict[str, str]]] = {}
-    for row in failed:
-        by_code.setdefault(row["error_code"], []).append(row)
+    finished = _pc.min_max(table["finished_at"]).as_py()
     return Report(
         output=output,
         clips=len(table),
-        ok=len(table) - len(failed),
-        failed=len(failed),
-        failures=[
-            Failures(
-                code=code,
-                count=len(rows),
-                transient=is_transient(code),
-                clip_id=rows[0]["clip_id"],
-                message=headline(rows[0]["error"]),
-            )
-            for code, rows in sorted(by_code.items(), key=lambda item: -len(item[1]))
-        ],
+        ok=int((~failed).sum()),
+        failed=int(failed.sum()),
+        first_finished_at=finished["min"],
+        last_finished_at=finished["max"],
+        failures=_failures(table.filter(pa.array(failed)).select(["clip_id", "error_code", "error"])),
         cost=_sum(table["cost"].to_pylist()),
         frames=int(column["frames"].sum()),
         frames_without_face=int(column["frames_without_face"].sum()),
@@ -114,7 +165,50 @@ def summarise(output: str, *, slowest: int = 5, peak: float | None = None) -> Re
             for row in np.argsort(-seconds, kind="stable")[:slowest].tolist()
             if seconds[row] > 0
         ],
+        least_in_sync=_least_in_sync(table, least_in_sync),
+        languages=_languages(table["language"], failed, column["frames"], column["duration"]),
+        course=course_of(table["finished_at"], column["frames"], failed),
     )
+
+
+def _failures(failed: pa.Table) -> list[Failures]:
+    by_code: dict[str, list[dict[str, str]]] = {}
+    for row in failed.to_pylist():
+        by_code.setdefault(row["error_code"], []).append(row)
+    return [
+        Failures(
+            code=code,
+            count=len(rows),
+            transient=is_transient(code),
+            examples=[
+                Example(clip_id=row["clip_id"], message=redact.text(headline(row["error"]) or "")) for row in rows[:_EXAMPLES]
+            ],
+        )
+        for code, rows in sorted(by_code.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def _least_in_sync(table: pa.Table, most: int) -> list[OutOfSync]:
+    known = table.filter((_pc.field("status") == "ok") & _pc.is_finite(_pc.field("sync_correlation")))
+    known = known.sort_by([("sync_correlation", "ascending"), ("clip_id", "ascending")])[:most]
+    names = ["clip_id", "sync_correlation", "sync_lag_ms", "frames"]
+    return [OutOfSync(**{**row, "frames": row["frames"] or 0}) for row in known.select(names).to_pylist()]
+
+
+def _languages(language: pa.ChunkedArray, failed: np.ndarray, frames: np.ndarray, seconds: np.ndarray) -> list[Language]:
+    each = pa.table({"language": language, "failed": failed, "frames": frames, "seconds": seconds}).group_by("language")
+    sums = each.aggregate([("failed", "count"), ("failed", "sum"), ("frames", "sum"), ("seconds", "sum")])
+    rows = [
+        Language(
+            language=row["language"],
+            clips=row["failed_count"],
+            failed=row["failed_sum"],
+            frames=int(row["frames_sum"]),
+            seconds=row["seconds_sum"],
+        )
+        for row in sums.to_pylist()
+    ]
+    return sorted(rows, key=lambda row: (-row.clips, row.language or ""))
 
 
 def _sum(costs: list[float | None]) -> float | None:

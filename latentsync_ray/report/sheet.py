@@ -1,30 +1,22 @@
 """The contact sheet: one card per clip, moments of the source beside the same moments of the result.
 
-Knows how to draw cards; which source frame a result frame shows is the media room's grid, as in the run itself.
+Knows how to draw cards; ``moments`` finds the pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from latentsync_ray import redact
-from latentsync_ray.config import Recipe
-from latentsync_ray.errors import ClipError, ConfigError, InputNotFound, headline
-from latentsync_ray.layout import join
-from latentsync_ray.media.decode import read_frames
-from latentsync_ray.media.grid import frame_grid, repeat
-from latentsync_ray.media.index import VideoIndex
-from latentsync_ray.media.source import probe_video
+from latentsync_ray.errors import ClipError, ConfigError, headline
 from latentsync_ray.records import read_records
 from latentsync_ray.report.choice import RULE, choose
 from latentsync_ray.report.lettering import draw_text, shorten, text_width, wrap
+from latentsync_ray.report.moments import Moment, moments_of
 from latentsync_ray.report.picture import check_name, save
-from latentsync_ray.storage import fetch
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["contact_sheet", "draw_sheet"]
@@ -44,11 +36,6 @@ _ERROR_LINES = 3
 _BACKGROUND, _CARD, _EMPTY = "#15171c", "#20242c", "#2b313b"
 _TEXT, _QUIET, _GOOD, _BAD = "#f2f4f8", "#9aa4b2", "#5fd38d", "#ff8a80"
 _NOT_KEPT = "no pictures from before: the source's address is not kept, because it held a secret or the content itself"
-_ANY_PIXELS, _ANY_SECONDS = 1 << 29, 1e9
-"""Limits for clips that are finished: theirs may have been raised above the default. FFmpeg takes no larger ones."""
-
-_Moment = tuple[float, np.ndarray | None, np.ndarray | None]
-"""Seconds into the clip, the picture before, and the picture after (None when it is gone, or was never made)."""
 
 
 def contact_sheet(output: str, picture: Path, *, rows: int = 12) -> None:
@@ -92,7 +79,7 @@ def draw_sheet(
 
 def _card(record: ClipRecord, folder: str | None) -> Image.Image:
     try:
-        moments, problem = list(_moments(record, folder)), headline(record.error)
+        moments, problem = list(moments_of(record, folder, count=lambda *shape: _layout(*shape)[0])), headline(record.error)
     except ClipError as error:  # the files may have gone since
         moments, problem = [], headline(record.error) or f"cannot be shown: {error}"
     problem = problem or (None if redact.is_whole(record.video) else _NOT_KEPT)
@@ -131,7 +118,7 @@ def _facts(record: ClipRecord) -> str:
     return ", ".join(text.format(value) for value, text in known if value is not None)
 
 
-def _pair(card: Image.Image, at: tuple[int, int], size: tuple[int, int], moment: _Moment, *, gone: str) -> None:
+def _pair(card: Image.Image, at: tuple[int, int], size: tuple[int, int], moment: Moment, *, gone: str) -> None:
     """Two pictures joined at a seam, with rounded outer corners, and their captions; ``gone`` in place of a missing source."""
     (width, height), pair = size, Image.new("RGB", (2 * size[0] + _SEAM, size[1]), _EMPTY)
     seconds, before, after = moment
@@ -151,85 +138,7 @@ def _pair(card: Image.Image, at: tuple[int, int], size: tuple[int, int], moment:
     draw_text(captions, (at[0] + width + _SEAM, below), "after", size=_CAPTION, fill=_QUIET)
 
 
-def _moments(record: ClipRecord, folder: str | None) -> Iterator[_Moment]:
-    """Moments spread over the clip; raises ClipError when its files cannot be read."""
-    if record.failed:
-        source, index = _probe(record.video)
-        rows = _spread(len(index), 1)
-        pictures = _pictures(source, index, rows)
-        for row in rows.tolist():
-            yield float((int(index.pts[row]) - int(index.pts[0])) * index.time_base), pictures[row], None
-        return
-    result, result_index = _result(record, folder)
-    rate = Fraction(record.fps or result_index.rate).limit_denominator(1001)
-    count, _ = _layout(result_index.height, result_index.width)
-    frames = _spread(len(result_index), count)
-    after = _pictures(result, result_index, frames)
-    before = _before(record, rate, after)
-    for frame in frames.tolist():
-        yield float(frame / rate), before.get(frame), after[frame]
-
-
-def _result(record: ClipRecord, folder: str | None) -> tuple[Path, VideoIndex]:
-    if folder and record.output_path:
-        try:
-            return _probe(join(folder, record.output_path), any_size=True)
-        except InputNotFound:
-            pass  # another folder's record, or one whose clip went elsewhere
-    if record.output is None:
-        raise InputNotFound("the record names no result")
-    return _probe(record.output, any_size=True)
-
-
-def _before(record: ClipRecord, rate: Fraction, after: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """By result frame, what the source shows there; nothing when the source is gone.
-
-    Records do not tell the recipe's ``fps_rule``. Where its two values differ, the pictures tell: but for the mouth, the result
-    shows what the source shows.
-    """
-    try:
-        source, index = _probe(record.video, any_size=True)
-    except ClipError:
-        return {}
-    frames = np.array(sorted(after))
-    choices: list[np.ndarray] = []
-    for rule in ("near", "cli"):
-        shown = repeat(frame_grid(index, rate, rule), int(frames[-1]) + 1, record.loop_mode or "pingpong")[frames]
-        if not any(np.array_equal(shown, other) for other in choices):
-            choices.append(shown)
-    pictures = _pictures(source, index, np.concatenate(choices))
-
-    def difference(shown: np.ndarray) -> float:
-        return sum(_difference(pictures[int(row)], after[int(frame)]) for row, frame in zip(shown, frames, strict=True))
-
-    best = choices[0] if len(choices) == 1 else min(choices, key=difference)
-    return {int(frame): pictures[int(row)] for row, frame in zip(best, frames, strict=True)}
-
-
-def _difference(one: np.ndarray, other: np.ndarray) -> float:
-    height, width = np.minimum(one.shape, other.shape)[:2]  # results are padded to even sizes
-    return float(np.abs(one[:height:2, :width:2].astype(np.int16) - other[:height:2, :width:2]).mean())
-
-
-def _probe(uri: str, *, any_size: bool = False) -> tuple[Path, VideoIndex]:
-    if not redact.is_whole(uri):
-        raise InputNotFound("its address is not kept, because it held a secret or the content itself")
-    limits = Recipe()
-    pixels, seconds = (_ANY_PIXELS, _ANY_SECONDS) if any_size else (limits.max_pixels, limits.max_seconds)
-    path = fetch(uri)
-    return path, probe_video(path, max_pixels=pixels, max_seconds=seconds)
-
-
-def _pictures(path: Path, index: VideoIndex, rows: np.ndarray) -> dict[int, np.ndarray]:
-    return {row: picture.rgb() for row, picture in read_frames(path, index, np.sort(rows).astype(np.int32))}
-
-
-def _spread(length: int, count: int) -> np.ndarray:
-    """``count`` places between the ends of ``length``, int32, fewer when there are fewer."""
-    return np.unique((np.arange(1, count + 1) * length // (count + 1)).clip(0, length - 1)).astype(np.int32)
-
-
-def _shape(moment: _Moment) -> tuple[int, int]:
+def _shape(moment: Moment) -> tuple[int, int]:
     """Height and width of its pictures in px; those before and after differ by the padding at most."""
     picture = moment[2] if moment[2] is not None else moment[1]
     assert picture is not None

@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from latentsync_ray.progress import RichProgress
+from latentsync_ray.progress import bar as module
+from latentsync_ray.stages.under_way import UnderWay
 from latentsync_ray.types import ClipRecord
 
 OK = ClipRecord(clip_id="good", video="v", audio="a", status="ok", output="o", frames=50)
@@ -66,6 +68,41 @@ def test_what_is_under_way_stands_beside_the_bar_until_frames_come(width: int):
     progress.stop()
     assert "20/1000 clips 128 frames" in drawn(stream)[-1]
     assert max(map(len, drawn(stream))) <= width
+
+
+@pytest.mark.parametrize(
+    ("width", "work"),
+    [(80, ""), (120, "6 under way, 4 in generate"), (170, "4 segments (4 generate) and 2 clips (2 track) under way")],
+)
+def test_what_is_in_work_is_shown_where_there_is_room(width: int, work: str):
+    progress, stream = bar(width)
+    progress.start(1000, 20)
+    progress.phase("dubbing")
+    progress.under_way(lambda: UnderWay.of({"track": 2, "generate": 4}))
+    progress._bar.refresh()
+    assert "under way" in drawn(stream)[-1], "while there are no frames, everywhere"
+    progress.frames(128)
+    progress._bar.refresh()
+    assert work in drawn(stream)[-1]
+    assert ("under way" in drawn(stream)[-1]) == bool(work)
+    progress.stop()
+    assert "under way" not in drawn(stream)[-1]
+    assert max(map(len, drawn(stream))) <= width
+
+
+def test_the_time_left_counts_down_by_the_pace(monkeypatch: pytest.MonkeyPatch):
+    now = 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    progress, stream = bar(160)
+    progress.start(10, 0)
+    now += 300
+    for _ in range(4):
+        now += 20
+        progress.frames(50)
+        progress.clip(OK)
+    progress._bar.refresh()
+    assert "0:02:00 left" in drawn(stream)[-1]
+    progress.stop()
 
 
 def test_what_breaks_off_before_the_start_is_wiped_away():

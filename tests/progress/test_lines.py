@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from latentsync_ray.progress import PlainProgress, lines
+from latentsync_ray.stages.under_way import UnderWay
 from latentsync_ray.types import ClipRecord
 
 OK = ClipRecord(clip_id="good", video="v", audio="a", status="ok", output="o", frames=50)
@@ -60,9 +61,9 @@ def test_lines_come_every_ten_seconds_and_failures_at_once(progress: PlainProgre
         "2/5 clips, 50 frames, 5.0 frames/s, 0:00:10 elapsed",
         "2/5 clips, 100 frames, 5.0 frames/s, 0:00:20 elapsed",
         "failed [bad]: no_face: no face in [0, 120] frames",
-        "4/5 clips, 1 failed, 120 frames, 3.5 frames/s, 0:00:34 elapsed, about 0:00:17 left",
+        "4/5 clips, 1 failed, 120 frames, 3.5 frames/s, 0:00:34 elapsed",
         "a worker died; its clips are tried again",
-        "4/5 clips, 1 failed, 121 frames, 3.6 frames/s, 0:00:34 elapsed, about 0:00:17 left",
+        "4/5 clips, 1 failed, 121 frames, 3.6 frames/s, 0:00:34 elapsed",
     ]
 
 
@@ -89,6 +90,36 @@ def test_what_is_under_way_is_told_soon_and_every_half_minute(progress: PlainPro
     ], "a phase of a second is not worth a line; others are after two"
     wait(progress, clock, 7)
     assert stream.getvalue().splitlines()[7:] == ["dubbing: 0/6 clips, 128 frames, 1.7 frames/s, 0:01:55 elapsed"]
+
+
+def test_while_nothing_finishes_it_says_where_the_work_is(progress: PlainProgress, stream: io.StringIO, clock: Clock):
+    progress.start(6, 0)
+    progress.phase("dubbing")
+    counts = {"track": 2}
+    progress.under_way(lambda: UnderWay.of(counts))
+    wait(progress, clock, 30)
+    counts |= {"track": 0, "crop": 1, "generate": 4}
+    wait(progress, clock, 28)
+    told = [line.partition(", ")[2] for line in stream.getvalue().splitlines()[1:]]
+    assert told == [
+        "2 clips (2 track) under way, 0:00:02 elapsed",
+        "2 clips (2 track) under way, 0:00:30 elapsed",
+        "5 segments (1 crop, 4 generate) under way, 0:00:58 elapsed",
+    ]
+
+
+def test_the_time_left_is_told_after_a_few_clips(progress: PlainProgress, stream: io.StringIO, clock: Clock):
+    progress.start(10, 0)
+    wait(progress, clock, 300)
+    for _ in range(4):
+        wait(progress, clock, 20)
+        progress.frames(50)
+        progress.clip(OK)
+    wait(progress, clock, 10)
+    progress.frames(0)
+    lines = [line for line in stream.getvalue().splitlines() if "/10 clips" in line]
+    assert "left" not in lines[-3]
+    assert lines[-1] == "4/10 clips, 200 frames, 0.5 frames/s, 0:06:30 elapsed, about 0:02:00 left"
 
 
 def test_failures_alone_promise_no_end(progress: PlainProgress, stream: io.StringIO, clock: Clock):

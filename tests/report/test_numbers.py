@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from latentsync_ray.errors import ConfigError
@@ -33,8 +35,43 @@ def test_counts_and_sums(output):
 
 def test_failures_by_code_with_an_example(output):
     most, least = summarise(output).failures
-    assert (most.code, most.count, most.transient, most.clip_id, most.message) == ("no_face", 2, False, "f1", "about f1")
-    assert (least.code, least.count, least.transient, least.clip_id) == ("worker_died", 1, True, "f2")
+    assert (most.code, most.count, most.transient) == ("no_face", 2, False)
+    assert [(example.clip_id, example.message) for example in most.examples] == [("f1", "about f1"), ("f3", "about f3")]
+    assert (least.code, least.count, least.transient, least.examples[0].clip_id) == ("worker_died", 1, True, "f2")
+
+
+def test_messages_are_without_secrets(tmp_path):
+    error = "https://host/a.mp4?X-Amz-Signature=SECRET does not answer"
+    with Records(str(tmp_path)) as table:
+        table.add(record("a", status="failed", error_code="storage_unavailable", error=error))
+    assert "SECRET" not in json.dumps(summarise(str(tmp_path)).to_json())
+
+
+def test_least_in_sync(tmp_path):
+    with Records(str(tmp_path)) as table:
+        for clip_id, correlation in [("a", 0.5), ("b", -0.2), ("c", None), ("d", float("nan")), ("e", 0.1)]:
+            table.add(record(clip_id, frames=25, sync_correlation=correlation, sync_lag_ms=40.0))
+        table.add(record("f", status="failed", error_code="no_face", error="none"))
+    report = summarise(str(tmp_path), least_in_sync=2)
+    assert [(clip.clip_id, clip.sync_correlation) for clip in report.least_in_sync] == [("b", -0.2), ("e", 0.1)]
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_languages(tmp_path):
+    with Records(str(tmp_path)) as table:
+        for number, language in enumerate(["de", "fr", "de", None]):
+            table.add(record(f"c{number}", frames=25, duration=1.0, language=language))
+        table.add(record("bad", status="failed", error_code="no_face", error="none", language="fr"))
+    rows = [(row.language, row.clips, row.failed, row.frames, row.seconds) for row in summarise(str(tmp_path)).languages]
+    assert rows == [("de", 2, 0, 50, 2.0), ("fr", 2, 1, 25, 1.0), (None, 1, 0, 25, 1.0)]
+
+
+def test_it_is_json_with_numbers_as_numbers(output):
+    told = json.loads(json.dumps(summarise(output).to_json(), allow_nan=False))
+    assert told["output"] == output
+    assert (told["clips"], told["bytes"], told["stage_seconds"]["generate"]) == (5, 40, 20.0)
+    assert told["failures"][0]["examples"][0] == {"clip_id": "f1", "message": "about f1"}
+    assert told["first_finished_at"] is told["course"] is None
 
 
 def test_slowest(output):
@@ -64,4 +101,4 @@ def test_nothing_yet(tmp_path):
 def test_a_bug_is_told_in_a_line(tmp_path):
     with Records(str(tmp_path)) as table:
         table.add(record("a", status="failed", error_code="internal_error", error="KeyError: 'x'\nTraceback\n..."))
-    assert summarise(str(tmp_path)).failures[0].message == "KeyError: 'x'"
+    assert summarise(str(tmp_path)).failures[0].examples[0].message == "KeyError: 'x'"

@@ -13,9 +13,9 @@ from latentsync_ray.errors import ConfigError
 from latentsync_ray.media.grid import frame_grid
 from latentsync_ray.media.source import probe_video
 from latentsync_ray.records import Records
-from latentsync_ray.report import contact_sheet
-from latentsync_ray.report import sheet as sheet_module
-from latentsync_ray.report.sheet import _INNER, _MOST_MOMENTS, _PICTURE_HEIGHT, _layout, _spread
+from latentsync_ray.report import contact_sheet, moments
+from latentsync_ray.report.moments import _spread
+from latentsync_ray.report.sheet import _INNER, _MOST_MOMENTS, _PICTURE_HEIGHT, _layout
 from latentsync_ray.types import ClipRecord
 
 
@@ -94,8 +94,8 @@ def test_an_ok_clip_whose_files_are_gone_says_so(tmp_path):
 
 @pytest.mark.parametrize("video", ["http://***@127.0.0.1:9/a.mp4?***", "data:video/mp4;base64,... (9000 characters)"])
 def test_a_source_whose_address_is_not_kept_is_not_looked_for(tmp_path, monkeypatch, video):
-    asked, fetch = [], sheet_module.fetch
-    monkeypatch.setattr(sheet_module, "fetch", lambda uri: asked.append(uri) or fetch(uri))
+    asked, fetch = [], moments.fetch
+    monkeypatch.setattr(moments, "fetch", lambda uri: asked.append(uri) or fetch(uri))
     result = film(tmp_path / "result.mp4", [90] * 20)
     ok = {"video": video, "output": result, "frames": 20}
     failed = {"video": video, "status": "failed", "error_code": "no_face", "error": "no frame shows a face"}
@@ -174,7 +174,7 @@ def test_the_source_frames_are_those_of_the_run(tmp_path, rule):
 def test_finished_clips_above_the_default_limits_are_shown(tmp_path, monkeypatch):
     """A job may have raised them; a clip that was refused for its size is not decoded here either."""
     small = Recipe(max_pixels=1000)
-    monkeypatch.setattr("latentsync_ray.report.sheet.Recipe", lambda: small)
+    monkeypatch.setattr("latentsync_ray.report.moments.Recipe", lambda: small)
     uri = film(tmp_path / "a.mp4", [90] * 5)
     finished = {"video": uri, "output": uri, "frames": 5}
     refused = {"video": uri, "status": "failed", "error_code": "too_large", "error": "too large"}
