@@ -148,7 +148,7 @@ def _run(
     if count and job.cluster.runner == "ray":
         progress.phase("starting Ray")
     made, runner = _Made(), Prepared(job, deadline)
-    tell = runner.runner.watch(job, count)
+    tell = runner.runner.listener(job, count)
     with records, closing(_results(job, table, todo.rows, runner, progress)) as results:
         for result in results:
             lease.check()

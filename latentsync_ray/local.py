@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from latentsync_ray.models import Model
     from latentsync_ray.stages.generate import Generate
 
-__all__ = ["LipSync", "check_output", "lipsync", "logs_folder", "one_pass", "prepare", "watch"]
+__all__ = ["LipSync", "check_output", "lipsync", "listener", "logs_folder", "one_pass", "prepare"]
 
 _BEFORE_MODEL = next(before.name for before, stage in pairwise(STAGES) if stage.model)
 """The stage whose rows wait for the model."""
@@ -338,7 +338,7 @@ def _apart(rows: Iterable[Row]) -> Generator[Row]:
     return ahead(work)
 
 
-def watch(job: Job, left: int) -> Callable[[Part | ClipRecord], None]:
+def listener(job: Job, left: int) -> Callable[[Part | ClipRecord], None]:
     """Metrics are Ray's; without it there are none."""
     return lambda result: None
 

@@ -52,7 +52,7 @@ class _Runner(Protocol):
         """
         ...
 
-    def watch(self, job: Job, left: int) -> Callable[[Part | ClipRecord], None]:
+    def listener(self, job: Job, left: int) -> Callable[[Part | ClipRecord], None]:
         """What to tell of each result of a run with ``left`` clips to do: metrics."""
         ...
 

@@ -43,6 +43,7 @@ __all__ = [
     "check_nodes",
     "connect",
     "join_parts",
+    "listener",
     "logs_folder",
     "one_pass",
     "parts_dataset",
@@ -50,7 +51,6 @@ __all__ = [
     "probe_all",
     "shortage",
     "told",
-    "watch",
 ]
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def prepare(job: Job) -> Job:
     return job.model_copy(update={"cluster": cluster})
 
 
-def watch(job: Job, left: int) -> Callable[[Part | ClipRecord], None]:
+def listener(job: Job, left: int) -> Callable[[Part | ClipRecord], None]:
     """What to tell of each result of a run with ``left`` clips to do: Prometheus reads it from Ray."""
     return JobMetrics(job, left).tell
 
