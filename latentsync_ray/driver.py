@@ -18,6 +18,7 @@ import pyarrow as pa
 from latentsync_ray.arguments import kind_of
 from latentsync_ray.config import Job
 from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun, WorkerDied
+from latentsync_ray.filesystems import configured
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.models.find import find_model
@@ -106,6 +107,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     with ExitStack() as stack:
         stack.callback(progress.stop)
         stack.enter_context(noting(progress))
+        stack.enter_context(configured(job.storage_options))
         try:
             progress.phase("reading the manifest")
             table = read_manifest(job.manifest)
@@ -209,8 +211,9 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
     Clips whose worker died are tried in as many passes as the job allows. Raises ConfigError or ModelError for what makes the
     whole job impossible.
     """
-    job = job.model_copy(update={"recipe": resolved(job.recipe)})
-    yield from _passes(pairs, _Prepared(job), on_phase=on_phase)
+    with configured(job.storage_options):
+        job = job.model_copy(update={"recipe": resolved(job.recipe)})
+        yield from _passes(pairs, _Prepared(job), on_phase=on_phase)
 
 
 class _Prepared:

@@ -25,6 +25,7 @@ GROUND = {
     "disk",
     "errors",
     "extras",
+    "filesystems",
     "job_file",
     "layout",
     "levels",
@@ -34,6 +35,7 @@ GROUND = {
     "retry",
     "row",
     "storage",
+    "storage_options",
     "template",
     "types",
 }
@@ -51,7 +53,7 @@ ONLY = {
     "av": {"media"},
     "diffusers": {"models"},
     "transformers": {"models"},
-    "fsspec": {"storage"},
+    "fsspec": {"filesystems"},
 }
 FAMILIES = {path.name for path in (HOUSE / "models").iterdir() if path.is_dir() and path.name != "__pycache__"}
 KNOW_FAMILIES = {"models", "nano"}
