@@ -105,6 +105,12 @@ def test_a_job_that_is_refused_shows_none(tree: dict[str, Any]) -> None:
     assert wrong in str(caught.value)
 
 
+def test_options_may_be_overridden() -> None:
+    tree = {"manifest": "m", "output": "/out", "storage_options": {"gs": {"token": SECRET, "project": "films"}}}
+    asked = build_job(tree, "storage_options.gs.token=anon", "storage_options.s3.anon=true", source="job.yaml")
+    assert revealed(asked.storage_options) == {"gs": {"token": "anon", "project": "films"}, "s3": {"anon": True}}
+
+
 @pytest.mark.parametrize("wrong", ["storage_options.s3.secret", "storage_options.s3.secret=[", "=x"])
 def test_an_override_that_is_refused_shows_none(wrong: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -255,11 +261,12 @@ def test_a_session_of_s3_that_is_over(ask: Callable[[str], bytes], tmp_path: Pat
 def test_a_session_that_nobody_renews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs", reason="needs the extra s3")
     monkeypatch.setattr(retry._RETRYING, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retry, "_PATIENCE", 0.0)
     with refusing("nobody", 400, EXPIRED, "application/xml") as (_, address):
         options = {"endpoint_url": address, "key": "AKIAOUTDATED", "secret": "x", "client_kwargs": {"region_name": "us-east-1"}}
         with (
             configured(guarded({"s3": options})),
-            pytest.raises(StorageUnavailable, match=r"; its login is outdated or not valid: renew it"),
+            pytest.raises(StorageUnavailable, match=r"failed 5 times.*; its login is outdated or not valid: renew it"),
         ):
             storage.read_bytes("s3://films/a")
 

@@ -112,7 +112,7 @@ def broken_rules(me: str, source: str) -> list[str]:
         ("media", "from latentsync_ray import faces", "seen from media on floor 1"),
         ("stages", "def f():\n    import latentsync_ray.local", "floor 3"),
         ("stages", "import ray.data", "only for dataset, pipeline, serve"),
-        ("media", "from fsspec.core import url_to_fs", "only for storage"),
+        ("media", "from fsspec.core import url_to_fs", "only for filesystems"),
         ("models", "from . import x", "relative"),
         ("stages", "from latentsync_ray.models.latentsync import x", "ask models.find"),
         ("nano", "from latentsync_ray.models.latentsync import x", None),
