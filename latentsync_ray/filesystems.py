@@ -94,7 +94,7 @@ def opened(uri: str) -> tuple[Any, str]:
 
 
 def _made(uri: str, protocol: str) -> tuple[Any, str]:
-    chain = [split_protocol(each)[0] for each in uri.split("::")]
+    chain = [split_protocol(each)[0] or "" for each in uri.split("::")]  # as they are spelled
     options = {each: _options.get(one_name(each), {}) for each in chain if each}
     if protocol == "http":
         from aiohttp import ClientTimeout

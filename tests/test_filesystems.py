@@ -194,13 +194,12 @@ def test_google_is_not_asked_which_kind_of_bucket_it_has_unless_wanted(asked: st
 class _Refusing(http.server.BaseHTTPRequestHandler):
     """An object for who shows the login ``good``; each refusal is counted."""
 
-    refuse: Callable[[_Refusing], None]
-    good, refused = "", 0
+    good, refused, status, content, kind = "", 0, 0, b"", ""
 
     def do_GET(self) -> None:
         if self.good not in self.headers.get("Authorization", ""):
             type(self).refused += 1
-            self.refuse()
+            self.answer(self.status, self.content, self.kind)
         else:
             self.answer(200, b"content", "application/octet-stream")
 
@@ -221,7 +220,7 @@ class _Refusing(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def refusing(good: str, status: int, content: bytes, kind: str) -> Iterator[tuple[type[_Refusing], str]]:
-    handler = type("Handler", (_Refusing,), {"good": good, "refuse": lambda self: self.answer(status, content, kind)})
+    handler = type("Handler", (_Refusing,), {"good": good, "status": status, "content": content, "kind": kind})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield handler, f"http://127.0.0.1:{server.server_port}"

@@ -122,8 +122,8 @@ def freest(room: Mapping[str, int], load: Mapping[str, int]) -> str | None:
     return node if node is not None and fullness[node] < 1 else None
 
 
-def join_parts(join: Join, parts: list[Part], storage_options: StorageOptions | None = None) -> Part | ClipRecord:
+def join_parts(join: Join, parts: list[Part], storage_options: StorageOptions) -> Part | ClipRecord:
     """The clip's record, or a part with the error that it met in an earlier stage or here."""
-    filesystems.configure(storage_options or {})
+    filesystems.configure(storage_options)
     first = next((part for part in parts if part.error_code), parts[0])
     return cast("Part | ClipRecord", next(attempt(lambda _: join(parts), first, Part)))
