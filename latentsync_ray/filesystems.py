@@ -6,6 +6,7 @@ Options belong to the process (``configure``). Knows nothing of files.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -118,6 +119,9 @@ def _kind(protocol: str) -> type[Any]:
     Since 2026, gcsfs has one that asks by gRPC which kind of bucket it has, which only zonal ones need: before every operation
     until there is an answer, for which it waits 60 s. An emulator gives none, nor does a proxy.
     """
+    if protocol == "gs":
+        log = logging.getLogger("gcsfs")  # it prints a traceback of what it raises, unless somebody collects logs
+        log.handlers = log.handlers or [logging.NullHandler()]
     if protocol == "gs" and os.environ.get(_ZONAL, "").lower() not in ("true", "1"):
         from gcsfs.core import GCSFileSystem
 

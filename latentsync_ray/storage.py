@@ -78,7 +78,7 @@ def fetch(uri: str) -> Path:
 
     version = [str(facts[key]) for key in _VERSION_KEYS if facts.get(key) is not None]
     digest = hashlib.sha256(json.dumps([uri, facts.get("size"), version]).encode()).hexdigest()[:32]
-    suffix = re.search(r"\.[A-Za-z0-9]{1,8}$", "" if inline else re.sub(r"[?#].*", "", uri))
+    suffix = re.search(r"\.[A-Za-z0-9]{1,12}$", "" if inline else re.sub(r"[?#].*", "", uri))
     return cached(digest + (suffix[0] if suffix else ""), lambda draft: _on(uri, partial(bring, draft), disk=str(draft.parent)))
 
 

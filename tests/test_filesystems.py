@@ -6,6 +6,8 @@ import http.server
 import json
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from stores import TOKENS, gcs_login, tokens
@@ -22,8 +24,14 @@ from latentsync_ray import ConfigError, Job, Recipe, load_job, redact, retry, st
 from latentsync_ray.errors import InputNotFound, StorageUnavailable
 from latentsync_ray.filesystems import configured, opened
 from latentsync_ray.job_file import build_job
-from latentsync_ray.stages.table import Settings
+from latentsync_ray.pipeline import join_parts
+from latentsync_ray.stages.rows import task
+from latentsync_ray.stages.table import STAGES, Settings
 from latentsync_ray.storage_options import guarded, revealed, secrets
+from latentsync_ray.types import Pair, Part
+
+if TYPE_CHECKING:
+    from latentsync_ray.stages.join import Join
 
 SECRET = "N0b0dyMaySeeTh1s"
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -188,6 +196,18 @@ def test_google_is_not_asked_which_kind_of_bucket_it_has_unless_wanted(asked: st
     assert type(fs).__module__ == ("gcsfs.extended_gcsfs" if asked else "gcsfs.core")
 
 
+def test_workers_use_the_options_of_their_job() -> None:
+    failed = Pair.of_failed(Pair(clip_id="a", video="a.mp4", audio="a.wav"), InputNotFound("none"))
+    for number, work in enumerate(("stage", "join")):
+        options = guarded({"memory": {"number": number}})
+        if work == "stage":
+            asked = Settings(Recipe(model="toy:TOY"), "out", storage_options=options)
+            assert len(list(task(STAGES[:1], asked)(failed.to_row()))) == 1
+        else:
+            join_parts(cast("Join", None), [Part.of_failed(failed)], options)
+        assert opened("memory://a")[0].storage_options == {"number": number}
+
+
 # Logins that run out
 
 
@@ -283,6 +303,21 @@ def test_a_token_of_google_that_is_refused_is_asked_for_again(monkeypatch: pytes
         with configured(guarded({"gs": options})):
             assert storage.read_bytes("gs://films/a") == b"content"
     assert handler.refused == core.GCSFileSystem.retries, "all of gcsfs's own tries with the first one"
+
+
+def test_what_nobody_may_read_is_told_in_one_line(tmp_path: Path) -> None:
+    """gcsfs logs tracebacks."""
+    pytest.importorskip("gcsfs", reason="needs the extra gcs")
+    content = json.dumps({"error": {"code": 401, "message": "Anonymous caller does not have access"}}).encode()
+    with refusing("nobody", 401, content, "application/json") as (_, address):
+        options = {"gs": {"endpoint_url": address, "token": "anon"}}
+        job_file = {"manifest": "gs://films/m.csv", "output": str(tmp_path), "storage_options": options}
+        (tmp_path / "job.yaml").write_text(json.dumps(job_file))
+        command = [sys.executable, "-m", "latentsync_ray", "run", str(tmp_path / "job.yaml")]
+        said = subprocess.run(command, capture_output=True, text=True)
+    assert said.returncode == 2
+    told = "gs://films/m.csv does not exist or may not be read: Anonymous caller does not have access, 401"
+    assert said.stderr == f"error: cannot read the manifest: {told}\n"
 
 
 def test_credentials_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -371,6 +371,11 @@ def test_remote_files_are_downloaded_once_and_again_when_they_change(memory, mon
     assert storage.fetch("memory://in/a.mp4").read_bytes() == b"two"
 
 
+def test_a_download_keeps_the_ending_of_its_name(memory):
+    memory.pipe_file("/in/unet.safetensors", b"weights")
+    assert storage.fetch("memory://in/unet.safetensors").suffix == ".safetensors", "which says what it is"
+
+
 def test_two_that_want_the_same_file_share_one_download(memory, monkeypatch):
     memory.pipe_file("/a", b"x" * 1000)
     get_file, calls = type(memory).get_file, []

@@ -22,8 +22,9 @@ from eight_pairs import portrait
 from make_clips import opened, speech_like, write_clip, write_speech
 from stores import FORBIDDEN, Store, gs_store, s3_store
 
-from latentsync_ray import filesystems, read_records, storage
+from latentsync_ray import assets, filesystems, read_records, storage
 from latentsync_ray.layout import join
+from latentsync_ray.models.find import find_model
 
 ODD = [
     "a b.mp4",
@@ -167,6 +168,18 @@ def test_killed_and_run_again_and_no_secret_anywhere(store: Store, pairs: tuple[
     assert told.returncode == 0, told.stderr
     assert f"{CLIPS} of {CLIPS} clips ok" in told.stdout
     assert leaks(told.stdout, told.stderr) == []
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # what gcsfs does with its blocks
+def test_a_model_may_lie_there(store: Store) -> None:
+    home, files = join(store.root, "models", "nano"), assets.demo_video().parent / "nano"
+    with filesystems.configured(store.options):
+        for path in files.rglob("*"):
+            if path.is_file():
+                storage.publish(path, join(home, str(path.relative_to(files))))
+        model = find_model(home)
+        model.fetch()
+        assert model.load(device="cpu").checkpoint == find_model("nano").load(device="cpu").checkpoint
 
 
 def test_what_is_refused_says_so_without_the_secret(store: Store, tmp_path: Path) -> None:
