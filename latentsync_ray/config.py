@@ -14,12 +14,13 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from latentsync_ray.errors import CLIP_ERRORS, InvalidPair
 from latentsync_ray.naming import DEFAULT_TEMPLATE, check_template
 from latentsync_ray.resources import Budget, Cluster, Strict
+from latentsync_ray.storage_options import guarded
 from latentsync_ray.types import UNUSABLE_ID, UNUSABLE_NAME, LoopMode, Pair
 
 __all__ = [
@@ -144,6 +145,8 @@ class Recipe(Strict):
 class Job(Strict):
     """One run: which pairs, where to, how, on what."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # it may hold secrets of storage
+
     manifest: str
     """Parquet, CSV or JSONL with columns ``video`` and ``audio``, or a folder with pairs of the same stem."""
     output: str
@@ -177,6 +180,9 @@ class Job(Strict):
     time_limit: Annotated[float, Field(gt=0)] | None = None
     """Time after which a run begins no other clip, in seconds or as text such as 90m or 2h; it finishes those it has begun, and
     exits with 3 when clips are left."""
+    storage_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Protocol -> arguments of its fsspec filesystem, for every URI of the run: {gs: {project: ..., requester_pays: true}, s3:
+    {endpoint_url: ..., profile: ..., anon: true}}. What they do not say, the environment does. Secrets are shown nowhere."""
 
     if TYPE_CHECKING:  # paths come in as str or Path, and are text from then on
 
@@ -200,7 +206,20 @@ class Job(Strict):
             budget: Budget = ...,
             limit: int | None = None,
             time_limit: float | str | None = None,
+            storage_options: Mapping[str, Mapping[str, Any]] = ...,
         ) -> None: ...
+
+    @field_validator("storage_options")
+    @classmethod
+    def _guarded(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        try:
+            return guarded(value)
+        except ValueError as error:
+            raise PydanticCustomError("storage_options", "{problem}", {"problem": str(error)}) from error
+
+    @field_serializer("storage_options", when_used="json")
+    def _hidden(self, value: dict[str, dict[str, Any]]) -> Any:
+        return json.loads(json.dumps(value, default=str))
 
     @field_validator("time_limit", mode="before")
     @classmethod

@@ -15,6 +15,7 @@ import pyarrow as pa
 from ray.data import Dataset
 from ray.data.block import BlockAccessor
 
+from latentsync_ray import filesystems
 from latentsync_ray.arguments import kind_of, path_text
 from latentsync_ray.config import Cluster, Recipe
 from latentsync_ray.errors import ConfigError, InvalidPair
@@ -28,6 +29,7 @@ from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.parts import drop_parts
+from latentsync_ray.storage_options import StorageOptions
 from latentsync_ray.types import ClipRecord, Pair, Part
 
 __all__ = ["lipsync_dataset"]
@@ -45,6 +47,7 @@ def lipsync_dataset(
     recipe: Recipe | None = None,
     cluster: Cluster | None = None,
     sink: str = "mp4",
+    storage_options: StorageOptions | None = None,
 ) -> Dataset:
     """Lip-sync every row of ``pairs``: a Dataset of clip records, which carries the other columns of ``pairs`` along.
 
@@ -54,31 +57,33 @@ def lipsync_dataset(
 
     Lazy like any Dataset. The records are grouped by clip, which waits for the last part, and a worker that keeps dying fails
     it all; use ``run`` to have clips published one by one, with resume and a metadata table. Face tracks stay in
-    ``_work/faces`` of the output, for the next Dataset of the same videos.
+    ``_work/faces`` of the output, for the next Dataset of the same videos. ``storage_options`` are those of a ``Job``.
 
     Raises ConfigError for what can be known before a row is read.
     """
     kind_of(pairs, Dataset, "pairs", "a ray.data.Dataset, e.g. ray.data.from_items([...])")
-    recipe = resolved(
-        kind_of(Recipe() if recipe is None else recipe, Recipe, "recipe", "a Recipe, e.g. Recipe(steps=10)"), note=log.info
-    )
+    recipe = kind_of(Recipe() if recipe is None else recipe, Recipe, "recipe", "a Recipe, e.g. Recipe(steps=10)")
     cluster = kind_of(Cluster() if cluster is None else cluster, Cluster, "cluster", "a Cluster, e.g. Cluster(generate_gpus=1)")
     tree = {"manifest": "pairs", "output": path_text(output, "output"), "sink": sink, "recipe": recipe, "cluster": cluster}
-    job = build_job(tree, source="lipsync_dataset")
-    output = job.output
+    job = build_job({**tree, "storage_options": storage_options or {}}, source="lipsync_dataset")
+    output, options = job.output, job.storage_options
+    with filesystems.configured(options):
+        recipe = resolved(recipe, note=log.info)
+        check_recipe(recipe, note=log.info, fetch=cluster.address is None)
     carried = _carried_types(pairs)
     join = Join(recipe, output, lookup(SINKS, sink, "sink")(output), commit=False)
-    check_recipe(recipe, note=log.info, fetch=cluster.address is None)
     connect(cluster)
     if cluster.address:
-        check_nodes(job)
+        with filesystems.configured(options):
+            check_nodes(job)
 
     def join_group(group: pa.Table) -> pa.Table:
+        filesystems.configure(options)
         rows = BlockAccessor.for_block(group).iter_rows(public_row_format=True)  # batches of numpy know no null
-        return _as_table(list(_records([dict(row) for row in rows], join, recipe)), carried)
+        return _as_table(list(_records([dict(row) for row in rows], join, recipe, options)), carried)
 
     return (
-        parts_dataset(pairs.map(_prepared), output, recipe, cluster)
+        parts_dataset(pairs.map(_prepared), output, recipe, cluster, storage_options=options)
         .groupby("clip_id")
         .map_groups(join_group, batch_format="pyarrow", num_cpus=0.25)
     )
@@ -121,7 +126,9 @@ def _prepared(row: dict[str, Any]) -> dict[str, Any]:
     return {**pair, _PAIR: json.dumps(pair, sort_keys=True), _CARRIED: pickle.dumps(carried)}
 
 
-def _records(rows: list[dict[str, Any]], join: Join, recipe: Recipe) -> Iterator[tuple[dict[str, Any], ClipRecord]]:
+def _records(
+    rows: list[dict[str, Any]], join: Join, recipe: Recipe, options: StorageOptions
+) -> Iterator[tuple[dict[str, Any], ClipRecord]]:
     """The user's columns and the record of a clip, from the rows of its parts.
 
     Where several pairs share the id, each fails: none is the clip that the others would overwrite.
@@ -132,7 +139,7 @@ def _records(rows: list[dict[str, Any]], join: Join, recipe: Recipe) -> Iterator
     copies = {pair: max([1, *(count for (of, _), count in made.items() if of == pair)]) for pair in dict.fromkeys(asked)}
     total = sum(copies.values())
     if total == 1:
-        record = told(join_parts(join, parts), recipe)
+        record = told(join_parts(join, parts, options), recipe)
         yield pickle.loads(asked[0][1]), record
         return
     drop_parts([part for part in parts if part.uri])

@@ -18,6 +18,7 @@ import pyarrow as pa
 from latentsync_ray.arguments import kind_of
 from latentsync_ray.config import Job
 from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun
+from latentsync_ray.filesystems import configured
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.models.find import find_model
@@ -87,6 +88,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
     with ExitStack() as stack:
         stack.callback(progress.stop)
         stack.enter_context(noting(progress))
+        stack.enter_context(configured(job.storage_options))
         try:
             progress.phase("reading the manifest")
             table = read_manifest(job.manifest, job.clip_name)

@@ -16,6 +16,7 @@ import pyarrow.compute
 from latentsync_ray import storage
 from latentsync_ray.config import Job
 from latentsync_ray.errors import ClipError, ConfigError, ModelError
+from latentsync_ray.filesystems import configured
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.preflight import check_recipe, check_room, resolved
 from latentsync_ray.records import Records, read_records
@@ -116,6 +117,11 @@ def forecast(
     second, ``price`` dollars for an hour of it; by default as in the output's records and the job's budget. Raises ConfigError
     for a job or manifest that cannot be read.
     """
+    with configured(job.storage_options):
+        return _forecast(job, sample, speed, price, phase)
+
+
+def _forecast(job: Job, sample: int | None, speed: float | None, price: float | None, phase: Callable[[str], None]) -> Forecast:
     phase("reading the manifest")
     table = read_manifest(job.manifest, job.clip_name)
     job = job.model_copy(update={"recipe": resolved(job.recipe)})

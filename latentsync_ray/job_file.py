@@ -38,7 +38,7 @@ def load_job(path: str | Path, *overrides: str) -> Job:
             f"{path} is not a text in UTF-8, so it is no job file: {error.reason} at byte {error.start}"
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {_without_text(error)}") from None  # which may hold a secret
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping with the keys {', '.join(Job.model_fields)}")
     return build_job(tree, *overrides, source=str(path))
@@ -57,6 +57,8 @@ def build_job(tree: dict[str, Any], *overrides: str, source: str) -> Job:
 
 def _override(tree: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
+    if dotted.startswith("storage_options"):
+        override = f"{dotted}{equals}..."
     if not equals or not dotted:
         raise ConfigError(f"override {override!r} is not of the form key=value, e.g. recipe.steps=10")
     *parents, leaf = dotted.split(".")
@@ -67,7 +69,14 @@ def _override(tree: dict[str, Any], override: str) -> None:
     try:
         tree[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+        raise ConfigError(f"override {override!r}: the value is not valid YAML: {_without_text(error)}") from None
+
+
+def _without_text(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the text around."""
+    mark = getattr(error, "problem_mark", None)
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{getattr(error, 'problem', None) or type(error).__name__}{where}"
 
 
 def _explain(problem: Any) -> str:
@@ -77,6 +86,8 @@ def _explain(problem: Any) -> str:
         return str(problem["ctx"]["error"])
     if problem["type"] == "missing":
         return f"{where} is missing"
+    if problem["loc"][:1] == ("storage_options",):  # whatever came there may be a secret
+        return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
     section: type[BaseModel] = Job

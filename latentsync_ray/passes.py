@@ -11,6 +11,7 @@ from typing import Protocol
 
 from latentsync_ray.config import Job
 from latentsync_ray.errors import WorkerDied
+from latentsync_ray.filesystems import configured
 from latentsync_ray.preflight import resolved
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.under_way import UnderWay
@@ -67,8 +68,9 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
     Clips whose worker died are tried in as many passes as the job allows. Raises ConfigError or ModelError for what makes the
     whole job impossible.
     """
-    job = job.model_copy(update={"recipe": resolved(job.recipe)})
-    yield from passes(pairs, Prepared(job), on_phase=on_phase, watch=None)
+    with configured(job.storage_options):
+        job = job.model_copy(update={"recipe": resolved(job.recipe)})
+        yield from passes(pairs, Prepared(job), on_phase=on_phase, watch=None)
 
 
 class Prepared:

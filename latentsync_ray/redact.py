@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
-__all__ = ["identity", "is_whole", "presentable", "shown", "text", "traceback_of"]
+__all__ = ["hide", "identity", "is_whole", "presentable", "shown", "text", "traceback_of"]
 
 _GONE = "***"
 _LONGEST = 4096
@@ -46,6 +46,18 @@ _QUOTED = re.compile(
 )
 """Addresses in a message, and what is left of them where a library quotes only the query."""
 
+_hidden: set[str] = set()
+"""Secrets of this process that stand in no address."""
+
+
+def hide(secret: str) -> None:
+    """Keep ``secret``, and what it is made of, out of all that ``text`` gives from now on; short ones are left.
+
+    It is found where it is percent-encoded, and its long words (a token after ``Bearer``, lines of a key) by themselves.
+    """
+    pieces = {secret, *_secrets(secret), *(word for word in secret.split() if len(word) > len("-----BEGIN"))}
+    _hidden.update(form for each in pieces if len(each) >= _SHORTEST_SECRET for form in (each, quote(each, safe="")))
+
 
 def shown(uri: str) -> str:
     """``uri`` with ``***`` in place of its login, its fragment and all query parameters that are not known to be harmless.
@@ -71,7 +83,7 @@ def is_whole(uri: str) -> bool:
 
 
 def text(message: str, *uris: str) -> str:
-    """``message`` with the addresses that it quotes as ``shown`` gives them.
+    """``message`` with the addresses that it quotes as ``shown`` gives them, and without what ``hide`` was told.
 
     ``uris`` are those it is known to be about: their secrets are found even where it quotes pieces of them.
     """
@@ -79,6 +91,8 @@ def text(message: str, *uris: str) -> str:
         message = message.replace(uri, shown(uri))
         for secret in _secrets(uri):
             message = message.replace(secret, _GONE)
+    for secret in sorted(_hidden, key=len, reverse=True):
+        message = message.replace(secret, _GONE)
     return _QUOTED.sub(_redacted, message)
 
 

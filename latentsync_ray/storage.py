@@ -1,8 +1,8 @@
-"""Files wherever they are: local paths and every URI that fsspec knows. Nobody else imports fsspec.
+"""Files wherever they are: local paths and every URI that fsspec knows.
 
 Errors of all filesystems are told as three of ours: InputNotFound (missing, denied, not a usable URI), StorageUnavailable (kept
 failing after bounded retries, or a disk is full) and, when writing is refused for good, ConfigError. No message holds a secret
-of a URI (``redact``). Knows nothing of what the files hold.
+of a URI or of an option (``redact``). Which filesystem a URI has is ``filesystems``' affair. Knows nothing of what files hold.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-from fsspec.core import split_protocol, url_to_fs
 from tenacity import RetryError
 
 from latentsync_ray import redact
 from latentsync_ray.cache import cached, held
 from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
-from latentsync_ray.extras import install_command
+from latentsync_ray.filesystems import forget, is_remote, opened
 from latentsync_ray.layout import WORK, join
 from latentsync_ray.retry import attempt, attempt_once, told_as
 
@@ -52,8 +50,6 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-_EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
-"""Protocol -> the extra of this package that brings its filesystem."""
 _VERSION_KEYS = ("md5Hash", "Content-MD5", "ETag", "etag", "generation", "mtime", "LastModified", "Last-Modified")
 _VERSION_KEYS += ("updated", "created")
 """What filesystems call the facts that change when a file does; first those that change with nothing but its content."""
@@ -61,11 +57,6 @@ _LONGEST_VERSION = 64
 _DELETE_THREADS = 16
 _PRUNED = 20
 """Times in a row that a folder may vanish under a writer: more than neighbours manage."""
-
-
-def is_remote(uri: str) -> bool:
-    """Whether reading ``uri`` needs a download; false for local paths and ``file://``."""
-    return split_protocol(uri)[0] not in (None, "file", "local")
 
 
 def fetch(uri: str) -> Path:
@@ -80,24 +71,23 @@ def fetch(uri: str) -> Path:
 
 def fetch_version(uri: str) -> tuple[Path, str]:
     """As ``fetch``, and which version of the file it is; see ``version``."""
-    fs, path = _at(uri)
-    inline = uri.startswith("data:")
-    facts = _facts(uri, fs, path)
+    inline, facts = uri.startswith("data:"), _facts(uri)
     if facts.get("type") == "directory":
         raise InputNotFound(f"{redact.shown(uri)} is a folder; a file is needed")
     if not is_remote(uri):
+        path = opened(uri)[1]
         if not os.access(path, os.R_OK):
             raise InputNotFound(f"{redact.shown(uri)} may not be read by this user; change its permissions")
         return Path(path), _version(facts)
 
-    def bring(draft: Path) -> None:
+    def bring(draft: Path, fs: Any, path: str) -> None:
         if inline:
             draft.write_bytes(fs.cat_file(path))
         else:
             _download(fs, path, draft, facts.get("size"))
 
     version = _version(facts)
-    return cached(_name(uri, version), lambda draft: attempt(uri, bring, draft, disk=str(draft.parent))), version
+    return cached(_name(uri, version), lambda draft: _on(uri, partial(bring, draft), disk=str(draft.parent))), version
 
 
 def version(uri: str) -> str | None:
@@ -111,16 +101,14 @@ def version(uri: str) -> str | None:
             return _version({"size": facts.st_size, "mtime": facts.st_mtime})
         return None
     try:
-        fs, path = _at(uri)
-        return _version(_facts(uri, fs, path))
+        return _version(_facts(uri))
     except InputNotFound:
         return None
 
 
 def versions_in(folder: str) -> dict[str, str]:
     """URI -> ``version`` of all files directly in ``folder``, by one listing. Raises as ``exists`` does."""
-    fs, path = _at(folder)
-    entries = attempt(folder, _unless_missing, partial(fs.ls, detail=True), path) or []
+    entries = _on(folder, _unless_missing(lambda fs, path: fs.ls(path, detail=True))) or []
     return {join(folder, each["name"].rsplit("/", 1)[-1]): _version(each) for each in entries if each["type"] == "file"}
 
 
@@ -134,18 +122,16 @@ def download(uri: str, target: Path) -> Path:
 
     Raises InputNotFound or StorageUnavailable.
     """
-    fs, path = _at(uri)
-    size = attempt(uri, fs.info, path).get("size")
+    size = _on(uri, _info).get("size")
     if not is_remote(uri):
-        return Path(path)
-    attempt(uri, _download, fs, path, target, size, disk=str(target.parent))
+        return Path(opened(uri)[1])
+    _on(uri, lambda fs, path: _download(fs, path, target, size), disk=str(target.parent))
     return target
 
 
 def exists(uri: str) -> bool:
     """Whether a file or folder is there. Raises InputNotFound (denied) or StorageUnavailable when that cannot be found out."""
-    fs, path = _at(uri)
-    return attempt(uri, _unless_missing, fs.info, path) is not None
+    return _on(uri, _unless_missing(_info)) is not None
 
 
 def seen(uri: str) -> bool | None:
@@ -153,35 +139,32 @@ def seen(uri: str) -> bool | None:
     if uri.startswith("data:"):
         return True
     try:
-        fs, path = _at(uri)
         if not is_remote(uri):
-            return os.access(path, os.R_OK)
-        return attempt(uri, _unless_missing, fs.info, path, once=True) is not None
+            return os.access(opened(uri)[1], os.R_OK)
+        return _on(uri, _unless_missing(_info), once=True) is not None
     except InputNotFound:
         return False
-    except StorageUnavailable:
+    except (StorageUnavailable, ConfigError):
         return None
 
 
 def read_bytes(uri: str) -> bytes:
     """The whole file. Raises InputNotFound or StorageUnavailable."""
-    fs, path = _at(uri)
-    return attempt(uri, fs.cat_file, path)
+    return _on(uri, lambda fs, path: fs.cat_file(path))
 
 
 def list_files(folder: str) -> list[str]:
     """URIs of the files directly in ``folder``, sorted; none when it does not exist. Raises as ``exists`` does."""
-    fs, path = _at(folder)
-    entries = attempt(folder, _unless_missing, partial(fs.ls, detail=True), path) or []
-    own = path.strip("/")  # a listed file lists itself, and object stores may hold a marker named like the folder
+    entries = _on(folder, _unless_missing(lambda fs, path: fs.ls(path, detail=True))) or []
+    own = opened(folder)[1].strip("/")  # a listed file lists itself, and object stores may hold a marker named like the folder
     files = [entry["name"] for entry in entries if entry["type"] == "file" and entry["name"].strip("/") != own]
     return sorted(join(folder, name.rsplit("/", 1)[-1]) for name in files)
 
 
 def find_files(folder: str) -> list[str]:
     """URIs of all files in ``folder`` and below, sorted; none when it does not exist. Raises as ``exists`` does."""
-    fs, path = _at(folder)
-    names = attempt(folder, _unless_missing, fs.find, path) or []
+    names = _on(folder, _unless_missing(lambda fs, path: fs.find(path))) or []
+    path = opened(folder)[1]
     return sorted(join(folder, name.strip("/").removeprefix(path.strip("/")).strip("/")) for name in names)
 
 
@@ -190,9 +173,8 @@ def write_bytes(uri: str, data: bytes) -> None:
 
     Raises ConfigError when writing is refused, StorageUnavailable when it keeps failing.
     """
-    fs, path = _at(uri)
 
-    def write() -> None:
+    def write(fs: Any, path: str) -> None:
         if is_remote(uri):
             fs.pipe_file(path, data)  # one PUT
             return
@@ -200,7 +182,7 @@ def write_bytes(uri: str, data: bytes) -> None:
             fs.pipe_file(draft, data)
             Path(draft).replace(path)
 
-    attempt(uri, write if is_remote(uri) else partial(_unpruned, write), writing=True)
+    _on(uri, write if is_remote(uri) else partial(_unpruned, write), writing=True)
 
 
 def check_writable(uri: str) -> None:
@@ -217,10 +199,9 @@ def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
 
     Raises ConfigError when writing is refused, StorageUnavailable when it keeps failing.
     """
-    fs, path = _at(uri)
 
-    def copy() -> None:
-        with _drafted(fs, path, _at(drafts)[1] if drafts else None) as draft:
+    def copy(fs: Any, path: str) -> None:
+        with _drafted(fs, path, opened(drafts)[1] if drafts else None) as draft:
             fs.put_file(str(local), draft)
             fs.invalidate_cache()
             _check_size(fs.info(draft)["size"], local.stat().st_size)
@@ -232,27 +213,26 @@ def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
                 Path(draft).replace(path)
                 _prune(Path(draft).parent)
 
-    attempt(uri, copy if is_remote(uri) else partial(_unpruned, copy), writing=True)
+    _on(uri, copy if is_remote(uri) else partial(_unpruned, copy), writing=True)
 
 
 def delete(uris: Iterable[str]) -> None:
     """Remove files; those that are missing are fine. Local folders below a ``_work`` folder go when they become empty."""
 
     def remove(uri: str) -> None:
-        fs, path = _at(uri)
-        attempt(uri, _unless_missing, fs.rm_file, path, writing=True)
+        _on(uri, _unless_missing(lambda fs, path: fs.rm_file(path)), writing=True)
         if not is_remote(uri):
-            _prune(Path(path).parent)
+            _prune(Path(opened(uri)[1]).parent)
 
     with ThreadPoolExecutor(_DELETE_THREADS) as pool:  # one request a file: bulk requests expand * and [ ] in names
         for _ in pool.map(remove, uris):
             pass
 
 
-def _facts(uri: str, fs: Any, path: str) -> dict[str, Any]:
+def _facts(uri: str) -> dict[str, Any]:
     """What storage says about a file; of ``data:`` the URI is the content."""
     if not uri.startswith("data:"):
-        return attempt(uri, fs.info, path)
+        return _on(uri, _info)
     return {"size": len(uri), "etag": hashlib.sha256(uri.encode()).hexdigest()[:32]}
 
 
@@ -267,7 +247,7 @@ def _version(facts: Mapping[str, Any]) -> str:
 
 def _name(uri: str, version: str) -> str:
     """What a download is called in the cache."""
-    suffix = re.search(r"\.[A-Za-z0-9]{1,8}$", "" if uri.startswith("data:") else re.sub(r"[?#].*", "", uri))
+    suffix = re.search(r"\.[A-Za-z0-9]{1,12}$", "" if uri.startswith("data:") else re.sub(r"[?#].*", "", uri))
     return hashlib.sha256(json.dumps([uri, version]).encode()).hexdigest()[:32] + (suffix[0] if suffix else "")
 
 
@@ -276,21 +256,33 @@ def _download(fs: Any, path: str, target: Path, size: int | None) -> None:
     _check_size(target.stat().st_size, size)
 
 
-def _unless_missing(action: Callable[[str], _T], path: str) -> _T | None:
-    try:
-        return action(path)
-    except FileNotFoundError as error:
-        if told_as(error) is StorageUnavailable:
-            raise
-        return None
+def _on(uri: str, action: Callable[[Any, str], _T], **how: Any) -> _T:
+    """``action(filesystem, path)``, attempted; after an outdated login the next attempt has a filesystem that reads it anew."""
+    return attempt(uri, lambda: action(*opened(uri)), renew=partial(forget, uri), **how)
 
 
-def _unpruned(write: Callable[[], None]) -> None:
+def _info(fs: Any, path: str) -> dict[str, Any]:
+    return fs.info(path)
+
+
+def _unless_missing(action: Callable[[Any, str], _T]) -> Callable[[Any, str], _T | None]:
+    def tried(fs: Any, path: str) -> _T | None:
+        try:
+            return action(fs, path)
+        except FileNotFoundError as error:
+            if told_as(error) is StorageUnavailable:
+                raise
+            return None
+
+    return tried
+
+
+def _unpruned(write: Callable[[Any, str], None], fs: Any, path: str) -> None:
     """Make a folder and write there, again when a neighbour prunes the folder in between, while it is empty."""
     for _ in range(_PRUNED):
         with suppress(FileNotFoundError, FileExistsError):  # the latter when it goes while mkdir asks what it is
-            return write()
-    return write()
+            return write(fs, path)
+    return write(fs, path)
 
 
 def _prune(folder: Path) -> None:
@@ -301,30 +293,6 @@ def _prune(folder: Path) -> None:
             folder = folder.parent
     except OSError:
         return  # not empty, or somebody else removed it
-
-
-def _at(uri: str) -> tuple[Any, str]:
-    """The filesystem of a URI, and its path there."""
-    if not is_remote(uri):
-        fs = fsspec.filesystem("file", auto_mkdir=True)
-        return fs, fs._strip_protocol(uri)
-    protocol, options = split_protocol(uri)[0], {}
-    if protocol in ("http", "https"):
-        from aiohttp import ClientTimeout
-
-        # The default ends every download after 5 minutes; a long one is fine as long as bytes arrive.
-        options = {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=30, sock_read=60)}}
-    try:
-        fs, path = url_to_fs(uri, **options)
-    except ImportError as error:
-        extra = _EXTRAS.get(str(protocol))
-        remedy = install_command(extra) if extra else str(error)
-        raise ConfigError(f"{redact.shown(uri)} needs a filesystem that is not installed: {remedy}") from error
-    except ValueError as error:
-        problem = redact.text(str(error), uri)
-        raise InputNotFound(f"{redact.shown(uri)} is not a usable URI: {problem}") from redact.presentable(error, uri)
-    fs.invalidate_cache()  # other workers write here: what was listed a moment ago may be outdated
-    return fs, path
 
 
 @contextmanager

@@ -21,7 +21,8 @@ import fsspec
 import pytest
 from fsspec.registry import registry as filesystems
 
-from latentsync_ray import lease
+from latentsync_ray import filesystems as our_filesystems
+from latentsync_ray import lease, redact
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -196,6 +197,8 @@ def _package() -> Iterator[None]:
     """What the package remembers between calls."""
     yield
     lease._HELD.clear()
+    our_filesystems.configure({})
+    redact._hidden.clear()
     for name, module in list(sys.modules.items()):
         if name.startswith("latentsync_ray."):
             for cached in _cached_functions(module):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latentsync_ray import extras, storage
+from latentsync_ray import extras, filesystems
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,5 +40,5 @@ def test_every_hint_names_an_extra_that_there_is() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "latentsync_ray").rglob("*.py"))
     named = set(re.findall(r"install_command\(['\"](\w+)", sources))
     assert {"insightface", "postgres", "serve"} <= named
-    assert named | set(storage._EXTRAS.values()) <= set(known)
+    assert named | set(filesystems._EXTRAS.values()) <= set(known)
     assert "pip install '.[" not in sources, "that needs the right folder"

@@ -26,6 +26,7 @@ GROUND = {
     "disk",
     "errors",
     "extras",
+    "filesystems",
     "job_file",
     "layout",
     "levels",
@@ -37,6 +38,7 @@ GROUND = {
     "retry",
     "row",
     "storage",
+    "storage_options",
     "template",
     "types",
 }
@@ -55,7 +57,7 @@ ONLY = {
     "av": {"media"},
     "diffusers": {"models"},
     "transformers": {"models"},
-    "fsspec": {"storage"},
+    "fsspec": {"filesystems"},
     "jinja2": {"report"},
 }
 FAMILIES = {path.name for path in (HOUSE / "models").iterdir() if path.is_dir() and path.name != "__pycache__"}
@@ -115,7 +117,7 @@ def broken_rules(me: str, source: str) -> list[str]:
         ("media", "from latentsync_ray import faces", "seen from media on floor 1"),
         ("stages", "def f():\n    import latentsync_ray.local", "floor 3"),
         ("stages", "import ray.data", "only for dataset, pipeline, serve"),
-        ("media", "from fsspec.core import url_to_fs", "only for storage"),
+        ("media", "from fsspec.core import url_to_fs", "only for filesystems"),
         ("models", "from . import x", "relative"),
         ("stages", "from latentsync_ray.models.latentsync import x", "ask models.find"),
         ("nano", "from latentsync_ray.models.latentsync import x", None),

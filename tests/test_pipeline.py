@@ -98,7 +98,7 @@ def test_a_setting_that_only_a_join_can_check_stops_the_job(pairs: list[Pair]) -
     def refuse(parts: list[Part]) -> ClipRecord:
         raise ConfigError(f"no place for {parts[0].clip_id}")
 
-    joined = join_parts(cast("Join", refuse), [Part.of_failed(pairs[0])])
+    joined = join_parts(cast("Join", refuse), [Part.of_failed(pairs[0])], {})
     with pytest.raises(ConfigError, match="no place for talk0"):
         told(joined, RECIPE)
 

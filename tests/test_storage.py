@@ -14,7 +14,7 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from latentsync_ray import retry, storage
+from latentsync_ray import filesystems, retry, storage
 from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
 from latentsync_ray.layout import join
 
@@ -45,6 +45,7 @@ class _Site(http.server.ThreadingHTTPServer):
     """Serves ``content``; ``replies`` holds the status codes of the next requests, then 200."""
 
     content, replies, requests, cut = b"0123456789", [], 0, False
+    paths: list[str]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -59,6 +60,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _reply(self, *, body: bool) -> None:
         site = self.server
         site.requests += body
+        site.paths.append(self.path)
+        if self.path.startswith("/moved"):
+            self.send_response(302)
+            self.send_header("Location", f"/{MOVED}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         status = 404 if "missing" in self.path else site.replies.pop(0) if site.replies else 200
         self.send_response(status)
         content = site.content if status == 200 else b""
@@ -74,7 +82,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def site():
     with _Site(("127.0.0.1", 0), _Handler) as server:
-        server.replies, server.requests = [], 0
+        server.replies, server.requests, server.paths = [], 0, []
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -363,6 +371,11 @@ def test_remote_files_are_downloaded_once_and_again_when_they_change(memory, mon
     assert storage.fetch("memory://in/a.mp4").read_bytes() == b"two"
 
 
+def test_a_download_keeps_the_ending_of_its_name(memory):
+    memory.pipe_file("/in/unet.safetensors", b"weights")
+    assert storage.fetch("memory://in/unet.safetensors").suffix == ".safetensors", "which says what it is"
+
+
 def test_two_that_want_the_same_file_share_one_download(memory, monkeypatch):
     memory.pipe_file("/a", b"x" * 1000)
     get_file, calls = type(memory).get_file, []
@@ -394,6 +407,26 @@ def test_http(site):
     assert site.requests == 1
     with pytest.raises(InputNotFound, match=r"missing\.mp4"):
         storage.fetch(url(site, "missing.mp4"))
+
+
+MOVED = "over%2Fthere.mp4?policy=a%2Fb%3D&token=x+y%20z~"
+"""Signed, with characters that an address need not encode."""
+
+
+def test_signed_addresses_go_out_as_they_are(site):
+    signed = "a%2Fb c.mp4".replace(" ", "%20") + "?X-Amz-Credential=K%2F2026%2Fs3&X-Amz-Signature=a%2Bb%3D+c"
+    assert storage.fetch(url(site, signed)).read_bytes() == site.content
+    assert set(site.paths) == {f"/{signed}"}
+
+
+def test_a_redirect_is_followed_as_it_is(site):
+    assert storage.fetch(url(site, "moved.mp4?X-Amz-Signature=a%2Fb")).read_bytes() == site.content
+    assert set(site.paths) == {"/moved.mp4?X-Amz-Signature=a%2Fb", f"/{MOVED}"}
+
+
+def test_an_address_that_is_none_yet_is_encoded(site):
+    assert storage.fetch(url(site, "a b\u00fc 100%.mp4")).read_bytes() == site.content
+    assert set(site.paths) == {"/a%20b%C3%BC%20100%25.mp4"}
 
 
 def test_http_recovers_from_passing_failures(site):
@@ -528,17 +561,53 @@ def test_errors_of_cloud_libraries():
     missing, busy = FileNotFoundError("no such key"), OSError(errno.EBUSY, "slow down")
     missing.__cause__ = busy.__cause__ = answer()  # as s3fs raises them
     denied, unavailable = gcs(), gcs()
-    denied.code, unavailable.code = 401, 503  # pyright: ignore[reportAttributeAccessIssue]
+    denied.code, unavailable.code = 403, 503  # pyright: ignore[reportAttributeAccessIssue]
     told = {error: retry.told_as(error) for error in (unreachable(), missing, busy, denied, unavailable)}
     assert list(told.values()) == [StorageUnavailable, InputNotFound, StorageUnavailable, InputNotFound, StorageUnavailable]
+    mistaken = type("ProfileNotFound", (Exception,), {"__module__": "botocore.exceptions"})
+    assert retry.told_as(mistaken()) is InputNotFound
+
+
+def _refusal(code: str, operation: str = "GetObject") -> BaseException:
+    said = {"__module__": "botocore.exceptions", "response": {"Error": {"Code": code}}, "operation_name": operation}
+    error = PermissionError("refused")
+    error.__cause__ = type("ClientError", (Exception,), said)()
+    return error
+
+
+def _unauthorized(message: str) -> BaseException:
+    error = type("HttpError", (Exception,), {"__module__": "gcsfs.retry"})(message)
+    error.code = 401  # pyright: ignore[reportAttributeAccessIssue]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "outdated"),
+    [
+        (_refusal("ExpiredToken"), True),
+        (_refusal("400", "HeadObject"), True),
+        (_refusal("400"), False),
+        (_refusal("AccessDenied"), False),
+        (_unauthorized("Invalid Credentials, 401"), True),
+        (_unauthorized("Anonymous caller does not have storage.objects.get access, 401"), False),
+        (type("RefreshError", (Exception,), {"__module__": "google.auth.exceptions"})("invalid_grant"), True),
+        (FileNotFoundError("none"), False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_logins_that_may_be_renewed(error, outdated):
+    assert retry.is_outdated(error) is outdated
+    assert retry.told_as(error) is (StorageUnavailable if outdated else None if error is None else InputNotFound)
 
 
 @pytest.mark.parametrize(("protocol", "extra"), [("gs", "gcs"), ("s3", "s3")])
 def test_a_missing_filesystem_names_its_extra(monkeypatch, protocol, extra):
-    def missing(uri, **options):
+    def missing(protocol):
         raise ImportError("not installed")
 
-    monkeypatch.setattr(storage, "url_to_fs", missing)
+    monkeypatch.setattr(filesystems, "_kind", missing)
+    monkeypatch.setattr(filesystems, "url_to_fs", lambda uri, **options: missing(uri))
     with pytest.raises(ConfigError, match=rf"pip install .*\[{extra}\]'"):
         storage.fetch(f"{protocol}://bucket/a.mp4")
 

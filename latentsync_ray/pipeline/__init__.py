@@ -110,14 +110,22 @@ def _one_pass(
     watch: Callable[[Callable[[], UnderWay]], None] | None,
     deadline: float | None,
 ) -> Iterator[Part | ClipRecord]:
-    joins = Joins(Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output)))
+    options = job.storage_options
+    joins = Joins(Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output)), options)
     arrived = Arrivals()
     settled: set[str] = set()
     rows = [pair.to_row() for pair in _spread(pairs)]
     todo = ray.data.from_items(rows, override_num_blocks=min(len(rows), 200))
     todo.context.max_errored_blocks = -1  # a block whose worker died drops out; the next pass makes it again
-    keep = job.keep_faces
-    dataset = parts_dataset(todo, job.output, job.recipe, job.cluster, keep_faces=keep, deadline=deadline)
+    dataset = parts_dataset(
+        todo,
+        job.output,
+        job.recipe,
+        job.cluster,
+        keep_faces=job.keep_faces,
+        deadline=deadline,
+        storage_options=options,
+    )
     operators.listen(dataset)
     if watch:
         watch(lambda: UnderWay.of({**operators.counts, "join": joins.running}))

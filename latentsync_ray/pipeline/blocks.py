@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from ray.data import ActorPoolStrategy, Dataset
 
+from latentsync_ray import filesystems
 from latentsync_ray.config import Cluster, Recipe
 from latentsync_ray.errors import DeviceLost
 from latentsync_ray.models.find import find_model
@@ -17,6 +18,7 @@ from latentsync_ray.pipeline.cluster import nodes
 from latentsync_ray.pipeline.shares import shares
 from latentsync_ray.stages.rows import apply, task
 from latentsync_ray.stages.table import STAGES, Settings, tasks
+from latentsync_ray.storage_options import StorageOptions
 
 __all__ = ["parts_dataset"]
 
@@ -34,6 +36,7 @@ def parts_dataset(
     *,
     keep_faces: bool = False,
     deadline: float | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Dataset:
     """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error.
 
@@ -43,7 +46,15 @@ def parts_dataset(
     """
     find_model(recipe.model)  # a name that is wrong is told here, and not by workers
     ask, memory = shares(cluster, nodes()), cluster.device_memory_gb and cluster.device_memory_gb * 1e9
-    asked = Settings(recipe, output, cluster.device, keep_faces, device_memory=memory, device_share=ask.device_share)
+    asked = Settings(
+        recipe,
+        output,
+        cluster.device,
+        keep_faces,
+        device_memory=memory,
+        device_share=ask.device_share,
+        storage_options=storage_options or {},
+    )
     pairs = Dataset.copy(pairs, _deep_copy=True)  # with a context of its own: the caller's stays as it is
     context = pairs.context
     context.target_max_block_size = 1 << 20  # a segment's crops are larger than this: one row, one block, one retry
@@ -80,6 +91,7 @@ class _ModelWorker:
     """The GPU stage in its actor: the model is loaded once; a lost device ends the process, so that Ray starts a fresh one."""
 
     def __init__(self, name: str, asked: Settings) -> None:
+        filesystems.configure(asked.storage_options)
         self.stage = next(stage for stage in STAGES if stage.name == name)
         self.call = self.stage.make(asked)
 

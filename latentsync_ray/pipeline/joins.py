@@ -16,8 +16,10 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from latentsync_ray import filesystems
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import attempt
+from latentsync_ray.storage_options import StorageOptions
 from latentsync_ray.types import ClipRecord, Part
 
 __all__ = ["Arrivals", "Joins", "freest", "join_parts"]
@@ -64,9 +66,10 @@ class Arrivals:
 class Joins:
     """Joins in flight. One that dies with its worker is dropped: the clip is made up for in the next pass."""
 
-    def __init__(self, stage: Join) -> None:
+    def __init__(self, stage: Join, storage_options: StorageOptions | None = None) -> None:
         # Not retried: a join removes the parts it has joined.
         self._join, self._stage = ray.remote(num_cpus=0, max_retries=0)(join_parts), stage
+        self._options = storage_options or {}
         self._running: dict[Any, tuple[str, str]] = {}
         """Reference -> node and clip."""
         self._nodes: dict[str, int] = {}
@@ -82,7 +85,7 @@ class Joins:
         while (node := freest(self._room(), self._load())) is None:
             yield from self._finished(timeout=None)
         there = NodeAffinitySchedulingStrategy(node, soft=True)
-        reference = self._join.options(scheduling_strategy=there).remote(self._stage, list(parts))
+        reference = self._join.options(scheduling_strategy=there).remote(self._stage, list(parts), self._options)
         self._running[reference] = (node, parts[0].clip_id)
 
     def finished(self) -> Iterator[Part | ClipRecord]:
@@ -124,7 +127,8 @@ def freest(room: Mapping[str, int], load: Mapping[str, int]) -> str | None:
     return node if node is not None and fullness[node] < 1 else None
 
 
-def join_parts(join: Join, parts: list[Part]) -> Part | ClipRecord:
+def join_parts(join: Join, parts: list[Part], storage_options: StorageOptions) -> Part | ClipRecord:
     """The clip's record, or a part with the error that it met in an earlier stage or here."""
+    filesystems.configure(storage_options)
     first = next((part for part in parts if part.error_code), parts[0])
     return cast("Part | ClipRecord", next(attempt(lambda _: join(parts), first, Part)))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 import ray
 
+from latentsync_ray import filesystems
 from latentsync_ray.config import Job
 from latentsync_ray.pipeline.cluster import connect, nodes
 from latentsync_ray.pipeline.shares import shares
@@ -38,6 +39,7 @@ def probe_all(probe: Callable[[Pair, Job], _T], pairs: list[Pair], job: Job) -> 
 
 
 def _probe_some(probe: Callable[[Pair, Job], _T], pairs: list[Pair], job: Job) -> list[_T]:
+    filesystems.configure(job.storage_options)
     return [probe(pair, job) for pair in pairs]
 
 

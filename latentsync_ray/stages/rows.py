@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
-from latentsync_ray import errors
+from latentsync_ray import errors, filesystems
 from latentsync_ray.errors import ConfigError, LatentSyncError, ModelError, NotBegun
 from latentsync_ray.stages.failures import Failing
 from latentsync_ray.stages.table import STAGES, Call, Settings, Stage, chain
@@ -41,6 +41,7 @@ def task(
     names = tuple(stage.name for stage in group)
 
     def call(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        filesystems.configure(asked.storage_options)
         if group[0].takes is Pair:
             row = {**row, **in_time(Pair.from_row(row), deadline).to_row()}
         yield from apply(lambda taken: chain(_made(names, asked), [taken]), row, group[0].takes, group[-1].gives)

@@ -8,7 +8,7 @@ takes all parts of a clip, and so its runner has to count them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from latentsync_ray.config import Recipe
@@ -17,6 +17,7 @@ from latentsync_ray.stages.generate import Generate
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.track import Track
+from latentsync_ray.storage_options import StorageOptions
 from latentsync_ray.types import ClipPlan, ClipRecord, Device, FaceCrops, GeneratedFaces, Pair, Part, Row, TrackedFaces
 
 __all__ = ["STAGES", "TIMED", "Call", "Settings", "Stage", "chain", "tasks"]
@@ -41,6 +42,8 @@ class Settings:
     device_memory: float | None = None
     """Bytes that the model may take on its device; None: ``device_share`` of what that has."""
     device_share: float = 1.0
+    storage_options: StorageOptions = field(default_factory=dict, hash=False)
+    """What processes that are not the driver's tell their ``storage``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
