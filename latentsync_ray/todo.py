@@ -89,8 +89,8 @@ def take_up(output: str, table: pa.Table, rows: np.ndarray, records: Records) ->
         )
     former = look_up(output, mine["clip_id"], ["output_path"])["output_path"]
     moved = former.filter(_pc.fill_null(_pc.not_equal(former, paths), False))
+    records.reopen(mine["clip_id"])  # first: a row without a file would count as finished
     storage.delete(join(output, path) for path in moved.to_pylist())
-    records.reopen(mine["clip_id"])
 
 
 def _paths(output: str, rows: pa.Table) -> pa.ChunkedArray:

@@ -168,7 +168,7 @@ def test_failed_clip_ends_with_one(monkeypatch, capsys):
         (["lipsync", "v", "a", ""], "error: OUT: value error, must not be empty"),
         (["lipsync", "v", "a", "out.avi"], "out.avi would hold an MP4: let its name end in .mp4 or .m4v"),
         (["lipsync", "v", "a", str(ROOT)], "is a folder; name the file to write to"),
-        (["init", "nothing"], "there is no example 'nothing'; known: demo, gcs_h100, local, serve"),
+        (["init", "nothing"], "there is no example 'nothing'; known: demo, gcs_h100, languages, local, serve"),
         (["run", "nowhere.yaml"], "cannot read the job file nowhere.yaml"),
         (["run", str(ROOT / "configs/demo.yaml"), "recipe.stepz=3"], "unknown key recipe.stepz"),
     ],
@@ -263,11 +263,11 @@ def test_shell_completion_can_be_shown(monkeypatch, capsys):
 def test_init_lists_what_there_is(capsys):
     assert call("init") == 0
     listed = capsys.readouterr().out
-    for name in ("demo", "gcs_h100", "local", "serve"):
+    for name in ("demo", "gcs_h100", "languages", "local", "serve"):
         assert re.search(rf"^{name} +[A-Z].*[^,:]$", listed, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["demo", "gcs_h100", "local"])
+@pytest.mark.parametrize("name", ["demo", "gcs_h100", "languages", "local"])
 def test_init_writes_a_job_that_loads_from_anywhere(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert call("init", name) == 0

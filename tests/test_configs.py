@@ -21,10 +21,10 @@ def dub(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-JOBS = ("demo", "gcs_h100", "local")
+JOBS = ("demo", "gcs_h100", "languages", "local")
 
 
-def test_there_are_three_jobs_and_a_server():
+def test_there_are_four_jobs_and_a_server():
     assert sorted(path.stem for path in CONFIGS.glob("*.yaml")) == sorted((*JOBS, "serve"))
 
 
