@@ -96,4 +96,4 @@ def _print_work(told: Forecast, making: int) -> None:
         OUT.print("hours of devices: unknown until the output has clips; --speed gives frames per second")
         return
     cost = f", ${told.dollars:,.2f}" if told.dollars is not None else ""
-    OUT.print(f"{told.device_hours:.2f} hours of one device at {told.frames_per_second:.1f} frames/s{cost}")
+    OUT.print(f"{duration(told.device_hours * 3600)} of one device at {told.frames_per_second:.1f} frames/s{cost}")
