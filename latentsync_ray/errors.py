@@ -28,8 +28,8 @@ means for a clip.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+import types
+from collections import abc
 
 from latentsync_ray import redact
 
@@ -96,7 +96,7 @@ class ClipError(LatentSyncError):
 
     code = "clip_error"
     transient = False
-    learned: Mapping[str, str] = MappingProxyType({})
+    learned: abc.Mapping[str, str] = types.MappingProxyType({})
     """Columns of the clip's record that were known before it failed."""
 
 

@@ -174,7 +174,7 @@ def test_another_cluster_gives_the_same_files(
     [
         pytest.param("local", signal.SIGKILL, marks=pytest.mark.slow),
         ("local", signal.SIGTERM),
-        ("ray", signal.SIGKILL),
+        pytest.param("ray", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from latentsync_ray import Cluster, ConfigError, Job, ModelError, Recipe, driver, lipsync, preflight, storage
+from latentsync_ray import Cluster, ConfigError, Job, ModelError, Recipe, driver, lipsync, passes, preflight, storage
 from latentsync_ray.job_file import build_job, load_job
 from latentsync_ray.models.latentsync import family
 from latentsync_ray.pipeline.cluster import _sees
@@ -47,7 +47,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         for pair in pairs:
             yield failed_record(pair, job.recipe, storage.InputNotFound("gone"))
 
-    monkeypatch.setattr(driver, "_runner", lambda job: SimpleNamespace(prepare=lambda job: job, one_pass=dub, logs_folder=str))
+    runner = SimpleNamespace(prepare=lambda job: job, listener=lambda job, left: print, one_pass=dub, logs_folder=str)
+    monkeypatch.setattr(passes, "_runner", lambda job: runner)
     return counts
 
 

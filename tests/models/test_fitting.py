@@ -77,6 +77,6 @@ def test_numbers_are_those_that_the_device_uses(dtype: str, device: str, reckone
     assert info.dtype == reckoned
 
 
-@pytest.mark.parametrize(("gigabytes", "windows"), [(8, 1), (16, 3)])
+@pytest.mark.parametrize(("gigabytes", "windows"), [(8, 1), pytest.param(16, 3, marks=pytest.mark.slow)])
 def test_the_largest_model_on_cards_that_people_have(gigabytes: float, windows: int) -> None:
     assert windows_together(find_model("latentsync-1.6"), Recipe(), "cuda", gigabytes * GB) == windows

@@ -270,6 +270,7 @@ def test_tracks_of_another_version_of_the_detector_are_not_taken(
     assert Plan(RECIPE, output)(Pair(clip_id="a", video=video, audio=speech)).key != before, "nor are its parts"
 
 
+@pytest.mark.slow
 def test_runners_give_the_same_with_several_faces(two, tmp_path: Path, ray_cluster: None) -> None:
     path, _, _ = two
     audio = write_speech(tmp_path / "s.wav", speech_like(3))
