@@ -141,8 +141,9 @@ def _run(
     deadline: float | None,
 ) -> Summary:
     note = find_model(job.recipe.model).note
-    failed_before, count = records.failed(table["clip_id"]), len(todo.rows)
-    progress.start(len(table) - todo.beyond, len(table) - todo.beyond - count)
+    others, count = todo.others(table["clip_id"]), len(todo.rows)
+    failed_before = records.failed(others)
+    progress.start(len(others) + count, len(others))
     if count and note:
         progress.note(note)
     if count and job.recipe.compile:
@@ -177,13 +178,13 @@ def _run(
         progress.phase("writing the table")
     records.compact()
     lease.confirm()
-    left = todo.beyond + count - made.ok - made.failed
+    left = len(todo.beyond) + count - made.ok - made.failed
     sweep(job.output, keep=records.kept_for_another_run())
     too_many = made.stopped == "stop_at_failed" or records.failed(table["clip_id"]) > job.failure_budget * len(table)
     return Summary(
         output=job.output,
         total=len(table),
-        done_before=len(table) - todo.beyond - count - failed_before,
+        done_before=len(others) - failed_before,
         failed_before=failed_before,
         ok=made.ok,
         failed=made.failed,

@@ -148,16 +148,17 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
     hours = frames / speed / 3600 if speed and frames is not None else None
     price = price or job.budget.dollars_per_hour
     failures = Counter(each.error_code for each in probes if each.error_code)
-    failed = records.failed(table["clip_id"])
+    others = todo.others(table["clip_id"])
+    failed = records.failed(others)
     return Forecast(
         output=job.output,
         total=len(table),
-        done=len(table) - len(todo.rows) - todo.beyond - (failed - _count_failed(codes)),
-        failed=failed - _count_failed(codes),
+        done=len(others) - failed,
+        failed=failed,
         new=new,
         retried=len(todo.rows) - new - changed,
         changed=changed,
-        left=todo.beyond,
+        left=len(todo.beyond),
         removed=len(todo.removed),
         probed=len(probes),
         failures={code: round(count * share) for code, count in failures.most_common()},
@@ -249,7 +250,3 @@ def _made_before(output: str) -> _Before:
         speed=sums["frames"] / busy if busy else None,
         bytes_per_second=sums["bytes"] / sums["duration"] if sums["duration"] else None,
     )
-
-
-def _count_failed(codes: pa.ChunkedArray) -> int:
-    return _pc.sum(_pc.not_equal(_pc.fill_null(codes, ""), "")).as_py() or 0

@@ -34,12 +34,18 @@ class Todo:
 
     rows: np.ndarray
     """int64 (n,): to be made by this run."""
-    beyond: int
-    """Rows that the job's ``limit`` leaves to another run."""
+    beyond: np.ndarray
+    """int64 (n,): left to another run by the job's ``limit``."""
     changed: np.ndarray
     """int64 (n,): finished before, with other inputs or settings."""
     removed: pa.ChunkedArray
     """Ids of clips that have a row in the table and none in the manifest."""
+
+    def others(self, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Of all ``ids`` of the manifest, those that stay as they are."""
+        stay = np.ones(len(ids), np.bool_)
+        stay[self.rows] = stay[self.beyond] = False
+        return ids.filter(pa.array(stay))
 
 
 def find_todo(job: Job, table: pa.Table, records: Records, phase: Callable[[str], None] = lambda _: None) -> Todo:
@@ -62,7 +68,7 @@ def find_todo(job: Job, table: pa.Table, records: Records, phase: Callable[[str]
     for row in changed[:_LOGGED].tolist():
         log.debug("clip %s has changed", ids[row].as_py())
     most = job.limit or len(rows)
-    return Todo(rows=rows[:most], beyond=len(rows[most:]), changed=changed, removed=records.removed(ids))
+    return Todo(rows=rows[:most], beyond=rows[most:], changed=changed, removed=records.removed(ids))
 
 
 def prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:

@@ -284,3 +284,11 @@ def test_large_folders_of_an_object_store_are_listed_and_not_asked_file_by_file(
     assert told == [whole(uri) for uri in uris]
     assert (told[-1], told[-3]) == (None, None)
     assert told[-2] == fetch_version(uris[-2])[1]
+
+
+def test_a_clip_that_the_limit_leaves_counts_once(dataset: Dataset) -> None:
+    for name in ("x", "y"):
+        dataset.add(name, said="nobody")
+    dataset.run()
+    summary, made = dataset.run(retry="failed", limit=1)
+    assert (made, summary.done_before, summary.failed_before, summary.failed, summary.left) == (["x"], 3, 0, 1, 1)
