@@ -19,6 +19,7 @@ from latentsync_ray.arguments import kind_of
 from latentsync_ray.config import Job
 from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun
 from latentsync_ray.filesystems import configured
+from latentsync_ray.layout import join
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.models.find import find_model
@@ -30,7 +31,8 @@ from latentsync_ray.speed import Work
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
-from latentsync_ray.todo import Todo, find_todo, prune, take_up
+from latentsync_ray.storage import delete
+from latentsync_ray.todo import Todo, check_places, find_todo, prune, take_up
 from latentsync_ray.types import ClipRecord, Part
 
 __all__ = ["Summary", "dub", "run"]
@@ -104,6 +106,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 note=progress.note,
             )
             todo = find_todo(job, table, records, progress.phase)
+            check_places(job.output, table, todo.rows, todo.removed if job.prune else None)
             _tell(todo, job, progress)
             if len(todo.rows):
                 alone = job.cluster.address is None
@@ -115,11 +118,10 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             if job.prune and len(todo.removed):
                 progress.phase("removing what the manifest no longer has")
                 prune(job.output, records, todo.removed)
-            if len(todo.rows):
-                take_up(job.output, table, todo.rows, records)
+            finished = take_up(job.output, table, todo.rows, records)
         except ClipError as error:
             raise ConfigError(f"manifest or output cannot be used: {error}") from error
-        return _run(job, table, todo, records, lease, progress, began, deadline)
+        return _run(job, table, todo, finished, records, lease, progress, began, deadline)
 
 
 def _tell(todo: Todo, job: Job, progress: Progress) -> None:
@@ -134,6 +136,7 @@ def _run(
     job: Job,
     table: pa.Table,
     todo: Todo,
+    finished: dict[str, str | None],
     records: Records,
     lease: Lease,
     progress: Progress,
@@ -162,13 +165,19 @@ def _run(
                 told = result.index + 1, result.segment_count, result.clip_id, result.generate_seconds
                 log.debug("segment %d of %d of clip %s: %.1f s on the device", *told)
                 if made.spent_on(result, job):
-                    progress.note("stopping early: the budget of GPU hours would be exceeded")
+                    progress.note("stopping early: the budget would be exceeded")
                     break
                 continue
             if result.error_code == NotBegun.code:
                 made.late = True
                 continue
-            records.add(result)
+            if result.ok or result.clip_id not in finished:
+                records.add(result)
+            else:
+                made.kept += 1  # the clip that was there is better than none, and the next run tries again
+                log.warning("clip %s stays as it was, since making it again failed", result.clip_id)
+            if result.ok and (path := finished.get(result.clip_id)):
+                delete([join(job.output, path)])
             log.debug("clip %s: %s", result.clip_id, result.output_path or result.error_code or result.status)
             progress.clip(result)
             made.add(result)
@@ -179,8 +188,10 @@ def _run(
     records.compact()
     lease.confirm()
     left = len(todo.beyond) + count - made.ok - made.failed
-    sweep(job.output, keep=records.kept_for_another_run())
-    too_many = made.stopped == "stop_at_failed" or records.failed(table["clip_id"]) > job.failure_budget * len(table)
+    if not made.stopped:  # else parts of clips in work are for the next run
+        sweep(job.output, keep=records.kept_for_another_run())
+    failed = records.failed(table["clip_id"]) + made.kept
+    too_many = made.stopped == "stop_at_failed" or failed > job.failure_budget * len(table)
     return Summary(
         output=job.output,
         total=len(table),
@@ -204,7 +215,7 @@ class _Made:
     """What a run has made so far."""
 
     def __init__(self) -> None:
-        self.ok = self.failed = self.bugs = self.frames = 0
+        self.ok = self.failed = self.bugs = self.frames = self.kept = 0
         self.late, self.stopped = False, ""
         self.work = Work(TIMED)
         self._seconds = self._most = 0.0

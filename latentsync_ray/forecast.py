@@ -22,7 +22,7 @@ from latentsync_ray.preflight import check_recipe, check_room, resolved
 from latentsync_ray.records import Records, read_records
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import attempt, raise_settings
-from latentsync_ray.todo import find_todo
+from latentsync_ray.todo import check_places, find_todo
 from latentsync_ray.types import ClipPlan, Pair
 
 __all__ = ["Forecast", "Probe", "forecast", "probe"]
@@ -137,6 +137,10 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
     if sample is not None and sample < len(rows):
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, sample).round().astype(int))]
     lacking = list(_lacking(job))
+    try:
+        check_places(job.output, table, todo.rows, todo.removed if job.prune else None)
+    except ConfigError as error:
+        lacking.append(str(error))
     phase(f"looking at the inputs of {len(rows)} clips")
     probes = _probed([to_pair(table, int(row)) for row in rows], job, phase)
     share = len(todo.rows) / len(rows) if len(rows) else 0

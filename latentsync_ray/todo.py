@@ -18,7 +18,7 @@ from latentsync_ray.errors import ConfigError
 from latentsync_ray.layout import clip_uri, join, relative
 from latentsync_ray.records import Records, look_up, rows_where
 
-__all__ = ["Todo", "find_todo", "prune", "take_up"]
+__all__ = ["Todo", "check_places", "find_todo", "prune", "take_up"]
 
 log = logging.getLogger(__name__)
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
@@ -72,31 +72,49 @@ def find_todo(job: Job, table: pa.Table, records: Records, phase: Callable[[str]
 
 
 def prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:
-    """Remove these clips, files first: a row that is left is found again."""
+    """Remove these clips, files first: a row that is left is found again.
+
+    Raises ConfigError when they are most of the table: a manifest may have been cut short.
+    """
+    if 2 * len(clip_ids) > len(records) and len(records) > 1:
+        raise ConfigError(
+            f"prune would remove {len(clip_ids)} of the {len(records)} clips in {output}, which the manifest does not have; "
+            "if the manifest is whole, begin a new output, or remove clips by hand"
+        )
     paths = look_up(output, clip_ids, ["output_path"])["output_path"].drop_null()
     storage.delete(join(output, path) for path in paths.to_pylist())
     records.reopen(clip_ids)
 
 
-def take_up(output: str, table: pa.Table, rows: np.ndarray, records: Records) -> None:
-    """Take the records of ``rows`` out of the table, and clips that will get another name out of the output.
-
-    Raises ConfigError when a clip would be written over another.
-    """
+def check_places(output: str, table: pa.Table, rows: np.ndarray, removed: pa.ChunkedArray | None = None) -> None:
+    """Raise ConfigError when one of ``rows`` would be written over the clip of another; ``removed`` will be gone by then."""
     mine = table.take(rows)
     paths = _paths(output, mine)
     owned = rows_where(output, "output_path", paths, [])
+    if removed is not None:
+        owned = owned.filter(_pc.invert(_pc.is_in(owned["clip_id"], removed)))
     owners = owned["clip_id"].take(_pc.index_in(paths, owned["output_path"]))
     if (row := _pc.index(_pc.fill_null(_pc.not_equal(owners, mine["clip_id"]), False), True).as_py()) >= 0:
         raise ConfigError(
             f"row {rows[row] + 1} ({mine['clip_id'][row].as_py()}) would be written over {paths[row].as_py()}, which is clip "
-            f"{owners[row].as_py()!r} of an earlier run; change clip_name, or have clips that left the manifest removed by "
-            "prune=true"
+            f"{owners[row].as_py()!r} of an earlier run; give the row another name, or set prune=true if that clip left the "
+            "manifest"
         )
+
+
+def take_up(output: str, table: pa.Table, rows: np.ndarray, records: Records) -> dict[str, str | None]:
+    """Take the records of failed clips among ``rows`` out of the table.
+
+    Finished ones stay, with their records, until new ones are there. Of these: id -> the path in the output that is to be
+    removed then, None where the new clip takes its place.
+    """
+    mine = table.take(rows)
+    finished = np.asarray(_pc.fill_null(_pc.equal(records.codes(mine["clip_id"]), ""), False))
+    records.reopen(mine["clip_id"].filter(pa.array(~finished)))
+    mine = mine.filter(pa.array(finished))
     former = look_up(output, mine["clip_id"], ["output_path"])["output_path"]
-    moved = former.filter(_pc.fill_null(_pc.not_equal(former, paths), False))
-    records.reopen(mine["clip_id"])  # first: a row without a file would count as finished
-    storage.delete(join(output, path) for path in moved.to_pylist())
+    gone = _pc.if_else(_pc.not_equal(former, _paths(output, mine)), former, pa.scalar(None, pa.string()))
+    return dict(zip(mine["clip_id"].to_pylist(), gone.to_pylist(), strict=True))
 
 
 def _paths(output: str, rows: pa.Table) -> pa.ChunkedArray:

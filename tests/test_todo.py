@@ -292,3 +292,45 @@ def test_a_clip_that_the_limit_leaves_counts_once(dataset: Dataset) -> None:
     dataset.run()
     summary, made = dataset.run(retry="failed", limit=1)
     assert (made, summary.done_before, summary.failed_before, summary.failed, summary.left) == (["x"], 3, 0, 1, 1)
+
+
+def test_a_finished_clip_keeps_its_row_until_the_new_one_is_there(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset.run()
+    for name in dataset.rows:
+        dataset.say(name, "goodbye!")
+    make = dataset.runner._record
+
+    def ended(pair: Pair, job: Job) -> ClipRecord:
+        if pair.clip_id == "ben":
+            raise KeyboardInterrupt
+        return make(pair, job)
+
+    monkeypatch.setattr(dataset.runner, "_record", ended)
+    with pytest.raises(KeyboardInterrupt):
+        dataset.run()
+    rows = read_records(dataset.folder / "out").to_pylist()
+    assert sorted(row["clip_id"] for row in rows) == ["anna", "ben", "cleo"]
+    monkeypatch.setattr(dataset.runner, "_record", make)
+    assert dataset.run(time_limit=1e-9, on_change="keep")[1] == []
+    assert dataset.run()[1] == ["ben", "cleo"]
+    assert set(dataset.clips().values()) == {f"{name} says goodbye!" for name in dataset.rows}
+
+
+def test_a_clip_that_cannot_be_made_again_stays_as_it_was(dataset: Dataset) -> None:
+    dataset.run()
+    dataset.say("ben", "nobody")
+    summary, made = dataset.run(failure_budget=0.0)
+    assert (made, summary.failed, summary.exit_code) == (["ben"], 1, 1)
+    assert dataset.clips()["ben.mp4"] == "ben says hello"
+    row = next(row for row in read_records(dataset.folder / "out").to_pylist() if row["clip_id"] == "ben")
+    assert (row["status"], row["output_path"]) == ("ok", "clips/ben.mp4")
+    dataset.say("ben", "goodbye!")
+    assert dataset.run()[1] == ["ben"]
+
+
+def test_prune_does_not_believe_a_manifest_that_lacks_most_clips(dataset: Dataset) -> None:
+    dataset.run()
+    del dataset.rows["ben"], dataset.rows["cleo"]
+    with pytest.raises(ConfigError, match="prune would remove 2 of the 3 clips"):
+        dataset.run(prune=True)
+    assert len(dataset.clips()) == 3

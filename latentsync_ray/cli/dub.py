@@ -190,7 +190,7 @@ def print_summary(summary: Summary) -> None:
     )
     OUT.print(f"[bold]{summary.done_before + summary.ok} of {summary.total} clips done[/]{before}{failed}{earlier}")
     if not summary.ok + summary.failed + summary.left:
-        OUT.print("nothing to do: all clips were made before, and no input has changed")
+        OUT.print("nothing to do: no clip is new, to be tried again, or known to have changed")
     if summary.bugs:
         what = "1 clip met a bug; its row holds" if summary.bugs == 1 else f"{summary.bugs} clips met bugs; their rows hold"
         OUT.print(f"exit code 1: {what} the end of the traceback (column error)")

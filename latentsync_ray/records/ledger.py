@@ -31,6 +31,7 @@ from latentsync_ray.records.files import (
     row_count,
 )
 from latentsync_ray.records.finished import Finished
+from latentsync_ray.records.lookup import look_up
 from latentsync_ray.records.schema import RECORD_SCHEMA, carried_name, one_row_a_clip, to_table
 from latentsync_ray.storage import delete, write_bytes
 from latentsync_ray.types import ClipRecord
@@ -97,6 +98,10 @@ class Records:
 
     def __exit__(self, *error: object) -> None:
         self.flush()
+
+    def __len__(self) -> int:
+        """Clips that have a row."""
+        return len(self._finished)
 
     def codes(self, clip_ids: pa.ChunkedArray) -> pa.ChunkedArray:
         """The error code of each of these clips: empty text when it is dubbed, null when it has no row. Writes what is new."""
@@ -223,16 +228,18 @@ class Records:
             )
 
     def absorb(self) -> None:
-        """Take over what workers committed and no driver wrote down. A successful row that is there already is the same one."""
+        """Take over what workers committed and no driver wrote down, unless the clip has a successful row that is as new."""
         uris, records = pending_records(self.output)
         self._check_recipe(record.recipe for record in records)
-        codes = self.codes(pa.chunked_array([[record.clip_id for record in records]], pa.string()))
+        ids = pa.chunked_array([[record.clip_id for record in records]], pa.string())
+        codes = self.codes(ids)
         if self._read_only:
             new = to_table(record for record, code in zip(records, codes.to_pylist(), strict=True) if code is None)
             self._finished.add(new["clip_id"], new["error_code"])
             return
-        for record, code in zip(records, codes.to_pylist(), strict=True):
-            if code != "":
+        known = look_up(self.output, ids, ["finished_at"])["finished_at"].to_pylist() if records else []
+        for record, code, before in zip(records, codes.to_pylist(), known, strict=True):
+            if code != "" or (before and record.finished_at and record.finished_at > before):
                 self.add(record)
         self.flush()
         delete(uris)
