@@ -189,11 +189,16 @@ def test_options_that_contradict_each_other() -> None:
 
 
 @pytest.mark.parametrize("asked", ["", "true"])
-def test_google_is_not_asked_which_kind_of_bucket_it_has_unless_wanted(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", asked)
-    with configured(guarded({"gs": {"token": "anon", "endpoint_url": "http://127.0.0.1:9"}})):
-        fs = opened("gs://b/k")[0]
-    assert type(fs).__module__ == ("gcsfs.extended_gcsfs" if asked else "gcsfs.core")
+def test_google_is_not_asked_which_kind_of_bucket_it_has_unless_wanted(asked: str) -> None:
+    """In a process of its own: gcsfs reads the variable once, when it is imported."""
+    script = (
+        "from latentsync_ray.filesystems import configured, opened\n"
+        "with configured({'gs': {'token': 'anon', 'endpoint_url': 'http://127.0.0.1:9'}}):\n"
+        "    print(type(opened('gs://b/k')[0]).__module__)"
+    )
+    environment = {**os.environ, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": asked}
+    made = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert made.stdout.strip() == ("gcsfs.extended_gcsfs" if asked else "gcsfs.core")
 
 
 def test_workers_use_the_options_of_their_job() -> None:
