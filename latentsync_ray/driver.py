@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from latentsync_ray.arguments import kind_of
 from latentsync_ray.config import Job
-from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun
+from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun, StorageUnavailable
 from latentsync_ray.filesystems import configured
 from latentsync_ray.layout import join
 from latentsync_ray.lease import Lease
@@ -176,8 +176,8 @@ def _run(
             else:
                 made.kept += 1  # the clip that was there is better than none, and the next run tries again
                 log.warning("clip %s stays as it was, since making it again failed", result.clip_id)
-            if result.ok and (path := finished.get(result.clip_id)):
-                delete([join(job.output, path)])
+            if result.ok and (former := finished.get(result.clip_id)):
+                _remove_former(job.output, former, result)
             log.debug("clip %s: %s", result.clip_id, result.output_path or result.error_code or result.status)
             progress.clip(result)
             made.add(result)
@@ -209,6 +209,16 @@ def _run(
         speed=made.work.line(job.cluster.peak_tflops),
         exit_code=1 if made.bugs or too_many else 3 if made.late or made.stopped else 0,
     )
+
+
+def _remove_former(output: str, former: str, record: ClipRecord) -> None:
+    """Remove the file of a clip that lies elsewhere now; not where a sink has put the new one to the same place."""
+    if record.output_path is None or record.output_path == former:
+        return
+    try:
+        delete([join(output, former)])
+    except StorageUnavailable as error:
+        log.warning("the former file %s of clip %s could not be removed: %s", former, record.clip_id, error)
 
 
 class _Made:

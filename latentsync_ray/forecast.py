@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from latentsync_ray import storage
+from latentsync_ray import redact, storage
 from latentsync_ray.config import Job
 from latentsync_ray.errors import ClipError, ConfigError, ModelError
 from latentsync_ray.filesystems import configured
@@ -155,7 +155,7 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
     others = todo.others(table["clip_id"])
     failed = records.failed(others)
     return Forecast(
-        output=job.output,
+        output=redact.shown(job.output),
         total=len(table),
         done=len(others) - failed,
         failed=failed,
@@ -174,7 +174,7 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
         frames_per_second=speed,
         device_hours=hours,
         dollars=hours * price if hours is not None and price else None,
-        lacking=lacking,
+        lacking=[redact.text(each, job.output) for each in lacking],
     )
 
 

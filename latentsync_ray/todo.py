@@ -105,16 +105,15 @@ def check_places(output: str, table: pa.Table, rows: np.ndarray, removed: pa.Chu
 def take_up(output: str, table: pa.Table, rows: np.ndarray, records: Records) -> dict[str, str | None]:
     """Take the records of failed clips among ``rows`` out of the table.
 
-    Finished ones stay, with their records, until new ones are there. Of these: id -> the path in the output that is to be
-    removed then, None where the new clip takes its place.
+    Finished ones stay, with their records, until new ones are there. Of these: id -> the path of the clip in the output, None
+    when it lies elsewhere.
     """
     mine = table.take(rows)
     finished = np.asarray(_pc.fill_null(_pc.equal(records.codes(mine["clip_id"]), ""), False))
     records.reopen(mine["clip_id"].filter(pa.array(~finished)))
     mine = mine.filter(pa.array(finished))
     former = look_up(output, mine["clip_id"], ["output_path"])["output_path"]
-    gone = _pc.if_else(_pc.not_equal(former, _paths(output, mine)), former, pa.scalar(None, pa.string()))
-    return dict(zip(mine["clip_id"].to_pylist(), gone.to_pylist(), strict=True))
+    return dict(zip(mine["clip_id"].to_pylist(), former.to_pylist(), strict=True))
 
 
 def _paths(output: str, rows: pa.Table) -> pa.ChunkedArray:

@@ -334,3 +334,22 @@ def test_prune_does_not_believe_a_manifest_that_lacks_most_clips(dataset: Datase
     with pytest.raises(ConfigError, match="prune would remove 2 of the 3 clips"):
         dataset.run(prune=True)
     assert len(dataset.clips()) == 3
+
+
+def test_a_clip_that_a_sink_puts_to_its_own_place_is_not_removed_as_the_former_one(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = dataset.runner._record
+
+    def archived(pair: Pair, job: Job) -> ClipRecord:
+        place = dataset.folder / "out" / "archive" / f"{pair.clip_id}.mp4"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(Path(pair.audio).read_text())
+        where = {"output": str(place), "output_path": f"archive/{pair.clip_id}.mp4"}
+        return ClipRecord.from_row({**make(pair, job).to_row(), **where})
+
+    monkeypatch.setattr(dataset.runner, "_record", archived)
+    dataset.run()
+    dataset.say("ben", "goodbye!")
+    assert dataset.run()[1] == ["ben"]
+    assert (dataset.folder / "out" / "archive" / "ben.mp4").read_text() == "goodbye!"
