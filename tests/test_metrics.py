@@ -37,6 +37,14 @@ def exported(**tags: str) -> dict[str, float]:
     return found
 
 
+def awaited(name: str, least: float, **tags: str) -> None:
+    """Ray sends on metrics every ten seconds: wait until the sum of these series is there and no less than this."""
+    until = time.monotonic() + 60
+    while exported(**tags).get(name, -1) < least:
+        assert time.monotonic() < until, exported()
+        time.sleep(1)
+
+
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run of two good clips, one without a face and one whose row is wrong."""
@@ -56,10 +64,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_prometheus_reads_what_a_run_has_done(output: str) -> None:
-    until = time.monotonic() + 60
-    while exported(output=output).get("latentsync_job_clips_total", 0) < 4:
-        assert time.monotonic() < until, exported()
-        time.sleep(1)
+    awaited("latentsync_job_clips_total", 4, output=output)
     assert exported(output=output, status="ok")["latentsync_job_clips_total"] == 2
     assert exported(output=output, code="no_face")["latentsync_job_clips_total"] == 1
     assert exported(output=output, code="invalid_pair")["latentsync_job_clips_total"] == 1
@@ -74,7 +79,7 @@ def test_prometheus_reads_what_a_run_has_done(output: str) -> None:
 def test_queues_are_told_by_stage(output: str) -> None:
     for stage in ("crop", "generate", "paste"):
         for state in ("waiting", "working"):
-            assert "latentsync_job_segments" in exported(output=output, stage=stage, state=state)
+            awaited("latentsync_job_segments", 0, output=output, stage=stage, state=state)
 
 
 def names() -> set[str]:
