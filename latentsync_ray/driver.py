@@ -1,4 +1,4 @@
-"""Run a job: what is left to do, shard by shard, through a runner, into the records; with a budget for failures.
+"""Run a job: what is left to do, through a runner, into the records; with a budget for failures.
 
 Knows neither Ray nor models: ``local`` and ``pipeline`` are the two runners, chosen by ``job.cluster.runner``.
 """
@@ -21,14 +21,14 @@ from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegu
 from latentsync_ray.filesystems import configured
 from latentsync_ray.layout import join
 from latentsync_ray.lease import Lease
-from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
+from latentsync_ray.manifest import extra_columns, read_manifest
 from latentsync_ray.models.find import find_model
+from latentsync_ray.pairs import Pairs
 from latentsync_ray.passes import Prepared, dub, passes
 from latentsync_ray.preflight import check_inputs, check_recipe, check_room, resolved
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records
 from latentsync_ray.speed import Work
-from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
 from latentsync_ray.storage import delete
@@ -188,6 +188,7 @@ def _run(
     records.compact()
     lease.confirm()
     left = len(todo.beyond) + count - made.ok - made.failed
+    late = bool(deadline and time.time() >= deadline and left > len(todo.beyond) and not made.stopped)
     if not made.stopped:  # else parts of clips in work are for the next run
         sweep(job.output, keep=records.kept_for_another_run())
     failed = records.failed(table["clip_id"]) + made.kept
@@ -207,7 +208,7 @@ def _run(
         frames=made.frames,
         seconds=time.perf_counter() - began,
         speed=made.work.line(job.cluster.peak_tflops),
-        exit_code=1 if made.bugs or too_many else 3 if made.late or made.stopped else 0,
+        exit_code=1 if made.bugs or too_many else 3 if made.late or late or made.stopped else 0,
     )
 
 
@@ -255,9 +256,6 @@ class _Made:
 
 
 def _results(job: Job, table: pa.Table, rows: np.ndarray, runner: Prepared, progress: Progress) -> Generator[Part | ClipRecord]:
-    """Shard by shard. Rows that the manifest reader refused become records at once; the others are dubbed."""
-    for first in range(0, len(rows), job.cluster.shard_clips):
-        pairs = [to_pair(table, int(index)) for index in rows[first : first + job.cluster.shard_clips]]
-        yield from (failed_record(pair, job.recipe) for pair in pairs if pair.error_code)
-        left = [pair for pair in pairs if not pair.error_code]
-        yield from passes(left, runner, on_phase=progress.phase, watch=progress.under_way)
+    """Of the runner, for these rows of the manifest."""
+    pairs = Pairs.of_manifest(table, rows)
+    yield from passes(pairs, runner, on_phase=progress.phase, watch=progress.under_way)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
-from itertools import pairwise, zip_longest
+from itertools import pairwise, takewhile, zip_longest
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -22,7 +23,7 @@ from latentsync_ray.sinks import Sink
 from latentsync_ray.sinks.file import FileSink
 from latentsync_ray.stages.failures import Failing, failed_record, failure_of
 from latentsync_ray.stages.join import Join
-from latentsync_ray.stages.rows import attempt, in_time, raise_settings
+from latentsync_ray.stages.rows import attempt, raise_settings
 from latentsync_ray.stages.table import STAGES, Call, Settings, Stage, chain
 from latentsync_ray.stages.under_way import Gauge, UnderWay
 from latentsync_ray.types import UNUSABLE_ID, ClipPlan, ClipRecord, Device, Pair, Part, Row, Segment
@@ -242,8 +243,8 @@ def one_pass(
     While the model works on one clip, the next is read already.
 
     A bug becomes the record of the clip that met it, so none is left for a second pass. ``on_phase`` is told what is under way,
-    in a few words, ``watch`` where to ask what each stage has in work; after ``deadline`` (seconds since 1970) clips fail with
-    NotBegun.
+    in a few words, ``watch`` where to ask what each stage has in work. After ``deadline`` (seconds since 1970) no clip begins;
+    those left get no record.
     """
     sink, phase = lookup(SINKS, job.sink, "sink")(job.output), on_phase or _nobody
     phase("loading the model")
@@ -264,7 +265,7 @@ def one_pass(
         stack.callback(gauge.empty)
         failed: set[str] = set()
         told: set[str] = set()
-        rows: Iterable[Row] = _entered((in_time(pair, deadline) for pair in pairs), gauge)
+        rows: Iterable[Row] = _entered(takewhile(lambda _: deadline is None or time.time() < deadline, pairs), gauge)
         for stage, after in zip_longest(STAGES, STAGES[1:]):
             rows = _attempted(stage, model.stages[stage.name], rows, failed, gauge, after and after.name)
             if stage.model or stage.name == _BEFORE_MODEL:  # the device goes on from clip to clip

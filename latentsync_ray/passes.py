@@ -6,12 +6,14 @@ Knows the two runners, ``local`` and ``pipeline``, and neither Ray nor models.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from latentsync_ray.config import Job
 from latentsync_ray.errors import WorkerDied
 from latentsync_ray.filesystems import configured
+from latentsync_ray.pairs import Open, Pairs, PassBroken
 from latentsync_ray.preflight import resolved
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.under_way import UnderWay
@@ -37,7 +39,7 @@ class _Runner(Protocol):
 
     def one_pass(
         self,
-        pairs: list[Pair],
+        pairs: Pairs,
         job: Job,
         *,
         first: bool,
@@ -47,9 +49,8 @@ class _Runner(Protocol):
     ) -> Iterator[Part | ClipRecord]:
         """Parts and records as they are made; clips that get no record are tried in another pass.
 
-        ``watch`` is told where to ask what is in work.
-
-        After ``deadline`` (seconds since 1970) no clip begins; those left fail with NotBegun.
+        ``watch`` is told where to ask what is in work. After ``deadline`` (seconds since 1970) no clip begins: such get no
+        record, or one with NotBegun. Raises PassBroken when it could not go on.
         """
         ...
 
@@ -70,7 +71,7 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
     """
     with configured(job.storage_options):
         job = job.model_copy(update={"recipe": resolved(job.recipe)})
-        yield from passes(pairs, Prepared(job), on_phase=on_phase, watch=None)
+        yield from passes(Pairs.of(pairs), Prepared(job), on_phase=on_phase, watch=None)
 
 
 class Prepared:
@@ -88,30 +89,37 @@ class Prepared:
 
 
 def passes(
-    pairs: Iterable[Pair],
+    pairs: Pairs,
     prepared: Prepared,
     *,
     on_phase: Callable[[str], None] | None,
     watch: Callable[[Callable[[], UnderWay]], None] | None,
 ) -> Iterator[Part | ClipRecord]:
-    left = {pair.clip_id: pair for pair in pairs}
-    if not left:
+    """Dub ``pairs`` with a prepared job: as ``dub``, but clips that its deadline leaves get no record.
+
+    A pass that broke off and made clips all the same counts as none.
+    """
+    if not len(pairs):
         return
-    job, runner = prepared.job, prepared.runner
-    for number in range(job.cluster.passes):
-        if not left:
-            return
+    job, runner, left, number = prepared.job, prepared.runner, Open(pairs), 0
+    while len(left) and number < job.cluster.passes:
         if number:
             log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
-        todo = list(left.values())
-        alone = 0 < number == job.cluster.passes - 1 and len(todo) <= _ALONE
-        for group in [[pair] for pair in todo] if alone else [todo]:
-            told = {"on_phase": on_phase, "watch": watch}
-            for result in runner.one_pass(group, job, first=number == 0, deadline=prepared.deadline, **told):
-                if isinstance(result, ClipRecord):
-                    left.pop(result.clip_id, None)
-                yield result
-    for pair in left.values():
+        before, todo = len(left), pairs.only(left)
+        alone = 0 < number == job.cluster.passes - 1 and before <= _ALONE
+        broken, told = False, {"on_phase": on_phase, "watch": watch, "deadline": prepared.deadline}
+        for group in [Pairs.of([pair]) for pair in todo] if alone else [todo]:
+            try:
+                for result in runner.one_pass(group, job, first=before == len(pairs), **told):
+                    if isinstance(result, ClipRecord):
+                        left.settle(result.clip_id)
+                    yield result
+            except PassBroken:
+                broken = True
+        number += not (broken and len(left) < before)
+        if prepared.deadline and time.time() >= prepared.deadline:
+            return
+    for pair in pairs.only(left):
         died = WorkerDied(
             f"it was not finished in {job.cluster.passes} passes: the process working on it died each time (out of memory?), "
             f"or nothing moved for {job.cluster.no_progress_seconds:.0f} s; Ray's logs{runner.logs_folder()} say which"

@@ -56,8 +56,6 @@ class Cluster(Strict):
     """CPUs reserved per segment that is cut out; by default as ``track_cpus``."""
     paste_cpus: Annotated[float, Field(gt=0)] | None = None
     """CPUs reserved per encoding task; by default as ``track_cpus``."""
-    shard_clips: Annotated[int, Field(ge=1)] = 100_000
-    """Clips given to Ray at once (about 1 KB of the driver's memory each); between two shards the pipeline runs empty."""
     passes: Annotated[int, Field(ge=1, le=10)] = 3
     """How often clips whose worker died are tried before they are recorded as ``worker_died``."""
     object_store_gb: Annotated[float, Field(gt=0)] | None = None

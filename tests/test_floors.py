@@ -45,7 +45,7 @@ GROUND = {
 FLOORS = (
     GROUND,
     {"faces", "lease", "manifest", "measure", "media", "models", "records", "sinks", "speed"},
-    {"changes", "preflight", "stages"},
+    {"changes", "pairs", "preflight", "stages"},
     {"local", "nano", "pipeline", "progress", "report", "todo"},
     {"passes"},
     {"dataset", "driver", "forecast", "serve"},

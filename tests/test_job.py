@@ -162,7 +162,7 @@ def test_another_cluster_gives_the_same_files(
 ) -> None:
     expected, half = hashes(local[0]), manifest.with_name("half.jsonl")
     half.write_text("".join(lines[::2]))
-    run(job(half, tmp_path / "b", generate_workers=(1, 1), shard_clips=3))
+    run(job(half, tmp_path / "b", generate_workers=(1, 1)))
     some = hashes(tmp_path / "b")
     assert len(some) == len(lines[::2])
     assert some == {clip_id: expected[clip_id] for clip_id in some}

@@ -11,6 +11,7 @@ from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 
 from latentsync_ray import Cluster, Job, Pair, Recipe
+from latentsync_ray.pairs import Pairs
 from latentsync_ray.pipeline import one_pass, prepare, watch
 from latentsync_ray.pipeline.watch import Operators, watched
 from latentsync_ray.stages.under_way import UnderWay
@@ -89,7 +90,7 @@ def test_a_pass_on_ray_tells_what_each_stage_has_in_work(tmp_path: Path, monkeyp
     pairs = [Pair(clip_id=f"talk{number}", video=video, audio=audio) for number in range(3)]
     recipe = Recipe(model="tiny-random", detector="embedded", steps=1, preset="ultrafast")
     job = Job(manifest="none", output=str(tmp_path / "out"), recipe=recipe, cluster=Cluster(no_progress_seconds=240))
-    made = list(one_pass(pairs, prepare(job), watch=asked.append))
+    made = list(one_pass(Pairs.of(pairs), prepare(job), watch=asked.append))
     assert sum(isinstance(each, ClipRecord) and each.ok for each in made) == 3
     assert any(work.clips.get("track") for work in seen)
     assert {stage for work in seen for stage in work.segments} == {"crop", "generate", "paste"}

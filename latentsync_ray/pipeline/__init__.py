@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
@@ -24,6 +27,7 @@ from latentsync_ray.config import Job, Recipe
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.models.find import find_model
 from latentsync_ray.models.fitting import windows_together
+from latentsync_ray.pairs import Open, Pairs, PassBroken
 from latentsync_ray.pipeline.blocks import parts_dataset
 from latentsync_ray.pipeline.cluster import check_nodes, connect, logs_folder, never_began, nodes, without_worker_messages
 from latentsync_ray.pipeline.device import ask_device
@@ -37,7 +41,7 @@ from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import raise_settings
 from latentsync_ray.stages.under_way import UnderWay
-from latentsync_ray.types import ClipRecord, Pair, Part
+from latentsync_ray.types import ClipRecord, Part
 
 __all__ = [
     "check_nodes",
@@ -54,6 +58,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+_LANGUAGES_APART = 8
+"""Clips for each CPU between two of one video: by then, its face tracks are there, and its file still is."""
 
 
 def prepare(job: Job) -> Job:
@@ -79,7 +86,7 @@ def listener(job: Job, left: int) -> Callable[[Part | ClipRecord], None]:
 
 
 def one_pass(
-    pairs: list[Pair],
+    pairs: Pairs,
     job: Job,
     *,
     first: bool = True,
@@ -89,10 +96,10 @@ def one_pass(
 ) -> Iterator[Part | ClipRecord]:
     """Dub pairs on Ray: every part as it is encoded, and each clip's record when it is finished, in no particular order.
 
-    A pass that breaks off just ends: clips without a record are left for the next. Raises ConfigError or ModelError when a
-    worker meets one, and ConfigError when the ``first`` pass waited in vain: clips that nobody touched are not to blame.
-    ``on_phase`` is told what is under way, ``watch`` where to ask what each stage has in work; after ``deadline`` (seconds
-    since 1970) clips fail with NotBegun.
+    Clips without a record at the end are left for the next. Raises PassBroken when it could not go on, ConfigError or
+    ModelError when a worker meets one, and ConfigError when the ``first`` pass waited in vain: clips that nobody touched are
+    not to blame. ``on_phase`` is told what is under way, ``watch`` where to ask what each stage has in work. After ``deadline``
+    (seconds since 1970) no clip begins; those left get no record, or one with NotBegun.
     """
     connect(job.cluster)
     if on_phase:
@@ -102,7 +109,7 @@ def one_pass(
 
 
 def _one_pass(
-    pairs: list[Pair],
+    pairs: Pairs,
     job: Job,
     operators: Operators,
     *,
@@ -112,10 +119,11 @@ def _one_pass(
 ) -> Iterator[Part | ClipRecord]:
     options = job.storage_options
     joins = Joins(Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output)), options)
-    arrived = Arrivals()
-    settled: set[str] = set()
-    rows = [pair.to_row() for pair in _spread(pairs)]
-    todo = ray.data.from_items(rows, override_num_blocks=min(len(rows), 200))
+    arrived, broken = Arrivals(), None
+    left = Open(pairs)
+    width = _LANGUAGES_APART * max(1, int(sum(node.get("CPU", 0) for node in nodes())))
+    todo = ray.data.from_arrow([_spread(block, width) for block in pairs.blocks()])
+    todo = todo.flat_map(_begin, fn_kwargs={"deadline": deadline}, num_cpus=0)
     todo.context.max_errored_blocks = -1  # a block whose worker died drops out; the next pass makes it again
     dataset = parts_dataset(
         todo,
@@ -132,39 +140,48 @@ def _one_pass(
     try:
         for row in dataset.iter_rows():
             part = Part.from_row(row)
-            if part.clip_id in settled:
+            if part.clip_id not in left:
                 continue
             if part.error_code:
-                settled.add(part.clip_id)
+                left.settle(part.clip_id)
                 arrived.forget(part.clip_id)
                 yield told(part, job.recipe)
                 continue
             if arrived.is_new(part):
                 yield part
             if parts := arrived.complete_with(part):
-                settled.add(part.clip_id)
+                left.settle(part.clip_id)
                 yield from (told(result, job.recipe) for result in joins.start(parts))
             yield from (told(result, job.recipe) for result in joins.finished())
     except (RayError, ExecutionTimeoutError) as error:
         if getattr(error, "actor_init_failed", False):
             raise _own_error(error) from error
-        if first and isinstance(error, ExecutionTimeoutError) and not settled and not arrived:
+        if first and isinstance(error, ExecutionTimeoutError) and len(left) == len(pairs) and not arrived:
             raise ConfigError(never_began(len(pairs), job.cluster)) from error
         log.warning("the pass broke off: %s", redact.text(str(error).strip().splitlines()[-1]))
+        broken = PassBroken(str(error))
     finally:
         del dataset, todo
         gc.collect()  # a broken dataset holds on to its actors, and with them the GPUs, until it is collected
     yield from (told(result, job.recipe) for result in joins.drain())
+    if broken:
+        raise broken
 
 
-def _spread(pairs: list[Pair]) -> list[Pair]:
-    """First one clip of each video, then the second ones and so on: by then, the face tracks of a video are there."""
-    seen: Counter[str] = Counter()
+def _begin(row: dict[str, Any], deadline: float | None) -> list[dict[str, Any]]:
+    """A row of ``Pairs`` as one of a pair, unless the time is up."""
+    return [] if deadline and time.time() >= deadline else [Pairs.pair(row).to_row()]
+
+
+def _spread(block: pa.Table, width: int) -> pa.Table:
+    """Of every ``width`` rows, first one of each video, then the second ones and so on."""
+    seen: Counter[tuple[int, str]] = Counter()
     order = []
-    for place, pair in enumerate(pairs):
-        order.append((seen[pair.video], place))
-        seen[pair.video] += 1
-    return [pairs[place] for _, place in sorted(order)]
+    for place, video in enumerate(block["video"].to_pylist()):
+        group = place // width
+        order.append((group, seen[group, video], place))
+        seen[group, video] += 1
+    return block.take([place for *_, place in sorted(order)])
 
 
 def told(result: Part | ClipRecord, recipe: Recipe) -> ClipRecord:

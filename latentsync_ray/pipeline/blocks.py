@@ -16,6 +16,7 @@ from latentsync_ray.errors import DeviceLost
 from latentsync_ray.models.find import find_model
 from latentsync_ray.pipeline.cluster import nodes
 from latentsync_ray.pipeline.shares import shares
+from latentsync_ray.pipeline.steady import steady
 from latentsync_ray.stages.rows import apply, task
 from latentsync_ray.stages.table import STAGES, Settings, tasks
 from latentsync_ray.storage_options import StorageOptions
@@ -61,6 +62,7 @@ def parts_dataset(
     context.execution_no_progress_timeout_s = cluster.no_progress_seconds
     context.enable_progress_bars = False  # clips are counted by the driver
     context.print_on_execution_start = False
+    steady(context)
     rows = pairs.repartition(target_num_rows_per_block=1)  # one clip a task: a block is what is retried, and what spreads out
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*deprecated")

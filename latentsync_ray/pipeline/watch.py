@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.data import Dataset
 
-from latentsync_ray.stages.table import tasks
+from latentsync_ray.pipeline.steady import operators as stage_operators
 
 __all__ = ["Operators", "watched"]
 
@@ -50,20 +50,15 @@ class Operators:
             return
         self._looked, stage = now, None
         waiting, working = Counter[str](), Counter[str]()
+        named = stage_operators().items()
         for operator, state in executor._topology.items():  # in the order of the pipeline
             begins = stage is None
-            stage = next((name for called, name in _operators() if f"({called})" in operator.name), stage)
+            stage = next((name for called, name in named if f"({called})" in operator.name), stage)
             if stage:  # what comes between two stages, such as cutting up their blocks, is the first one's
                 working[stage] += operator.num_active_tasks()
                 waiting[stage] += 0 if begins else state.total_enqueued_input_blocks()
         self.counts = working + waiting
         self._tell({each: (waiting[each], working[each]) for each in working})
-
-
-def _operators() -> Iterator[tuple[str, str]]:
-    """What Ray Data calls a stage's operator, and the name of the stage; of stages that share a task, that of the last."""
-    for group in tasks():
-        yield "_ModelWorker" if group[-1].model else "_and_".join(stage.name for stage in group), group[-1].name
 
 
 @contextmanager

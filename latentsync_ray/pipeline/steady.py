@@ -1,0 +1,68 @@
+"""Keeps a long run on Ray Data small: few blocks wait between two stages, and what it notes of finished ones is dropped.
+
+Ray Data bounds the bytes that wait, not the blocks. Ours are small until frames are cut out, so that all clips would be begun
+long before the model gets to them: 6 KB of the driver's memory each, and a run whose time is up would have no end in sight.
+The hook is meant for developers of Ray Data; where it is built otherwise, memory grows, and that is all.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+from ray.data import DataContext
+
+from latentsync_ray.stages.table import tasks
+
+try:
+    from ray.data._internal.execution.backpressure_policy import (
+        ENABLED_BACKPRESSURE_POLICIES,
+        ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+        BackpressurePolicy,
+    )
+except ImportError:
+    ENABLED_BACKPRESSURE_POLICIES, ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, BackpressurePolicy = [], "", object
+
+__all__ = ["operators", "steady"]
+
+log = logging.getLogger(__name__)
+
+_FEWEST = 64
+"""Blocks that may wait before any stage; before one with many tasks, two for each."""
+
+
+def operators() -> dict[str, str]:
+    """What Ray Data calls a stage's operator -> the name of the stage; of stages that share a task, that of the last."""
+    return {
+        "_ModelWorker" if group[-1].model else "_and_".join(stage.name for stage in group): group[-1].name for group in tasks()
+    }
+
+
+def steady(context: DataContext) -> None:
+    """Have a dataset of our stages run so. Steps that are the user's run as they always do."""
+    if not ENABLED_BACKPRESSURE_POLICIES:
+        log.debug("this version of Ray Data takes no policy of ours: memory grows with the number of clips")
+        return
+    before = context.get_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, ENABLED_BACKPRESSURE_POLICIES)
+    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*before, _FewWaiting])
+
+
+class _FewWaiting(BackpressurePolicy):
+    """No new task for an operator while enough blocks wait before the next, if that is ours."""
+
+    def can_add_input(self, op: Any) -> bool:
+        with suppress(AttributeError, KeyError):
+            if _is_ours(op):
+                op._output_blocks_stats.clear()
+            return all(self._wants_more(after) for after in op.output_dependencies if _is_ours(after))
+        return True
+
+    def _wants_more(self, operator: Any) -> bool:
+        waiting = self._topology[operator].total_enqueued_input_blocks()
+        return waiting < max(_FEWEST, 2 * operator.num_active_tasks())
+
+
+def _is_ours(operator: Any) -> bool:
+    """Or cuts up blocks for those that are."""
+    return any(name in operator.name for name in ("StreamingRepartition", *(f"({name})" for name in operators())))
