@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-from ray.data import Dataset
+import ray
+from ray.data import ActorPoolStrategy, Dataset
 from ray.data.block import BlockAccessor
+from ray.exceptions import RayError
 
 from latentsync_ray import filesystems
 from latentsync_ray.arguments import kind_of, path_text
 from latentsync_ray.config import Cluster, Recipe
-from latentsync_ray.errors import ConfigError, InvalidPair
+from latentsync_ray.errors import ConfigError, InvalidPair, WorkerDied
 from latentsync_ray.job_file import build_job
 from latentsync_ray.manifest import OWN_COLUMNS, made_id, pair_of
-from latentsync_ray.pipeline import check_nodes, connect, join_parts, parts_dataset, told
+from latentsync_ray.pipeline import Gathering, check_nodes, connect, join_parts, parts_dataset, retries_set, told
 from latentsync_ray.preflight import check_recipe, resolved
 from latentsync_ray.records import MANIFEST_PREFIX, RECORD_SCHEMA
 from latentsync_ray.records.schema import carried_name, to_table
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 _PAIR, _CARRIED = "latentsync:pair", "latentsync:carried"
 """Columns that travel with a pair: what was asked, as JSON, which tells pairs of one id apart; and the user's own, pickled."""
 
+_JOINS = 32
+"""Clips that are joined at once."""
+
 
 def lipsync_dataset(
     pairs: Dataset,
@@ -53,11 +57,13 @@ def lipsync_dataset(
 
     ``pairs`` has the columns ``video`` and ``audio`` and, if you like, ``clip_id``, ``language``, ``guidance_scale``, ``seed``,
     ``loop_mode`` and ``face``. Other columns follow those of the record, in the order of ``pairs``; one with the name of a
-    record's column becomes ``manifest_NAME``. Rows whose ``clip_id`` is not unique fail as ``invalid_pair``.
+    record's column becomes ``manifest_NAME``. Of rows with the same ``clip_id`` the first to arrive is dubbed; the others fail
+    as ``invalid_pair``.
 
-    Lazy like any Dataset. The records are grouped by clip, which waits for the last part, and a worker that keeps dying fails
-    it all; use ``run`` to have clips published one by one, with resume and a metadata table. Face tracks stay in
-    ``_work/faces`` of the output, for the next Dataset of the same videos. ``storage_options`` are those of a ``Job``.
+    Lazy like any Dataset, and streaming: records come out as clips are finished, in no particular order, and later steps work
+    on them meanwhile. Nothing is resumed, and a worker that keeps dying fails it all: for jobs that must survive that, and keep
+    a table, there is ``run``. Face tracks stay in ``_work/faces`` of the output, for the next Dataset of the same videos.
+    ``storage_options`` are those of a ``Job``.
 
     Raises ConfigError for what can be known before a row is read.
     """
@@ -77,16 +83,23 @@ def lipsync_dataset(
         with filesystems.configured(options):
             check_nodes(job)
 
-    def join_group(group: pa.Table) -> pa.Table:
-        filesystems.configure(options)
-        rows = BlockAccessor.for_block(group).iter_rows(public_row_format=True)  # batches of numpy know no null
-        return _as_table(list(_records([dict(row) for row in rows], join, recipe, options)), carried)
-
-    return (
-        parts_dataset(pairs.map(_prepared), output, recipe, cluster, storage_options=options)
-        .groupby("clip_id")
-        .map_groups(join_group, batch_format="pyarrow", num_cpus=0.25)
-    )
+    parts = parts_dataset(pairs.map(_prepared), output, recipe, cluster, storage_options=options)
+    with retries_set():
+        return parts.map_batches(
+            cast("Callable[[pa.Table], Iterator[pa.Table]]", _Collector),
+            fn_constructor_kwargs={"join": join, "options": options, "carried": carried},
+            compute=ActorPoolStrategy(
+                size=1,
+                max_concurrent_calls_per_actor=_JOINS,
+                max_tasks_in_flight_per_actor=_JOINS,
+                enable_true_multi_threading=True,
+            ),
+            batch_format="pyarrow",
+            batch_size=1,
+            num_cpus=0,
+            max_restarts=0,  # another would not know of the parts that have come
+            max_task_retries=0,
+        )
 
 
 def _carried_types(pairs: Dataset) -> dict[str, pa.DataType] | None:
@@ -126,27 +139,42 @@ def _prepared(row: dict[str, Any]) -> dict[str, Any]:
     return {**pair, _PAIR: json.dumps(pair, sort_keys=True), _CARRIED: pickle.dumps(carried)}
 
 
-def _records(
-    rows: list[dict[str, Any]], join: Join, recipe: Recipe, options: StorageOptions
-) -> Iterator[tuple[dict[str, Any], ClipRecord]]:
-    """The user's columns and the record of a clip, from the rows of its parts.
+class _Collector:
+    """Has each clip joined, on any node, as soon as its last part is there."""
 
-    Where several pairs share the id, each fails: none is the clip that the others would overwrite.
-    """
-    parts = [Part.from_row(row) for row in rows]
-    asked = [(row[_PAIR], row[_CARRIED]) for row in rows]
-    made = Counter((pair, part.index) for pair, part in zip(asked, parts, strict=True) if not part.error_code)
-    copies = {pair: max([1, *(count for (of, _), count in made.items() if of == pair)]) for pair in dict.fromkeys(asked)}
-    total = sum(copies.values())
-    if total == 1:
-        record = told(join_parts(join, parts, options), recipe)
-        yield pickle.loads(asked[0][1]), record
-        return
-    drop_parts([part for part in parts if part.uri])
-    shared = InvalidPair(f"{total} rows have this clip_id; give each its own")
-    for (pair, carried), count in copies.items():
-        failed = failed_record(Pair.from_row({**json.loads(pair), "error_code": None}), recipe, shared)
-        yield from [(pickle.loads(carried), failed)] * count
+    def __init__(self, join: Join, options: StorageOptions, carried: dict[str, pa.DataType] | None) -> None:
+        filesystems.configure(options)
+        self._stage, self._options, self._carried = join, options, carried
+        self._join = ray.remote(num_cpus=0, max_retries=0)(join_parts)  # not retried: a join removes the parts it has joined
+        self._gathering = Gathering()
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        rows = BlockAccessor.for_block(batch).iter_rows(public_row_format=True)  # batches of numpy know no null
+        made = [(pickle.loads(row[_CARRIED]), record) for row in map(dict, rows) if (record := self._record(row))]
+        if made or self._carried is not None:
+            yield _as_table(made, self._carried)
+
+    def _record(self, row: dict[str, Any]) -> ClipRecord | None:
+        """Of the clip that this part completes, or that fails with it."""
+        part, recipe = Part.from_row(row), self._stage.recipe
+        taken = self._gathering.take(part, row[_PAIR])
+        if taken.stray:
+            drop_parts([part])
+        if taken.copied:
+            pair = Pair.from_row({**json.loads(row[_PAIR]), "error_code": None})
+            shared = InvalidPair("another row has this clip_id; give each its own")
+            return None if part.index else failed_record(pair, recipe, shared)
+        if not taken.parts:
+            return None
+        try:
+            joined = self._join.options(scheduling_strategy="SPREAD").remote(self._stage, list(taken.parts), self._options)
+            result = cast("Part | ClipRecord", ray.get(joined))
+            if self._gathering.joined(part.clip_id):
+                drop_parts([part for part in taken.parts if part.uri])
+            return told(result, recipe)
+        except RayError as error:
+            died = WorkerDied(f"the process that joined its parts died ({type(error).__name__}); dub this row again")
+            return failed_record(part, recipe, died)
 
 
 def _as_table(made: list[tuple[dict[str, Any], ClipRecord]], types: dict[str, pa.DataType] | None) -> pa.Table:

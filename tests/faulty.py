@@ -37,6 +37,15 @@ class FaultySink(Mp4Sink):
         return super().publish(local_mp4, clip_name)
 
 
+class DeadlySink(Mp4Sink):
+    """Ends the process for the clip of this name."""
+
+    def publish(self, local_mp4: Path, clip_name: str) -> Published:
+        if clip_name == "deadly":
+            os._exit(1)
+        return super().publish(local_mp4, clip_name)
+
+
 class QuotingSink(Mp4Sink):
     """Meets a bug over a clip named "odd", and quotes an address in its message, as libraries do."""
 

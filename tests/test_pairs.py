@@ -39,7 +39,9 @@ def test_rows_of_a_manifest_become_the_same_pairs_one_by_one_or_in_blocks(tmp_pa
 def test_pairs_survive_the_way_through_a_table() -> None:
     asked = [
         Pair(clip_id="a", video="v", audio="a"),
-        Pair(clip_id="b", video="v", audio="a", guidance_scale=1.25, seed=2**40, loop_mode="loop", face="largest", language="de"),
+        Pair(
+            clip_id="b", video="v", audio="a", guidance_scale=1.25, seed=2**40, loop_mode="loop", face="largest", language="de"
+        ),
         Pair.of_failed(Pair(clip_id="c", video="v", audio="a"), NoFace("nobody")),
     ]
     assert rows(Pairs.of(asked)) == [pair.to_row() for pair in asked]

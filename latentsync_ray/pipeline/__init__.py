@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.data import TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
@@ -28,10 +29,10 @@ from latentsync_ray.errors import ConfigError
 from latentsync_ray.models.find import find_model
 from latentsync_ray.models.fitting import windows_together
 from latentsync_ray.pairs import Open, Pairs, PassBroken
-from latentsync_ray.pipeline.blocks import parts_dataset
+from latentsync_ray.pipeline.blocks import parts_dataset, retries_set
 from latentsync_ray.pipeline.cluster import check_nodes, connect, logs_folder, never_began, nodes, without_worker_messages
 from latentsync_ray.pipeline.device import ask_device
-from latentsync_ray.pipeline.joins import Arrivals, Joins, join_parts
+from latentsync_ray.pipeline.joins import Arrivals, Gathering, Joins, join_parts
 from latentsync_ray.pipeline.look import probe_all, shortage
 from latentsync_ray.pipeline.metrics import JobMetrics, QueueGauge
 from latentsync_ray.pipeline.shares import kind_of_gpu
@@ -44,6 +45,7 @@ from latentsync_ray.stages.under_way import UnderWay
 from latentsync_ray.types import ClipRecord, Part
 
 __all__ = [
+    "Gathering",
     "check_nodes",
     "connect",
     "join_parts",
@@ -53,6 +55,7 @@ __all__ = [
     "parts_dataset",
     "prepare",
     "probe_all",
+    "retries_set",
     "shortage",
     "told",
 ]
@@ -123,7 +126,7 @@ def _one_pass(
     left = Open(pairs)
     width = _LANGUAGES_APART * max(1, int(sum(node.get("CPU", 0) for node in nodes())))
     todo = ray.data.from_arrow([_spread(block, width) for block in pairs.blocks()])
-    todo = todo.flat_map(_begin, fn_kwargs={"deadline": deadline}, num_cpus=0)
+    todo = todo.flat_map(_begin, fn_kwargs={"deadline": deadline}, num_cpus=0, compute=TaskPoolStrategy(size=1))
     todo.context.max_errored_blocks = -1  # a block whose worker died drops out; the next pass makes it again
     dataset = parts_dataset(
         todo,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from ray.data import ActorPoolStrategy, Dataset
@@ -21,7 +22,7 @@ from latentsync_ray.stages.rows import apply, task
 from latentsync_ray.stages.table import STAGES, Settings, tasks
 from latentsync_ray.storage_options import StorageOptions
 
-__all__ = ["parts_dataset"]
+__all__ = ["parts_dataset", "retries_set"]
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,7 @@ def parts_dataset(
     context.print_on_execution_start = False
     steady(context)
     rows = pairs.repartition(target_num_rows_per_block=1)  # one clip a task: a block is what is retried, and what spreads out
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*ray_remote_args.*deprecated")
+    with retries_set():
         for group in tasks():
             name = group[-1].name
             if group[-1].model:
@@ -82,11 +82,19 @@ def parts_dataset(
                     **ask.of[name],
                 )
             else:
-                # Ray Data retries a killed worker's task for ever unless told so, and has no other way to be told yet.
+                # Ray Data retries a killed worker's task for ever unless told so.
                 rows = rows.flat_map(task(group, asked, deadline=deadline), max_retries=3, **ask.of[name])
             if group[-1].fans_out:
                 rows = rows.repartition(target_num_rows_per_block=1)
     return rows
+
+
+@contextmanager
+def retries_set() -> Iterator[None]:
+    """For steps that say how often they are retried: Ray Data warns of it, and has no other way to be told yet."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.*deprecated")
+        yield
 
 
 class _ModelWorker:

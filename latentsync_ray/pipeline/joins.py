@@ -7,9 +7,11 @@ is asked for none, and only a few run on a node at a time.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import ray
@@ -22,7 +24,7 @@ from latentsync_ray.stages.rows import attempt
 from latentsync_ray.storage_options import StorageOptions
 from latentsync_ray.types import ClipRecord, Part
 
-__all__ = ["Arrivals", "Joins", "freest", "join_parts"]
+__all__ = ["Arrivals", "Gathering", "Joins", "Taken", "freest", "join_parts"]
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,74 @@ class Arrivals:
     def forget(self, clip_id: str) -> None:
         """Drop what there is of a clip."""
         self._parts.pop(clip_id, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What is to be done now that a part has come."""
+
+    parts: Sequence[Part] = ()
+    """All parts of the clip that it completes, or the part alone if it is the first of its clip that failed."""
+    copied: bool = False
+    """Whether it belongs to another row with the id of a clip that came before."""
+    stray: bool = False
+    """Whether such a part is in a file of its own, which nobody will join."""
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Of one clip."""
+
+    row: str
+    parts: dict[int, Part] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    failed: bool = False
+
+
+class Gathering:
+    """Brings the parts of clips together where every row comes exactly once, and several may ask for one id.
+
+    The first row whose part comes has the id. Clips that are whole are remembered by their ids. For any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clips: dict[str, _Gathered] = {}
+        self._whole: dict[str, str] = {}
+        """Clip -> key of its parts, empty when they are joined."""
+        self._again: set[str] = set()
+        """Clips whose parts were made once more while they were joined."""
+
+    def take(self, part: Part, row: str) -> Taken:
+        """A part of the clip that ``row`` asked for."""
+        with self._lock:
+            clip = self._clips.get(part.clip_id)
+            if part.clip_id in self._whole or (clip and (clip.row != row or part.index in clip.seen)):
+                keys = {other.key for other in clip.parts.values()} if clip else {self._whole[part.clip_id]}
+                if not clip and part.key in keys:
+                    self._again.add(part.clip_id)
+                return Taken(copied=True, stray=bool(part.uri) and part.key not in keys)
+            clip = self._clips.setdefault(part.clip_id, _Gathered(row))
+            clip.seen.add(part.index)
+            clip.parts[part.index] = part
+            whole = len(clip.seen) >= max(1, part.segment_count)
+            if whole:
+                del self._clips[part.clip_id]
+                self._whole[part.clip_id] = part.key
+            if clip.failed:
+                return Taken()
+            if part.error_code:
+                clip.failed = True
+                return Taken([part])
+            return Taken(list(clip.parts.values())) if whole else Taken()
+
+    def joined(self, clip_id: str) -> bool:
+        """A clip's parts are joined, and so removed: whether some of them were made once more meanwhile, for another row."""
+        with self._lock:
+            again = clip_id in self._again
+            self._again.discard(clip_id)
+            self._whole[clip_id] = ""
+            return again
 
 
 class Joins:
