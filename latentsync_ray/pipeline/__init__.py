@@ -19,7 +19,8 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import TaskPoolStrategy
+from ray.data import Dataset, TaskPoolStrategy
+from ray.data.block import BlockAccessor
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
@@ -141,7 +142,7 @@ def _one_pass(
     if watch:
         watch(lambda: UnderWay.of({**operators.counts, "join": joins.running}))
     try:
-        for row in dataset.iter_rows():
+        for row in _rows(dataset):
             part = Part.from_row(row)
             if part.clip_id not in left:
                 continue
@@ -169,6 +170,12 @@ def _one_pass(
     yield from (told(result, job.recipe) for result in joins.drain())
     if broken:
         raise broken
+
+
+def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """As ``iter_rows``, which keeps each block back until the next is there."""
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from BlockAccessor.for_block(batch).iter_rows(public_row_format=True)
 
 
 def _begin(row: dict[str, Any], deadline: float | None) -> list[dict[str, Any]]:
