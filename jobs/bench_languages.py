@@ -1,0 +1,153 @@
+"""What another language of a video costs when a worker remembers how its pictures were encoded, and when it does not.
+
+    python jobs/bench_languages.py                                 # nano, ten seconds
+    python jobs/bench_languages.py --full --steps 1 --seconds 0.64   # the full-size 256 px model, one window, random weights
+
+The shipped portrait, repeated, is dubbed with three speeches of different lengths in one process. Seconds are CPU time on one
+thread, so that a busy machine tells the same. Prints a table, and fails unless both ways give the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import torch
+import typer
+from bench import make_clip, out, random_model
+from rich.table import Table
+
+from latentsync_ray import LipSync, Pair, Recipe
+from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech, write_wav
+from latentsync_ray.models.find import find_model
+from latentsync_ray.models.latentsync.model import LatentSync
+from latentsync_ray.models.latentsync.specs import MODELS
+from latentsync_ray.types import ClipRecord
+
+LENGTHS = {"first": 1.0, "second": 0.85, "third": 1.1}
+"""Languages, and how long they are: the last goes on after the video's end, which is played backwards."""
+
+
+class FullSize:
+    """``latentsync-1.5`` with random weights."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(find_model("latentsync-1.5"), name)
+
+    @cached_property
+    def _model(self) -> LatentSync:
+        return random_model(MODELS["latentsync-1.5"], device=torch.device("cpu"), dtype=torch.float32)
+
+    def load(self, **_: Any) -> LatentSync:
+        """See ``models.ModelInfo``."""
+        return self._model
+
+
+FULL_SIZE = FullSize()
+
+
+@dataclass(slots=True)
+class Spent:
+    """CPU seconds of one clip."""
+
+    encode: float = 0.0
+    generate: float = 0.0
+    crop: float = 0.0
+    everything: float = 0.0
+
+
+class Watched:
+    """A runner that tells what a clip took."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.runner = LipSync(folder, recipe=recipe, device="cpu")
+        self.model = cast("LatentSync", self.runner.model)
+        self.spent = Spent()
+        for owner, call, name in ((self.model, "encode", "encode"), (self.model, "generate", "generate")):
+            setattr(owner, call, self._timed(getattr(owner, call), name))
+        self.runner.stages["crop"] = self._timed(self.runner.stages["crop"], "crop")
+
+    def _timed(self, function: Any, name: str) -> Any:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            with self._added(name, time.thread_time):
+                return function(*arguments, **options)
+
+        return timed
+
+    @contextmanager
+    def _added(self, name: str, clock: Any) -> Iterator[None]:
+        began = clock()
+        yield
+        setattr(self.spent, name, getattr(self.spent, name) + clock() - began)
+
+    def dub(self, video: Path, audio: Path) -> tuple[ClipRecord, Spent]:
+        """The record of a clip, and what it took."""
+        self.spent = Spent()
+        with self._added("everything", time.process_time):
+            record = self.runner(Pair(clip_id=audio.stem, video=str(video), audio=str(audio)))
+        if record.status != "ok":
+            raise SystemExit(f"{record.error_code}: {record.error}")
+        return record, self.spent
+
+
+def speeches(folder: Path, audio: Path, seconds: float) -> dict[str, Path]:
+    """One speech a language: the shipped one, begun elsewhere."""
+    decode_speech(audio, folder / "speech.raw", max_seconds=3600)
+    samples = read_speech(folder / "speech.raw")
+    made = {}
+    for number, (language, length) in enumerate(LENGTHS.items()):
+        made[language] = folder / f"{language}.wav"
+        write_wav(made[language], np.resize(np.roll(samples, number * SAMPLE_RATE), int(length * seconds * SAMPLE_RATE)))
+    return made
+
+
+def main(
+    seconds: Annotated[float, typer.Option(help="Of the video.")] = 10.0,
+    steps: int = 4,
+    full: Annotated[bool, typer.Option(help="The full-size 256 px model in place of nano.")] = False,
+) -> None:
+    """Dub one video into three languages, each with and without what the one before it left."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    name = "bench_languages:FULL_SIZE" if full else "nano"
+    recipe = Recipe(model=name, steps=steps, cpu_threads=1)
+    table = Table(
+        "language", "remembers", "frames", "known", "encode, s", "of generate", "generate, s", "crop, s", "all, s", "TFLOP"
+    )
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        video, audio = make_clip(folder, max(1, round(seconds)))
+        languages, watched = speeches(folder, audio, seconds), Watched(folder / "out", recipe)
+        files: dict[tuple[str, bool], str | None] = {}
+        for remembers in (False, True):
+            watched.model.latents.forget()
+            for language, speech in languages.items():
+                latents = watched.model.latents
+                if not remembers:
+                    latents.forget()
+                asked, found = latents.asked, latents.found
+                record, spent = watched.dub(video, speech)
+                files[language, remembers] = record.sha256
+                share = (latents.found - found) / (latents.asked - asked)
+                cells = str(record.frames), f"{share:.1%}", f"{spent.encode:.2f}", f"{spent.encode / spent.generate:.1%}"
+                took = f"{spent.generate:.2f}", f"{spent.crop:.2f}", f"{spent.everything:.2f}", f"{record.tflop:.4g}"
+                table.add_row(language, "yes" if remembers else "no", *cells, *took)
+        held = watched.model.latents.bytes
+    out.print(f"{name}, {steps} steps, guidance {recipe.guidance_scale:g}, {watched.model.info.template.side} px")
+    out.print(table)
+    out.print(f"{held / 1e6:.1f} MB are held of at most {watched.model.latents.limit / 1e6:.0f} MB")
+    if differ := [language for language in languages if files[language, False] != files[language, True]]:
+        raise SystemExit(f"the files of {', '.join(differ)} differ")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("COLUMNS", "120")
+    typer.run(main)
