@@ -9,7 +9,6 @@ thread, so that a busy machine tells the same. Prints a table, and fails unless 
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -110,6 +109,37 @@ def speeches(folder: Path, audio: Path, seconds: float) -> dict[str, Path]:
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One dubbing."""
+
+    language: str
+    remembers: bool
+    """Or all that was encoded before was forgotten."""
+    known: float
+    """Share of the pictures that were asked for."""
+    record: ClipRecord
+    spent: Spent
+
+
+def measure(folder: Path, recipe: Recipe, seconds: float) -> Iterator[Measured]:
+    """Each language without, and then with what the one before it left. Raises SystemExit when a clip fails or files differ."""
+    video, audio = make_clip(folder, max(1, round(seconds)))
+    languages, watched = speeches(folder, audio, seconds), Watched(folder / "out", recipe)
+    latents, files = watched.model.latents, dict[str, str | None]()
+    for remembers in (False, True):
+        latents.forget()
+        for language, speech in languages.items():
+            if not remembers:
+                latents.forget()
+            asked, found = latents.asked, latents.found
+            record, spent = watched.dub(video, speech)
+            if files.setdefault(language, record.sha256) != record.sha256:
+                raise SystemExit(f"the files of the {language} language differ")
+            yield Measured(language, remembers, (latents.found - found) / (latents.asked - asked), record, spent)
+    out.print(f"{latents.bytes / 1e6:.2f} MB are held of at most {latents.limit / 1e6:.0f} MB")
+
+
 def main(
     seconds: Annotated[float, typer.Option(help="Of the video.")] = 10.0,
     steps: int = 4,
@@ -118,36 +148,25 @@ def main(
     """Dub one video into three languages, each with and without what the one before it left."""
     sys.path.insert(0, str(Path(__file__).parent))
     name = "bench_languages:FULL_SIZE" if full else "nano"
-    recipe = Recipe(model=name, steps=steps, cpu_threads=1)
-    table = Table(
-        "language", "remembers", "frames", "known", "encode, s", "of generate", "generate, s", "crop, s", "all, s", "TFLOP"
-    )
+    heads = "language", "remembers", "frames", "known", "encode, s", "of generate", "generate, s", "crop, s", "all, s", "TFLOP"
+    table = Table(*heads, title=f"{name}, {steps} steps, guidance 1")
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        video, audio = make_clip(folder, max(1, round(seconds)))
-        languages, watched = speeches(folder, audio, seconds), Watched(folder / "out", recipe)
-        files: dict[tuple[str, bool], str | None] = {}
-        for remembers in (False, True):
-            watched.model.latents.forget()
-            for language, speech in languages.items():
-                latents = watched.model.latents
-                if not remembers:
-                    latents.forget()
-                asked, found = latents.asked, latents.found
-                record, spent = watched.dub(video, speech)
-                files[language, remembers] = record.sha256
-                share = (latents.found - found) / (latents.asked - asked)
-                cells = str(record.frames), f"{share:.1%}", f"{spent.encode:.2f}", f"{spent.encode / spent.generate:.1%}"
-                took = f"{spent.generate:.2f}", f"{spent.crop:.2f}", f"{spent.everything:.2f}", f"{record.tflop:.4g}"
-                table.add_row(language, "yes" if remembers else "no", *cells, *took)
-        held = watched.model.latents.bytes
-    out.print(f"{name}, {steps} steps, guidance {recipe.guidance_scale:g}, {watched.model.info.template.side} px")
+        for one in measure(Path(place), Recipe(model=name, steps=steps, cpu_threads=1), seconds):
+            spent, record = one.spent, one.record
+            table.add_row(
+                one.language,
+                "yes" if one.remembers else "no",
+                str(record.frames),
+                f"{one.known:.1%}",
+                f"{spent.encode:.2f}",
+                f"{spent.encode / spent.generate:.1%}",
+                f"{spent.generate:.2f}",
+                f"{spent.crop:.2f}",
+                f"{spent.everything:.2f}",
+                f"{record.tflop:.4g}",
+            )
     out.print(table)
-    out.print(f"{held / 1e6:.1f} MB are held of at most {watched.model.latents.limit / 1e6:.0f} MB")
-    if differ := [language for language in languages if files[language, False] != files[language, True]]:
-        raise SystemExit(f"the files of {', '.join(differ)} differ")
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("COLUMNS", "120")
     typer.run(main)

@@ -112,7 +112,7 @@ def test_many_threads_may_use_it() -> None:
     def use(seed: int) -> None:
         random = np.random.default_rng(seed)
         start.wait(20)
-        for _ in range(200):
+        for _ in range(50):
             some = random.choice(100, 10, replace=False)
             latents.keep([keys[each] for each in some], torch.tensor(some).float().view(-1, 1, 1, 1).expand(-1, 1, 2, 2))
             for key, row in latents.find(keys).items():
@@ -141,7 +141,7 @@ def test_a_picture_is_encoded_alike_in_any_company(name: str, dtype: Any) -> Non
     model, random = load_model(name, device="cpu", dtype=dtype), np.random.default_rng(1)
     pictures = as_pictures(film(21, model.resolution))
     together = model.encode(pictures)
-    for count in (1, 2, 3, 5, 8, 13, 20):
+    for count in (1, 3, 8, 20):
         some = random.choice(len(pictures), count, replace=False)
         assert torch.equal(model.encode(pictures[some]), together[some]), count
     assert not torch.equal(together[0], together[1])
@@ -166,7 +166,7 @@ def test_bits_do_not_depend_on_what_is_known(tiny: LatentSync, order: list[int],
     assert tiny.latents.found == 0
     for limit in (room(), 5 * BYTES):  # the other one drops what it will be asked for
         tiny.latents = Latents(limit)
-        for language in (0, 1, 0):
+        for language in (0, 1):
             made = dubbed(order, language)
             assert all(np.array_equal(made[each], expected[language][each]) for each in order)
         assert tiny.latents.found
@@ -228,14 +228,14 @@ def test_segments_of_several_threads(tiny: LatentSync) -> None:
     clip, random = film(40, seed=5), np.random.default_rng(0)
     segment = crops(0, 40, clip, np.ones(40, np.bool_), random.normal(size=(1, 80, 3000)).astype(np.float32))
     languages: list[FaceCrops] = [
-        replace(segment, clip_id=str(each), speech=random.normal(size=(1, 80, 3000)).astype(np.float32)) for each in range(4)
+        replace(segment, clip_id=str(each), speech=random.normal(size=(1, 80, 3000)).astype(np.float32)) for each in range(3)
     ]
     generate = Generate(Recipe(model="tiny-random", steps=1, cpu_threads=1, micro_batch=2), model=tiny)
     tiny.latents = Latents(0)
     alone = [generate(language) for language in languages]
     tiny.latents = Latents(20 * BYTES)
-    with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(generate, languages * 2))
-    assert all(np.array_equal(one.faces, expected.faces) for one, expected in zip(made, alone * 2, strict=True))
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(generate, languages))
+    assert all(np.array_equal(one.faces, expected.faces) for one, expected in zip(made, alone, strict=True))
     assert tiny.latents.found
     assert tiny.latents.bytes <= 20 * BYTES
