@@ -187,7 +187,8 @@ def test_another_language_encodes_nothing(tiny: LatentSync, encoded: list[int]) 
 
 def test_noise_is_not_remembered(tiny: LatentSync) -> None:
     """Seed, steps and guidance of a call are its own."""
-    clip, asked = film(3), ({"seed": 2}, {"steps": 2}, {"guidance_scale": 1.5})
+    clip = film(3)
+    asked: tuple[dict[str, Any], ...] = {"seed": 2}, {"steps": 2}, {"guidance_scale": 1.5}
     drawn(tiny, [clip])
     known = [drawn(tiny, [clip], **each) for each in asked]
     assert tiny.latents.found == 9
