@@ -130,6 +130,7 @@ class Clock:
     def watch_model(self, model: Model) -> None:
         """Time the parts of a model by themselves."""
         assert isinstance(model, LatentSync)
+        model.latents.limit = 0  # what it costs to encode, also where pictures repeat
         self.watch(model, "features", "Whisper")
         self.watch(model.codec, "encode", "VAE encode")
         self.watch(Question, "__call__", "UNet")

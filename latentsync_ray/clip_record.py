@@ -96,7 +96,7 @@ class ClipRecord(Row):
     frames_per_second: float | None = None
     """Of the device: frames with a new face in each second that it worked."""
     tflop: float | None = None
-    """10^12 floating-point operations of the model; None when nobody has counted them."""
+    """10^12 floating-point operations that the model did; None when nobody has counted them."""
 
     def to_json(self) -> dict[str, Any]:
         """``to_row`` with the time as ISO 8601 text."""

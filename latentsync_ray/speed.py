@@ -28,8 +28,8 @@ def speed_line(
 
     Busy is the time inside the model's calls: its arithmetic, and what it does with pictures on the way in and out.
     ``stage_seconds`` are those of all workers, ``idle`` the seconds that devices waited between two calls, ``tflop`` 10^12
-    operations of the model (None: not known), ``cards`` and ``precisions`` what the records name. ``peak``, in TFLOP/s, stands
-    for the one of the table of cards.
+    operations that the model did (None: not known), ``cards`` and ``precisions`` what the records name. ``peak``, in TFLOP/s,
+    stands for the one of the table of cards.
     """
     working = stage_seconds.get("generate", 0.0)
     if not working:

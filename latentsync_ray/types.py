@@ -244,7 +244,7 @@ class GeneratedFaces(TrackedFaces):
     card: str = ""
     """What the model ran on, e.g. ``NVIDIA H100 80GB HBM3``."""
     tflop: float = 0.0
-    """10^12 floating-point operations of its windows; NaN when nobody has counted them."""
+    """10^12 floating-point operations that its windows took; NaN when nobody has counted them."""
     mouth_motion: np.ndarray = array("M", np.float32)
     """How much each new mouth differs from the one before; see ``measure``. NaN where unknown.
     M is F, or 0 of a segment that is finished."""

@@ -99,7 +99,7 @@ class ModelInfo(Protocol):
         ...
 
     def flops(self, *, steps: int, guidance_scale: float, cache_interval: int) -> int | None:
-        """Floating-point operations that one window takes; None when nobody has counted them."""
+        """Floating-point operations that one window takes by itself; None when nobody has counted them."""
         ...
 
     def memory(self, *, windows: int, guidance_scale: float, dtype: DType) -> int | None:
@@ -114,7 +114,8 @@ class ModelInfo(Protocol):
 class Model(Protocol):
     """A loaded model on one device. Gives the same bits for the same call, on the same device and software.
 
-    Several threads call it, one at a time.
+    Several threads call it, one at a time. One that keeps results for later calls may have ``spared``: for each window of the
+    last call of ``generate``, how many of the operations that ``ModelInfo.flops`` counts it did not need.
     """
 
     device: torch.device

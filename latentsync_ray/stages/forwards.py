@@ -18,7 +18,7 @@ import numpy as np
 
 from latentsync_ray.stages.clock import NOTHING, Clock, Spent
 
-__all__ = ["Forwards", "Window"]
+__all__ = ["Drawn", "Forwards", "Window"]
 
 
 @dataclass(eq=False, slots=True)
@@ -37,6 +37,8 @@ class Window:
     """Why there is none."""
     spent: Spent = NOTHING
     """Its share of the call."""
+    spared: int = 0
+    """Operations that it did not need, since the model knew their results."""
     caller: object = None
     """Whose it is."""
     alone: bool = False
@@ -51,14 +53,19 @@ class Window:
         return self.asked == first.asked and (self.caller is first.caller or not (self.alone or first.alone))
 
 
+Drawn = tuple[Sequence[np.ndarray | Exception], Sequence[int]]
+"""Of each window of a call what was made, or why it was not, and the operations that it was spared."""
+
+
 class Forwards:
     """``forwards(windows)`` yields them one by one as they are made, in their order.
 
-    ``draw(faces, speech, asked)`` is the model's call for ``size`` windows: of each uint8 (W, R, R, 3), or why there is none.
-    What it raises, the caller raises whose windows it was given; if they were of several, it is asked again for each of them.
+    ``draw(faces, speech, asked)`` is the model's call for ``size`` windows: of each uint8 (W, R, R, 3), or why there is none,
+    and the operations that it was spared. What it raises, the caller raises whose windows it was given; if they were of
+    several, it is asked again for each of them.
     """
 
-    def __init__(self, draw: Callable[[np.ndarray, Any, tuple[Any, ...]], Sequence[np.ndarray | Exception]], size: int) -> None:
+    def __init__(self, draw: Callable[[np.ndarray, Any, tuple[Any, ...]], Drawn], size: int) -> None:
         self._draw, self._size = draw, size
         self._waiting: deque[Window] = deque()
         self._changed, self._taken = threading.Condition(), False
@@ -120,10 +127,11 @@ class Forwards:
             self._drop(batch)
         padded = batch + batch[-1:] * (self._size - len(batch))
         made: Sequence[np.ndarray | Exception] = ()
+        spared: Sequence[int] = [0] * len(batch)
         try:
             faces, speech = np.stack([window.faces() for window in padded]), torch.stack([window.speech for window in padded])
             with self.clock.work() as spent:
-                made = self._draw(faces, speech, first.asked)
+                made, spared = self._draw(faces, speech, first.asked)
         except Exception as error:  # noqa: BLE001 - raised in the thread of its caller
             if all(window.caller is first.caller for window in batch):
                 made = [error] * len(batch)
@@ -135,8 +143,8 @@ class Forwards:
                         window.alone = True
                     self._waiting.extendleft(reversed(batch))
         with self._changed:
-            for window, new in zip(batch, made, strict=False):  # what filled it up is left
-                window.spent = spent() / len(batch)
+            for window, new, less in zip(batch, made, spared, strict=False):  # what filled it up is left
+                window.spent, window.spared = spent() / len(batch), less
                 window.made, window.failure = (None, new) if isinstance(new, Exception) else (new, None)
 
     def _drop(self, windows: Sequence[Window]) -> None:

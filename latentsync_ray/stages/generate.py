@@ -20,7 +20,7 @@ from latentsync_ray.measure import mouth_motion
 from latentsync_ray.models import Model, ModelInfo
 from latentsync_ray.models.find import find_model
 from latentsync_ray.models.fitting import windows_together
-from latentsync_ray.stages.forwards import Forwards, Window
+from latentsync_ray.stages.forwards import Drawn, Forwards, Window
 from latentsync_ray.types import Device, FaceCrops, GeneratedFaces
 
 __all__ = ["Generate", "fill_gaps", "window_frames"]
@@ -114,7 +114,7 @@ class Generate:
         recipe = self.recipe
         with self._forwards.device() as listened:
             spoken = self.model.listen(crops.speech, crops.span)
-        spent = listened()
+        spent, spared = listened(), 0
         guidance = crops.guidance_scale or recipe.guidance_scale
         asked = guidance, recipe.seed if crops.seed is None else crops.seed
         # Later windows first, so that a frame shared with the shifted last window keeps the face of its regular window.
@@ -128,7 +128,7 @@ class Generate:
             assert drawn.made is not None
             at, new = places[window[::-1]], drawn.made[::-1]  # of a repeated last frame, the first counts
             result[at[at >= 0]] = new[at >= 0]
-            spent, drawn.made = spent + drawn.spent, None
+            spent, spared, drawn.made = spent + drawn.spent, spared + drawn.spared, None
             if on_frames:
                 done = min(self.window * number, len(crops.source_frames))  # several faces are one frame
                 on_frames(done - told)
@@ -137,10 +137,10 @@ class Generate:
         return result, {
             "generate_seconds": spent.working,
             "idle_seconds": spent.idle,
-            "tflop": float("nan") if flops is None else flops * len(windows) / 1e12,
+            "tflop": float("nan") if flops is None else (flops * len(windows) - spared) / 1e12,
         }
 
-    def _drawn(self, faces: np.ndarray, speech: Any, asked: tuple[float, int]) -> list[np.ndarray | Exception]:
+    def _drawn(self, faces: np.ndarray, speech: Any, asked: tuple[float, int]) -> Drawn:
         """What the model makes of some windows, uint8; checked to be what models have to give."""
         import torch
 
@@ -149,7 +149,8 @@ class Generate:
         try:
             made = self.model.generate(faces, speech, guidance_scale=guidance_scale, **sampling)
         except OutOfMemory as error:
-            return [OutOfMemory(str(error))] * len(faces)  # without the frames of the first, which hold the device's memory
+            failed = OutOfMemory(str(error))  # without the frames of the first, which hold the device's memory
+            return [failed] * len(faces), [0] * len(faces)
         if not (isinstance(made, torch.Tensor) and made.dtype == torch.float32 and made.shape == faces.shape):
             got = f"{made.dtype}{tuple(made.shape)}" if hasattr(made, "dtype") else type(made).__name__
             raise ModelError(f"the model {self.recipe.model!r} gave {got}, and not float32{faces.shape}; its code has a bug")
@@ -158,7 +159,14 @@ class Generate:
             f"{recipe.model} gave numbers that are not finite ({self.model.precision}); set recipe.dtype=float32, and "
             "mixed_recipes=true to do so in the same output"
         )
-        return [new if fine else failure for new, fine in zip(drawn.numpy(), finite.tolist(), strict=True)]
+        each = [new if fine else failure for new, fine in zip(drawn.numpy(), finite.tolist(), strict=True)]
+        spared = getattr(self.model, "spared", [0] * len(faces))
+        if len(spared) != len(faces):
+            raise ModelError(
+                f"the model {recipe.model!r} says of {len(spared)} windows what they were spared, and made {len(faces)}; "
+                "its code has a bug"
+            )
+        return each, spared
 
     def _motion(self, crops: FaceCrops, faces: np.ndarray) -> np.ndarray:
         """How much the mouths move, float32 (F,): the mean of those that are known."""

@@ -25,7 +25,7 @@ def test_specs_hold_what_is_counted(name: str, guided: bool) -> None:
 
 
 def test_arithmetic_of_a_window_follows_steps_and_cache() -> None:
-    flops = Flops(whole=100, cached=7, around=50)
+    flops = Flops(whole=100, cached=7, around=50, encoding=20)
     assert flops.of(steps=20, cache_interval=1) == 20 * 100 + 50
     assert flops.of(steps=20, cache_interval=3) == 7 * 100 + 13 * 7 + 50
 

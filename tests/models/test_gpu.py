@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from latentsync_ray.models.latentsync.latents import Latents
 from latentsync_ray.models.latentsync.model import LatentSync, load_model
+from latentsync_ray.models.latentsync.vae import as_pictures
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,3 +31,23 @@ def test_as_on_the_cpu_and_the_same_twice(dtype: str, worst: float) -> None:
     first, second = made(model), made(model)
     assert np.array_equal(first, second)
     assert np.abs(first - expected).mean() < worst / 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@torch.inference_mode()
+def test_a_picture_is_encoded_alike_in_any_company(dtype: str) -> None:
+    model, random = load_model("nano", device="cuda", dtype=dtype), np.random.default_rng(0)  # pyright: ignore[reportArgumentType]
+    pictures = as_pictures(random.integers(0, 256, (37, 128, 128, 3), np.uint8), model.device)
+    together = model.encode(pictures)
+    for count in (1, 2, 5, 16, 31):
+        some = random.choice(len(pictures), count, replace=False)
+        assert torch.equal(model.encode(pictures[some]), together[some]), count
+
+
+def test_known_pictures_change_no_bit() -> None:
+    model = load_model("tiny-random", device="cuda", dtype="bfloat16")
+    first, known = made(model), made(model)
+    assert model.latents.found == 16
+    model.latents = Latents(0)
+    assert np.array_equal(first, known)
+    assert np.array_equal(first, made(model))

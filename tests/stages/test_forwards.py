@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,8 +15,10 @@ import torch
 from cutting import crops
 
 from latentsync_ray.config import Recipe
+from latentsync_ray.models.latentsync.latents import Latents
+from latentsync_ray.models.latentsync.model import LatentSync
 from latentsync_ray.stages.clock import Clock
-from latentsync_ray.stages.forwards import Forwards, Window
+from latentsync_ray.stages.forwards import Drawn, Forwards, Window
 from latentsync_ray.stages.generate import Generate
 from latentsync_ray.types import FaceCrops
 
@@ -30,7 +32,7 @@ class Device:
         self.calls: list[tuple[int, Any]] = []
         self.allowed, self.here = threading.Semaphore(allowed), threading.Lock()
 
-    def __call__(self, faces: np.ndarray, speech: Any, asked: tuple[Any, ...]) -> Sequence[np.ndarray | Exception]:
+    def __call__(self, faces: np.ndarray, speech: Any, asked: tuple[Any, ...]) -> Drawn:
         assert self.here.acquire(blocking=False), "two calls at once"
         assert len(faces) == len(speech) == SIZE
         self.calls.append((len({int(face.flat[0]) for face in faces}), asked))
@@ -38,7 +40,8 @@ class Device:
         self.here.release()
         if any(face.flat[0] == 98 for face in faces):
             raise RuntimeError("broken")
-        return [ValueError("a bad one") if face.flat[0] == 99 else 2 * face for face in faces]
+        made = [ValueError("a bad one") if face.flat[0] == 99 else 2 * face for face in faces]
+        return made, [int(face.flat[0]) for face in faces]
 
 
 def windows(*values: int, asked: tuple[Any, ...] = (1.0,)) -> list[Window]:
@@ -83,6 +86,10 @@ def test_calls_have_one_shape() -> None:
     device = Device()
     assert made(Forwards(device, SIZE), *range(7)) == [0, 2, 4, 6, 8, 10, 12]
     assert [count for count, _ in device.calls] == [3, 3, 1], "the last one is filled up"
+
+
+def test_each_window_knows_what_it_was_spared() -> None:
+    assert [window.spared for window in Forwards(Device(), SIZE)(windows(*range(5)))] == [0, 1, 2, 3, 4]
 
 
 def test_who_waits_rides_along(pool: ThreadPoolExecutor) -> None:
@@ -193,6 +200,7 @@ def segments() -> list[FaceCrops]:
 def test_company_changes_no_bit(segments: list[FaceCrops], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     generate = Generate(Recipe(model="tiny-random", steps=1, cpu_threads=1, micro_batch=3), "cpu")
     alone = [generate(segment).faces for segment in segments]
+    cast("LatentSync", generate.model).latents = Latents(0)  # or company would be tried with pictures that are encoded already
     forwards, companies = generate._forwards, list[int]()
     forward = forwards._forward
 

@@ -53,8 +53,10 @@ def count_flops(spec: ModelSpec, *, guided: bool) -> Flops:
             _call(model, windows=1, guided=guided, steps=steps, cache_interval=cache_interval)
         return counter.get_total_flops()
 
+    with torch.inference_mode(), FlopCounterMode(display=False) as encoding:
+        model.encode(torch.empty(WINDOW, 3, model.resolution, model.resolution, device="meta"))
     one, two, reusing = counted(steps=1), counted(steps=2), counted(steps=2, cache_interval=2)
-    return Flops(whole=two - one, cached=reusing - one, around=2 * one - two)
+    return Flops(whole=two - one, cached=reusing - one, around=2 * one - two, encoding=encoding.get_total_flops())
 
 
 @cache

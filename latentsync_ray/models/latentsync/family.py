@@ -14,7 +14,7 @@ from latentsync_ray.models.hub import HUB, size
 from latentsync_ray.models.latentsync.audio import touched_windows
 from latentsync_ray.models.latentsync.remedies import by_hand, download_command, incomplete_folder, published_bytes
 from latentsync_ray.models.latentsync.source import HINT, check_reachable, find_spec, locate, models_folder, survey
-from latentsync_ray.models.latentsync.specs import MODELS, WINDOW, ModelSpec
+from latentsync_ray.models.latentsync.specs import MODELS, WINDOW, Flops, ModelSpec
 from latentsync_ray.models.latentsync.template import template
 from latentsync_ray.models.mel import audio_step_count, mel_window
 from latentsync_ray.template import Template
@@ -94,12 +94,19 @@ class LatentSyncInfo:
 
     def flops(self, *, steps: int, guidance_scale: float, cache_interval: int) -> int:
         """See ``models.ModelInfo``; of models with a name it is known already."""
-        known, guided = self.spec.flops, guidance_scale > 1
-        if known is None:
-            from latentsync_ray.models.latentsync.counting import count_flops
+        return self._flops(guided=guidance_scale > 1).of(steps=steps, cache_interval=cache_interval)
 
-            return count_flops(self.spec, guided=guided).of(steps=steps, cache_interval=cache_interval)
-        return known[guided].of(steps=steps, cache_interval=cache_interval)
+    @property
+    def encoding_flops(self) -> int:
+        """Of those, what it takes to encode one frame's picture, masked and whole."""
+        return self._flops(guided=False).encoding // WINDOW
+
+    def _flops(self, *, guided: bool) -> Flops:
+        if self.spec.flops is not None:
+            return self.spec.flops[guided]
+        from latentsync_ray.models.latentsync.counting import count_flops
+
+        return count_flops(self.spec, guided=guided)
 
     def memory(self, *, windows: int, guidance_scale: float, dtype: DType) -> int:
         """See ``models.ModelInfo``; of tensors only: what libraries work with, and gaps between tensors, are not seen."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from hashlib import blake2b
 from pathlib import Path
@@ -27,6 +28,7 @@ from latentsync_ray.models.latentsync.audio import STEPS_PER_FRAME, step_indices
 from latentsync_ray.models.latentsync.checkpoint import fill, load_unet
 from latentsync_ray.models.latentsync.denoise import denoise, starting_noise
 from latentsync_ray.models.latentsync.family import LatentSyncInfo
+from latentsync_ray.models.latentsync.latents import Key, Latents, distinct, room
 from latentsync_ray.models.latentsync.sampling import SamplingUNet
 from latentsync_ray.models.latentsync.source import locate
 from latentsync_ray.models.latentsync.specs import ModelSpec
@@ -65,6 +67,8 @@ class LatentSync:
         self.whisper = whisper
         self.device = unet.device
         self.dtype = unet.dtype
+        self.latents = Latents(room())
+        self._spared: list[int] = []
         self._compiling: Compiling | None = None
         self._heard: OrderedDict[bytes, Tensor] = OrderedDict()
         self._drawn: tuple[tuple[int, int, int], Tensor] | None = None
@@ -74,6 +78,11 @@ class LatentSync:
         """See ``models.Model``."""
         compiled = self._compiling is not None and self._compiling.works
         return precision_of(self.device, self.dtype) + (" compiled" if compiled else "")
+
+    @property
+    def spared(self) -> list[int]:
+        """See ``models.Model``: what it takes to encode pictures that were known, or seen in an earlier window of the call."""
+        return [pictures * self.info.encoding_flops for pictures in self._spared]
 
     def compile(self) -> None:
         """See ``models.Model``: the UNet's layers, and both halves of the autoencoder."""
@@ -136,15 +145,20 @@ class LatentSync:
             raise ValueError(f"faces {faces.shape} at {side} px and speech {tuple(speech.shape)} do not match")
         windows, frames = faces.shape[:2]
         with self._working(windows=windows):
-            distinct, places = _distinct(faces.reshape(-1, side, side, 3))
+            shown = faces.reshape(-1, side, side, 3)
+            hashes, first, places = distinct(shown)
+            pictures = as_pictures(shown[first] if len(first) < len(shown) else shown, self.device)
+            encoded, new = self._remembered(pictures, hashes)
+            self._spared = (frames - np.bincount(np.array(first)[new] // frames, minlength=windows)).tolist()
             return self.draw(
-                as_pictures(distinct, self.device),
-                places.to(self.device).unflatten(0, (windows, frames)),
+                pictures,
+                torch.tensor(places).to(self.device).unflatten(0, (windows, frames)),
                 speech,
                 steps=steps,
                 guidance_scale=guidance_scale,
                 seed=seed,
                 cache_interval=cache_interval,
+                encoded=encoded,
             )
 
     @torch.inference_mode()
@@ -158,9 +172,13 @@ class LatentSync:
         guidance_scale: float,
         seed: int,
         cache_interval: int = 1,
+        encoded: Tensor | None = None,
     ) -> Tensor:
-        """``generate`` of ``pictures`` (N, 3, R, R), of which the windows hold those at ``places`` (B, F)."""
-        conditions = self._conditions(pictures)[places].transpose(1, 2)
+        """``generate`` of ``pictures`` (N, 3, R, R), of which the windows hold those at ``places`` (B, F).
+
+        ``encoded`` is what ``encode`` gave for them, if it was asked before.
+        """
+        conditions = self._conditions(pictures, encoded)[places].transpose(1, 2)
         *_, latents = denoise(
             self.sampler,
             self._noise(seed, *conditions.shape[-2:]),
@@ -185,27 +203,33 @@ class LatentSync:
             self._drawn = (seed, height, width), starting_noise(seed, height, width).to(self.device)
         return self._drawn[1]
 
-    def _conditions(self, pictures: Tensor) -> Tensor:
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Of each picture (N, 3, R, R) in [-1, 1], masked and whole, what the autoencoder makes: (N, 8, h, w) in its format."""
+        return torch.cat(self.codec.modes(torch.cat([pictures * self.mask, pictures])).chunk(2), dim=1)
+
+    def _remembered(self, pictures: Tensor, hashes: Sequence[bytes]) -> tuple[Tensor, list[int]]:
+        """What ``encode`` gives, and for which pictures it was asked: those that are not remembered."""
+        keys: list[Key] = [(self.precision, each) for each in hashes]
+        known = self.latents.find(keys)
+        new = [number for number, key in enumerate(keys) if key not in known]
+        if not new:
+            return torch.stack([known[key] for key in keys]).to(self.device), new
+        made = self.encode(pictures[new] if known else pictures)
+        self.latents.keep([(self.precision, hashes[number]) for number in new], made)  # it may not be compiled any more
+        if not known:
+            return made, new
+        encoded = made.new_empty(len(keys), *made.shape[1:])
+        old = [number for number, key in enumerate(keys) if key in known]
+        encoded[new], encoded[old] = made, torch.stack([known[keys[number]] for number in old]).to(self.device)
+        return encoded, new
+
+    def _conditions(self, pictures: Tensor, encoded: Tensor | None = None) -> Tensor:
         """What the network sees of each picture (N, 3, R, R) besides noise: mask, masked and whole picture (N, 9, h, w)."""
-        masked, whole = self.codec.encode(torch.cat([pictures * self.mask, pictures])).chunk(2)
         shrunk = self.mask[:: self.codec.stride, :: self.codec.stride].expand(len(pictures), 1, -1, -1)
-        return torch.cat([shrunk, masked, whole], dim=1)
+        return torch.cat([shrunk, self.codec.scaled(self.encode(pictures) if encoded is None else encoded)], dim=1)
 
     def _working(self, *, windows: int) -> AbstractContextManager[None]:
         return working_on(self.device, self.info.name, f"at {self.resolution} px with {windows} windows at once")
-
-
-def _distinct(faces: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor]:
-    """Each picture once, and where among these every one is: loops and shifted windows repeat pictures."""
-    known: dict[bytes, int] = {}
-    first, places = [], []
-    for number, face in enumerate(faces):
-        key = blake2b(np.ascontiguousarray(face).data, digest_size=16).digest()
-        if key not in known:
-            known[key] = len(known)
-            first.append(number)
-        places.append(known[key])
-    return (faces[first] if len(first) < len(faces) else faces), torch.tensor(places)
 
 
 def load_model(name: str, *, device: Device = "auto", dtype: DType = "auto") -> LatentSync:

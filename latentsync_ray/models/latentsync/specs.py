@@ -62,6 +62,8 @@ class Flops:
     """One step that takes kept features."""
     around: int
     """All that is done once: pictures to latents and back, keys and values of the speech. Whisper is not counted."""
+    encoding: int
+    """Of that, pictures to latents: what a window is spared whose pictures were encoded before."""
 
     def of(self, *, steps: int, cache_interval: int) -> int:
         """All steps, and what is done once."""
@@ -106,8 +108,12 @@ MODELS: dict[str, ModelSpec] = {
             512,
             _LATENTSYNC_16,
             flops=(
-                Flops(whole=14_649_766_297_600, cached=1_118_608_261_120, around=75_984_106_684_416),
-                Flops(whole=29_056_322_600_960, cached=2_218_034_790_400, around=75_984_106_684_416),
+                Flops(
+                    whole=14_649_766_297_600, cached=1_118_608_261_120, around=75_984_106_684_416, encoding=35_733_070_938_112
+                ),
+                Flops(
+                    whole=29_056_322_600_960, cached=2_218_034_790_400, around=75_984_106_684_416, encoding=35_733_070_938_112
+                ),
             ),
             licences=(
                 Licence(
@@ -124,8 +130,8 @@ MODELS: dict[str, ModelSpec] = {
             256,
             _LATENTSYNC_15,
             flops=(
-                Flops(whole=3_296_731_709_440, cached=215_281_008_640, around=18_698_290_593_792),
-                Flops(whole=6_532_619_141_120, cached=425_724_805_120, around=18_698_290_593_792),
+                Flops(whole=3_296_731_709_440, cached=215_281_008_640, around=18_698_290_593_792, encoding=8_727_109_304_320),
+                Flops(whole=6_532_619_141_120, cached=425_724_805_120, around=18_698_290_593_792, encoding=8_727_109_304_320),
             ),
             licences=(Licence("weights", "openrail++", "huggingface.co/ByteDance/LatentSync-1.5"), *_OFFICIAL_PARTS),
         ),
@@ -143,8 +149,8 @@ MODELS: dict[str, ModelSpec] = {
             ),
             whisper=WhisperSize(width=96, heads=8, layers=3),
             flops=(
-                Flops(whole=4_223_090_688, cached=669_392_896, around=44_328_419_328),
-                Flops(whole=8_276_459_520, cached=1_299_742_720, around=44_328_419_328),
+                Flops(whole=4_223_090_688, cached=669_392_896, around=44_328_419_328, encoding=17_361_272_832),
+                Flops(whole=8_276_459_520, cached=1_299_742_720, around=44_328_419_328, encoding=17_361_272_832),
             ),
             licences=(Licence("all parts", "Apache-2.0", "this package, which contains it"),),
             note="nano is made for trying and testing, on the shipped portrait; on other faces it fails. "
@@ -163,8 +169,8 @@ MODELS: dict[str, ModelSpec] = {
             ),
             whisper=WhisperSize(width=64, heads=2, layers=2),
             flops=(
-                Flops(whole=731_512_832, cached=141_230_080, around=1_411_350_528),
-                Flops(whole=1_433_935_872, cached=273_768_448, around=1_411_350_528),
+                Flops(whole=731_512_832, cached=141_230_080, around=1_411_350_528, encoding=623_640_576),
+                Flops(whole=1_433_935_872, cached=273_768_448, around=1_411_350_528, encoding=623_640_576),
             ),
             seed=1247,
             licences=(Licence("all parts", "none needed", "random numbers, to try the pipeline with; mouths become noise"),),

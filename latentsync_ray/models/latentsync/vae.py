@@ -90,11 +90,18 @@ class PictureCodec:
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Latents (N, 4, h, w), float32 of about unit variance, of pictures (N, 3, R, R) in [-1, 1]."""
+        return self.scaled(self.modes(pictures))
+
+    def modes(self, pictures: Tensor) -> Tensor:
+        """Latents before they are ``scaled``, in the autoencoder's own format."""
         moments = _in_parts(self.vae.encoder, pictures.to(self.vae.dtype), self._part)
         if self.vae.quant_conv is not None:
             moments = _in_parts(self.vae.quant_conv, moments, self._slice)
-        mode = moments.chunk(2, dim=1)[0]
-        return (mode.float() - self._shift) * self._scale
+        return moments.chunk(2, dim=1)[0]
+
+    def scaled(self, modes: Tensor) -> Tensor:
+        """Latents of about unit variance, float32."""
+        return (modes.float() - self._shift) * self._scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (N, 3, R, R), float32, about [-1, 1] but not clamped, of latents (N, 4, h, w)."""
