@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import latentsync_ray
 
 SCRIPT = Path(__file__).parent / "user_script.py"
@@ -28,25 +26,22 @@ def test_the_package_says_that_it_has_types() -> None:
 WRONG = ("steps = Recipe(steps=10).stepz", "lipsync(7, 'a', 'o')", "Pair(clip_id='a', video='v')")
 
 
-@pytest.mark.parametrize("wrong", [(), WRONG], ids=["right", "wrong"])
-def test_mypy(wrong: tuple[str, ...], tmp_path: Path) -> None:
+def test_mypy(tmp_path: Path) -> None:
+    """Nothing to say about the script, and something about each line that is wrong."""
     config = tmp_path / "mypy.ini"
     config.write_text("[mypy]\n" + "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in HEAVY))
     cache = Path(__file__).parent.parent / ".mypy_cache"
     told = checked(
-        "mypy", "--strict", "--config-file", str(config), "--cache-dir", str(cache), script=with_lines(tmp_path, wrong)
+        "mypy", "--strict", "--config-file", str(config), "--cache-dir", str(cache), script=with_lines(tmp_path, WRONG)
     )
     errors = [line for line in told if ": error: " in line]
-    assert [int(line.split(":")[1]) for line in errors] == at(wrong), told
-    assert told[-1].startswith("Success") or wrong
+    assert [int(line.split(":")[1]) for line in errors] == at(WRONG), told
 
 
-@pytest.mark.parametrize("wrong", [(), WRONG], ids=["right", "wrong"])
-def test_pyright(wrong: tuple[str, ...], tmp_path: Path) -> None:
-    told = checked("pyright", "--pythonpath", sys.executable, script=with_lines(tmp_path, wrong))
+def test_pyright(tmp_path: Path) -> None:
+    told = checked("pyright", "--pythonpath", sys.executable, script=with_lines(tmp_path, WRONG))
     lines = [int(line.split(":")[1]) for line in told if " - error:" in line]
-    assert sorted(set(lines)) == at(wrong), told
-    assert told[-1].startswith("0 errors,") or wrong
+    assert sorted(set(lines)) == at(WRONG), told
 
 
 def with_lines(folder: Path, wrong: tuple[str, ...]) -> Path:

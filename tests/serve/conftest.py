@@ -18,6 +18,7 @@ from sqlalchemy import create_engine
 
 from latentsync_ray.media.speech import SAMPLE_RATE, write_wav
 from latentsync_ray.nano.evaluate import make_take, write_take
+from latentsync_ray.serve import dispatcher
 
 _JS_CLIENT = "@fal-ai/client@1.10.1"
 
@@ -56,8 +57,10 @@ def unfit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(make_settings(tmp_path_factory.mktemp("served") / "data")) as state:
-        yield state
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatcher, "_MINUTE", 3.0)  # records are collected every half second
+        with running(make_settings(tmp_path_factory.mktemp("served") / "data")) as state:
+            yield state
 
 
 @pytest.fixture
