@@ -4,8 +4,8 @@
     python jobs/kill_run.py driver raylet         # some of it
 
 The cluster has two nodes on this machine, one of them with the model worker; a node that is killed is replaced. The job runs,
-something is killed at a certain moment, and the job runs again. That has to leave the same bytes, one record per clip and nothing
-else.
+something is killed at a certain moment, and the job runs again. That has to leave the same bytes, one record per clip and no
+other file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ import helpers_of_tests  # noqa: F401
 import typer
 from bench import out
 from disturbed_nodes import RECIPE, Disturbed, on_nodes, write_pairs
-from processes import descendants, model_workers
+from processes import cpu_workers, descendants, kill_soon, model_workers
 from ray.cluster_utils import Cluster as Nodes
 from rich.table import Table
 
@@ -37,10 +36,15 @@ from latentsync_ray import Job, read_records, run
 from latentsync_ray.cli.ending import Ended, ending_in_time, leave
 
 CLIPS = [f"c{number}" for number in range(6)]
-MOMENTS = {"before the first part": 0, "after part 1": 1, "after part 4": 4, "after part 8": 8, "after part 12, the last": 12}
+KINDS = {
+    "driver": "driver SIGKILL",
+    "terminated": "driver SIGTERM",
+    "cpu": "CPU worker",
+    "model": "model worker",
+    "raylet": "raylet of a node",
+}
+MOMENTS = (0, 1, 4, 8, 12)
 """Parts that have come by then. Each clip has two."""
-WATCHED_SECONDS = 60.0
-"""For a process to appear that is to be killed."""
 
 
 @dataclass(frozen=True)
@@ -62,29 +66,23 @@ def victims(told: Told) -> list[int]:
     """Processes of which one is to be killed, now."""
     if told.what.startswith("driver"):
         return [os.getpid()]
-    started = descendants(told.nodes)
     if told.what == "CPU worker":
-        return [pid for pid, name in started.items() if b"ray::FlatMap" in name]
+        return cpu_workers(told.nodes)
     if told.what == "model worker":
         return model_workers(told.nodes)
+    started = descendants(told.nodes)
     raylets = [pid for pid, name in started.items() if b"raylet/raylet" in name.partition(b"\0")[0] and pid != told.head]
     return [pid for pid in raylets if model_workers(pid)]
 
 
 def kill(told: Told) -> None:
-    """In a thread of its own: as soon as there is one."""
+    """As soon as there is one, and say so before: it may be this process."""
 
-    def wait() -> None:
-        until = time.monotonic() + WATCHED_SECONDS
-        while time.monotonic() < until:
-            for pid in victims(told)[:1]:
-                sys.stdout.write(f"killed {pid}\n")
-                sys.stdout.flush()
-                os.kill(pid, signal.SIGTERM if told.what.endswith("SIGTERM") else signal.SIGKILL)
-                return
-            time.sleep(0.01)
+    def say(pid: int) -> None:
+        sys.stdout.write(f"killed {pid}\n")
+        sys.stdout.flush()
 
-    threading.Thread(target=wait, daemon=True).start()
+    kill_soon(lambda: victims(told), told=signal.SIGTERM if told.what.endswith("SIGTERM") else signal.SIGKILL, say=say)
 
 
 def drive(told: Told) -> int:
@@ -143,22 +141,34 @@ def two_nodes() -> Iterator[tuple[Nodes, Callable[[], None]]]:
         nodes.shutdown()
 
 
+def row(told: Told, complete: Callable[[], None], expected: dict[str, str]) -> tuple[bool, list[str]]:
+    """Disturb a run, run again, and look: whether all is as it should be, and what to print."""
+    output = Path(told.output)
+    code, killed, seconds = start(told, complete)
+    before = {path: path.stat().st_mtime_ns for path in (output / "clips").glob("*.mp4")}
+    start(replace(told, what=""), complete)
+    made = [path for path in (output / "clips").glob("*.mp4") if before.get(path) != path.stat().st_mtime_ns]
+    same, left = hashes(output) == expected, leftovers(output)
+    alone = sorted(read_records(output)["clip_id"].to_pylist()) == CLIPS
+    ended = "not killed" if not killed else f"exit {code}" if code >= 0 else f"ended by {-code}"
+    cells = [f"{ended}, {seconds:.0f} s", str(len(before)), str(len(made)), str(same), str(alone), ", ".join(left) or "nothing"]
+    return killed and same and alone and not left, [
+        told.what,
+        f"after part {told.after}" if told.after else "before any",
+        *cells,
+    ]
+
+
 def main(
-    kinds: Annotated[list[str] | None, typer.Argument(help="driver, terminated, cpu, model, raylet; all by default")] = None,
+    kinds: Annotated[list[str] | None, typer.Argument(help=f"{', '.join(KINDS)}; all by default")] = None,
+    moments: Annotated[list[int], typer.Option("--moment", help="Parts that have come.")] = list(MOMENTS),  # noqa: B006
     told: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Kill, and look."""
     if told:
         raise typer.Exit(drive(Told(**json.loads(told))))
-    names = {
-        "driver": "driver SIGKILL",
-        "terminated": "driver SIGTERM",
-        "cpu": "CPU worker",
-        "model": "model worker",
-        "raylet": "raylet of a node",
-    }
     columns = ("killed", "moment", "first run", "clips", "second run made", "same bytes", "one record each", "left over")
-    table, good = Table(*columns, title=f"{len(CLIPS)} clips of two parts each"), True
+    table, rows = Table(*columns, title=f"{len(CLIPS)} clips of two parts each"), []
     with tempfile.TemporaryDirectory() as name, two_nodes() as (nodes, complete):
         folder = Path(name)
         head = nodes.head_node.all_processes["raylet"][0].process.pid
@@ -166,24 +176,15 @@ def main(
         start(plain, complete)
         expected = hashes(folder / "plain")
         assert sorted(expected) == CLIPS
-        for kind in kinds or names:
-            for number, (moment, after) in enumerate(MOMENTS.items()):
-                output = folder / f"{kind}-{number}"
-                disturbed = replace(plain, output=str(output), what=names[kind], after=after)
-                code, killed, seconds = start(disturbed, complete)
-                before = {path: path.stat().st_mtime_ns for path in (output / "clips").glob("*.mp4")}
-                start(replace(plain, output=str(output)), complete)
-                made = [path for path in (output / "clips").glob("*.mp4") if before.get(path) != path.stat().st_mtime_ns]
-                ids, same = sorted(read_records(output)["clip_id"].to_pylist()), hashes(output) == expected
-                left = leftovers(output)
-                ended = "not killed" if not killed else f"exit {code}" if code >= 0 else f"ended by {-code}"
-                cells = f"{ended}, {seconds:.0f} s", str(len(before)), str(len(made)), str(same), str(ids == CLIPS)
-                table.add_row("" if number else names[kind], moment, *cells, ", ".join(left) or "nothing")
-                out.print(f"{names[kind]}, {moment}:", *cells, left, style="dim", highlight=False)
-                good = good and killed and same and ids == CLIPS and not left
-            table.add_section()
+        for after in moments:
+            for kind in kinds or KINDS:
+                told_each = replace(plain, output=str(folder / f"{kind}-{after}"), what=KINDS[kind], after=after)
+                rows.append(row(told_each, complete, expected))
+                out.print(*rows[-1][1], sep=" | ", style="dim", highlight=False)
+    for _, cells in sorted(rows, key=lambda each: list(KINDS.values()).index(each[1][0])):
+        table.add_row(*cells)
     out.print(table)
-    raise typer.Exit(not good)
+    raise typer.Exit(not all(good for good, _ in rows))
 
 
 if __name__ == "__main__":

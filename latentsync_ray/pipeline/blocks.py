@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from latentsync_ray import filesystems
 from latentsync_ray.config import Cluster, Recipe
@@ -57,11 +57,12 @@ def parts_dataset(
     )
     pairs = Dataset.copy(pairs, _deep_copy=True)  # with a context of its own: the caller's stays as it is
     context = pairs.context
-    context.target_max_block_size = 1 << 20  # a segment's crops are larger than this: one row, one block, one retry
+    context.target_max_block_size = 1  # byte: one row, one block, which is what is retried, and what spreads out
     context.execution_no_progress_timeout_s = cluster.no_progress_seconds
     context.enable_progress_bars = False  # clips are counted by the driver
     context.print_on_execution_start = False
-    rows = pairs.repartition(target_num_rows_per_block=1)  # one clip a task: a block is what is retried, and what spreads out
+    # One clip a task. A repartition would keep a whole CPU from the stages for that, and without a size they would be many.
+    rows = pairs.flat_map(_one_by_one, num_cpus=0, compute=TaskPoolStrategy(size=1))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*deprecated")
         for group in tasks():
@@ -81,10 +82,14 @@ def parts_dataset(
                 )
             else:
                 # Ray Data retries a killed worker's task for ever unless told so, and has no other way to be told yet.
-                rows = rows.flat_map(task(group, asked, deadline=deadline), max_retries=3, **ask.of[name])
-            if group[-1].fans_out:
-                rows = rows.repartition(target_num_rows_per_block=1)
+                each = task(group, asked, deadline=deadline)
+                apart = dict if group[-1].fans_out else None  # Ray Data joins stages that ask for the same, but not such ones
+                rows = rows.flat_map(each, max_retries=3, ray_remote_args_fn=apart, **ask.of[name])
     return rows
+
+
+def _one_by_one(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row]
 
 
 class _ModelWorker:
