@@ -33,22 +33,28 @@ out = Console()
 
 
 class SleeperInfo:
-    """``nano``'s template and window, and no network."""
+    """Another model's template and window, and no network."""
 
     name = "sleeper"
 
+    def __init__(self, other: str) -> None:
+        self._other = other
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(find_model("nano"), name)
+        return getattr(find_model(self._other), name)
 
     def load(self, **_: Any) -> Sleeper:
         """See ``models.ModelInfo``."""
-        return Sleeper()
+        return Sleeper(self)
 
 
 class Sleeper:
     """Gives back what it sees after a while, and notes when it was busy."""
 
-    info, device, checkpoint, precision = SleeperInfo(), torch.device("cpu"), "0" * 64, "cpu float32"
+    device, checkpoint, precision = torch.device("cpu"), "0" * 64, "cpu float32"
+
+    def __init__(self, info: SleeperInfo) -> None:
+        self.info = info
 
     def listen(self, speech: np.ndarray, span: Any) -> torch.Tensor:
         """See ``models.Model``."""
@@ -61,17 +67,17 @@ class Sleeper:
         """See ``models.Model``."""
         return torch.zeros(windows, self.info.window, 1)
 
-    def generate(self, faces: np.ndarray, speech: torch.Tensor, **_: Any) -> torch.Tensor:
+    def generate(self, faces: np.ndarray, speech: torch.Tensor, *, seed: int, **_: Any) -> torch.Tensor:
         """See ``models.Model``."""
         began, folder = time.time(), Path(os.environ[FOLDER])
         time.sleep(float((folder / "seconds").read_text()))
         drawn = torch.from_numpy(faces / np.float32(127.5) - 1)
         with (folder / "calls").open("a") as log:
-            log.write(json.dumps([began, time.time()]) + "\n")
+            log.write(json.dumps([began, time.time(), os.getpid(), seed]) + "\n")
         return drawn
 
 
-SLEEPER = SleeperInfo()
+SLEEPER, LARGE_SLEEPER = SleeperInfo("nano"), SleeperInfo("latentsync-1.5")
 
 
 @dataclass(frozen=True, slots=True)

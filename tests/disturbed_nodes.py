@@ -13,10 +13,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ray
+from eight_pairs import portrait
+from make_clips import speech_like, write_clip, write_speech
 from processes import descendants, model_workers
 from ray.cluster_utils import Cluster as Nodes
 
@@ -28,11 +30,35 @@ _WAIT = 8.0
 """Seconds without any CPU or GPU but the driver's."""
 
 
-class Disturbed(Silent):
-    """Does something once: when the job begins to wait for the first frames, or when the first part has come."""
+def write_pairs(folder: Path, clip_ids: Sequence[str]) -> Path:
+    """Pairs of two segments each; returns the manifest."""
+    write_clip(folder / "v.mp4", portrait(96))
+    write_speech(folder / "a.wav", speech_like(3.8))
+    rows = [{"clip_id": clip_id, "video": "v.mp4", "audio": "a.wav"} for clip_id in clip_ids]
+    manifest = folder / "pairs.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest
 
-    def __init__(self, *, waiting: Callable[[], None] | None = None, in_the_middle: Callable[[], None] | None = None) -> None:
-        self._waiting, self._in_the_middle = waiting, in_the_middle
+
+def on_nodes(address: str, *, fewest: int = 1) -> Cluster:
+    """One or two model workers, each on a node with a GPU."""
+    return Cluster(
+        address=address,
+        device="cpu",  # Ray counts GPUs that are not there
+        generate_gpus=1,
+        generate_workers=(fewest, 2),
+        generate_cpus=0.25,
+        no_progress_seconds=240,
+    )
+
+
+class Disturbed(Silent):
+    """Does something once: when the job begins to wait for the first frames, or when the part number ``after`` has come."""
+
+    def __init__(
+        self, *, waiting: Callable[[], None] | None = None, in_the_middle: Callable[[], None] | None = None, after: int = 1
+    ) -> None:
+        self._waiting, self._in_the_middle, self._left = waiting, in_the_middle, after
 
     def phase(self, text: str) -> None:
         if text.startswith("waiting for the first frames") and self._waiting:
@@ -40,7 +66,8 @@ class Disturbed(Silent):
             todo()
 
     def frames(self, count: int) -> None:
-        if self._in_the_middle:
+        self._left -= 1
+        if self._in_the_middle and self._left <= 0:
             self._in_the_middle, todo = None, self._in_the_middle
             todo()
 
@@ -87,14 +114,7 @@ def main(folder: Path, what: str) -> int:
             output=folder / what / "out",
             sink="three_nodes:TellingSink",
             recipe=RECIPE,
-            cluster=Cluster(
-                address=nodes.address,
-                device="cpu",  # Ray counts GPUs that are not there
-                generate_gpus=1,
-                generate_workers=(0 if nothing else 1, 2),
-                generate_cpus=0.25,
-                no_progress_seconds=240,
-            ),
+            cluster=on_nodes(nodes.address, fewest=0 if nothing else 1),
         )
         began = time.monotonic()
         summary = run(job, progress=progress)

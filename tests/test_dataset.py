@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-import time
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
@@ -71,22 +73,40 @@ def test_every_kind_of_row_at_once(clip: dict[str, str], tmp_path: Path, monkeyp
     assert not list((tmp_path / "out" / "_work").rglob("*.mp4"))
 
 
-def test_clips_come_out_while_others_have_not_begun(clip: dict[str, str], tmp_path: Path) -> None:
-    """Steps before and after work meanwhile: the second row only comes when the first has gone through all of them."""
-    gate = tmp_path / "gate"
+@pytest.fixture
+def withheld(clip: dict[str, str]) -> Iterator[tuple[str, threading.Event]]:
+    """The speech at an address where it is given out when the event is set, and not before."""
+    event = threading.Event()
 
-    def slow(row: dict[str, Any]) -> dict[str, Any]:
-        while row["clip_id"] == "second" and not gate.exists():
-            time.sleep(0.05)
-        return row
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            event.wait(200)
+            data = Path(clip["audio"]).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
 
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/speech.wav", event
+        event.set()
+        server.shutdown()
+
+
+def test_clips_come_out_while_others_are_not_made(
+    clip: dict[str, str], withheld: tuple[str, threading.Event], tmp_path: Path
+) -> None:
+    """And steps before and after work meanwhile: the speech of the second comes when the first has gone through all of them."""
+    address, give = withheld
     rows = [{"clip_id": name, **clip} for name in ("first", "second", "unwanted")]
-    pairs = ray.data.from_items(rows, override_num_blocks=3).filter(expr=col("clip_id") != "unwanted").map(slow, num_cpus=0)
+    rows[1]["audio"] = address
+    pairs = ray.data.from_items(rows, override_num_blocks=3).filter(expr=col("clip_id") != "unwanted")
     records = lipsync_dataset(pairs, tmp_path / "out", recipe=RECIPE).map(lambda row: {"name": row["clip_id"].upper()})
     batches = records.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     came = (name for batch in batches for name in batch.to_pydict().get("name", []))
     assert next(came) == "FIRST"
-    gate.touch()
+    give.set()
     assert list(came) == ["SECOND"]
 
 

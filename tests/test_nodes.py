@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disturbed_nodes import RECIPE
+from disturbed_nodes import RECIPE, write_pairs
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 
@@ -49,10 +49,7 @@ _CLIPS = [f"c{number}" for number in range(6)]
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with six pairs of two segments each."""
     folder = tmp_path_factory.mktemp("pairs")
-    write_clip(folder / "v.mp4", portrait(96))
-    write_speech(folder / "a.wav", speech_like(3.8))
-    rows = [{"clip_id": clip_id, "video": "v.mp4", "audio": "a.wav"} for clip_id in _CLIPS]
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_pairs(folder, _CLIPS)
     return folder
 
 

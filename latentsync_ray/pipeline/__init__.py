@@ -137,6 +137,7 @@ def _one_pass(
         keep_faces=job.keep_faces,
         deadline=deadline,
         storage_options=options,
+        tiny=True,
     )
     operators.listen(dataset)
     if watch:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from latentsync_ray import filesystems
 from latentsync_ray.config import Cluster, Recipe
@@ -39,10 +39,12 @@ def parts_dataset(
     keep_faces: bool = False,
     deadline: float | None = None,
     storage_options: StorageOptions | None = None,
+    tiny: bool = False,
 ) -> Dataset:
     """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error.
 
-    No clip begins after ``deadline``, in seconds since 1970.
+    No clip begins after ``deadline``, in seconds since 1970. ``tiny``: all blocks of the dataset may be of one row, also those
+    of steps before and after. Else there are tasks between the stages that cut them up, and want a CPU each.
 
     Raises ConfigError when there is no such model, or as ``shares``.
     """
@@ -59,12 +61,16 @@ def parts_dataset(
     )
     pairs = Dataset.copy(pairs, _deep_copy=True)  # with a context of its own: the caller's stays as it is
     context = pairs.context
-    context.target_max_block_size = 1 << 20  # a segment's crops are larger than this: one row, one block, one retry
+    # One row, one block: that is what is retried, and what spreads out. A segment's crops are larger than 1 MB.
+    context.target_max_block_size = 1 if tiny else 1 << 20
     context.execution_no_progress_timeout_s = cluster.no_progress_seconds
     context.enable_progress_bars = False  # clips are counted by the driver
     context.print_on_execution_start = False
     steady(context)
-    rows = pairs.repartition(target_num_rows_per_block=1)  # one clip a task: a block is what is retried, and what spreads out
+    if tiny:
+        rows = pairs.flat_map(_one_by_one, num_cpus=0, compute=TaskPoolStrategy(size=1))  # no CPUs and no size: no end of tasks
+    else:
+        rows = pairs.repartition(target_num_rows_per_block=1)
     with retries_set():
         for group in tasks():
             name = group[-1].name
@@ -82,9 +88,11 @@ def parts_dataset(
                     **ask.of[name],
                 )
             else:
-                # Ray Data retries a killed worker's task for ever unless told so.
-                rows = rows.flat_map(task(group, asked, deadline=deadline), max_retries=3, **ask.of[name])
-            if group[-1].fans_out:
+                # Ray Data retries a killed worker's task for ever unless told so, and runs stages that ask for the same in one
+                # task, unless they say that what they ask for may change.
+                each, may_change = task(group, asked, deadline=deadline), dict if group[-1].fans_out else None
+                rows = rows.flat_map(each, max_retries=3, ray_remote_args_fn=may_change, **ask.of[name])
+            if group[-1].fans_out and not tiny:
                 rows = rows.repartition(target_num_rows_per_block=1)
     return rows
 
@@ -95,6 +103,10 @@ def retries_set() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*deprecated")
         yield
+
+
+def _one_by_one(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row]
 
 
 class _ModelWorker:

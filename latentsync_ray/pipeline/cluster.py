@@ -35,6 +35,8 @@ _NODE_SECONDS = 60.0
 """For a node to start a process and look for a file."""
 _HEAD_SECONDS = 30.0
 """For a cluster's head to come up: Ray itself would wait for ten minutes and say nothing."""
+_IDLE_SECONDS = 60
+"""For a process without work to get some: Ray's one second has processes start all the time, each for seconds."""
 
 
 def connect(cluster: Cluster) -> None:
@@ -59,6 +61,7 @@ def connect(cluster: Cluster) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=store,
+                _system_config={"idle_worker_killing_time_threshold_ms": _IDLE_SECONDS * 1000},
             )
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's would print a stack of C++
@@ -175,7 +178,7 @@ def never_began(clips: int, cluster: Cluster) -> str:
     """What a pass that gave nothing was waiting for, and what to do about it."""
     asked, present, free = shares(cluster, nodes()), ray.cluster_resources(), ray.available_resources()
     has = " and ".join(f"{present.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("GPU", "CPU"))
-    cpus = ", ".join(f"{ask['num_cpus']:g} CPU to {name}" for name, ask in asked.of.items()) + ", 1 CPU to pass rows on"
+    cpus = ", ".join(f"{ask['num_cpus']:g} CPU to {name}" for name, ask in asked.of.items())
     gpus = next((ask["num_gpus"] for ask in asked.of.values() if "num_gpus" in ask), 0)
     return (
         f"of {clips} clips nothing came in {cluster.no_progress_seconds:.0f} s. Asked for: at least {asked.workers[0]} model "

@@ -65,4 +65,6 @@ class _FewWaiting(BackpressurePolicy):
 
 def _is_ours(operator: Any) -> bool:
     """Or cuts up blocks for those that are."""
-    return any(name in operator.name for name in ("StreamingRepartition", *(f"({name})" for name in operators())))
+    return any(
+        name in operator.name for name in ("StreamingRepartition", "(_one_by_one)", *(f"({name})" for name in operators()))
+    )
