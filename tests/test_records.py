@@ -18,7 +18,7 @@ from latentsync_ray import storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ConfigError, NoFace, StorageUnavailable
 from latentsync_ray.layout import record_uri
-from latentsync_ray.records import RECORD_SCHEMA, Records, commit_pending, ledger, read_records
+from latentsync_ray.records import RECORD_SCHEMA, Records, commit_pending, ledger, read_records, writer
 from latentsync_ray.records import files as record_files
 from latentsync_ray.records.schema import to_table
 from latentsync_ray.stages.failures import failed_record
@@ -39,7 +39,7 @@ def ids(*names: str) -> pa.ChunkedArray:
 
 def codes(output: str) -> dict[str, str]:
     """clip_id -> error code, empty when it is dubbed, and no clip twice."""
-    held = record_files.read_all(record_files.metadata_files(output), columns=["clip_id", "error_code"])[0].values()
+    held = record_files.read_table(output, columns=["clip_id", "error_code"])[0].values()
     rows = [row for file in held for row in file.to_pylist()]
     assert len({row["clip_id"] for row in rows}) == len(rows)
     return {row["clip_id"]: row["error_code"] or "" for row in rows}
@@ -145,7 +145,7 @@ def test_adding_a_clip_again_replaces_its_row(output):
     with Records(output) as table:
         table.add(failed("c"))
         table.add(ok("c"))
-    assert codes(output) == {"a": "", "b": "no_face", "c": ""}
+    assert codes(output) == {"a": "", "b": "", "c": ""}, "a failure takes no place of a finished clip"
     assert len(files(output)) == 3  # emptied files are gone
 
 
@@ -154,13 +154,15 @@ def outage(monkeypatch):
     """``outage("write_bytes")``: this change of storage is done, and told to have failed; ``outage()``: all is well again."""
     real = {"write_bytes": storage.write_bytes, "delete": storage.delete}
 
-    def away(name: str, *args) -> None:
-        real[name](*args)
+    def away(name: str, *args, **options) -> None:
+        real[name](*args, **options)
         raise StorageUnavailable("the bucket is away")
 
     def switch(*names: str) -> None:
         for name, action in real.items():
-            monkeypatch.setattr(ledger, name, partial(away, name) if name in names else action)
+            for module in (ledger, writer):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, partial(away, name) if name in names else action)
 
     return switch
 
@@ -276,14 +278,14 @@ def test_a_file_that_is_not_parquet(output):
 
 
 def test_compact(output, monkeypatch):
-    monkeypatch.setattr(ledger, "_COMPACT_ROWS", 10)
+    monkeypatch.setattr(writer, "MOST_ROWS", 10)
     with Records(output, every_rows=3) as table:
         for number in range(20):
             table.add(ok(f"c{number}"))
         assert len(files(output)) == 6
         table.compact()
     assert len(codes(output)) == 20
-    sizes = [len(record_files.read_file(uri)) for uri in files(output)]
+    sizes = [len(record_files.read_file(uri, output)) for uri in files(output)]
     assert sorted(sizes) == [2, 9, 9]
     before = files(output)
     Records(output).compact()
@@ -295,7 +297,7 @@ def test_a_reader_during_compaction_sees_no_clip_twice(output, monkeypatch):
     for name in "abc":
         table.add(ok(name))
     seen = []
-    monkeypatch.setattr(ledger, "delete", lambda uris: seen.append((codes(output), len(files(output)))))
+    monkeypatch.setattr(writer, "delete", lambda uris, **_: seen.append((codes(output), len(files(output)))))
     table.compact()
     assert seen == [({"a": "", "b": "", "c": ""}, 4)]
 
@@ -360,14 +362,15 @@ def kill(monkeypatch):
         count()
         write(uri, data)
 
-    def counted_delete(uris) -> None:
+    def counted_delete(uris, **where) -> None:
         for uri in uris:  # one by one: a kill may come between any two
             count()
-            remove([uri])
+            remove([uri], **where)
 
-    for module in (ledger, record_files):
+    for module in (writer, record_files):
         monkeypatch.setattr(module, "write_bytes", counted_write)
-    monkeypatch.setattr(ledger, "delete", counted_delete)
+    for module in (ledger, writer):
+        monkeypatch.setattr(module, "delete", counted_delete)
 
     def arm(changes: float) -> None:
         left[0] = changes

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from eight_pairs import portrait
 from make_clips import write_clip
@@ -279,7 +280,9 @@ def test_large_folders_of_an_object_store_are_listed_and_not_asked_file_by_file(
     monkeypatch.setattr(storage, "version", lambda uri: asked.append(uri) or whole(uri))
     (tmp_path / "a.wav").write_text("a")
     uris = [*many, "memory://few/a.wav", "memory://many/gone.wav", str(tmp_path / "a.wav"), "/gone.wav"]
-    told = list(changes._versions(uris))
+    look = changes._Versions([pa.chunked_array([uris])])
+    look.list_folders(pa.array(uris))
+    told = list(look(uris))
     assert sorted(asked) == sorted(["memory://few/a.wav", "memory://many/gone.wav", str(tmp_path / "a.wav"), "/gone.wav"])
     assert told == [whole(uri) for uri in uris]
     assert (told[-1], told[-3]) == (None, None)
