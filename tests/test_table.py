@@ -303,7 +303,7 @@ def by_pandas(folder: Path) -> list[dict[str, Any]]:
     text = pyarrow.dataset.partitioning(pa.schema([("language", pa.string())]), flavor="hive")
     frame = pd.read_parquet(folder, partitioning=text) if any(folder.glob("language=*")) else pd.read_parquet(folder)
     assert isinstance(frame["finished_at"].dtype, pd.DatetimeTZDtype)
-    rows = frame[["clip_id", "language", "tags", "finished_at"]].to_dict("records")
+    rows = frame[["clip_id", "language", "tags", "finished_at"]].to_dict(orient="records")
     return [
         {
             **row,
@@ -372,7 +372,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             path = Path(job.output, "clips", f"{pair.clip_id}.mp4")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("a clip")
-            facts = {"output": str(path), "output_path": f"clips/{pair.clip_id}.mp4", "settings": own_settings(pair)}
+            facts: dict[str, Any] = {
+                "output": str(path),
+                "output_path": f"clips/{pair.clip_id}.mp4",
+                "settings": own_settings(pair),
+            }
             facts |= {"language": pair.language, "recipe": job.recipe.fingerprint(), "frames": 1}
             yield ClipRecord(clip_id=pair.clip_id, **sources(pair), status="ok", **facts)
 

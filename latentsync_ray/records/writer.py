@@ -63,18 +63,18 @@ class Writer:
 
     def crowded(self) -> bool:
         """Whether a folder has got so many files that they should be merged before the run ends."""
-        return any(self._counts[place] - self._merged[place] >= _CROWD for place in self._counts)
+        return any(map(self._is_crowded, self._counts))
 
     def compact(self, *, crowded: bool = False) -> None:
         """Merge small files into large ones, of all folders or only the crowded ones.
 
         A merged file names those it replaces, so their rows never count twice.
         """
-        for place, files in self._by_place().items():
-            if crowded and self._counts[place] - self._merged[place] < _CROWD:
+        for place, sizes in self._small().items():
+            if crowded and not self._is_crowded(place):
                 continue
-            small = [file for file in files if file.rows < MOST_ROWS // 2]
-            for run in _runs(small):
+            files = [_File(uri, row_count(uri), size) for uri, size in sizes.items()]
+            for run in _runs([file for file in files if file.rows < MOST_ROWS // 2]):
                 for group in _groups(run):
                     self._merge(place, group)
             self._merged[place] = self._counts[place]
@@ -98,12 +98,15 @@ class Writer:
             delete([file.uri for file in group], below=self._folder)
         self.compact()
 
-    def _by_place(self) -> dict[str, list[_File]]:
-        places: dict[str, list[_File]] = {}
+    def _is_crowded(self, place: str) -> bool:
+        return self._counts[place] - self._merged[place] >= _CROWD
+
+    def _small(self) -> dict[str, dict[str, int]]:
+        """Folder -> files that may be worth merging, and their bytes."""
+        places: dict[str, dict[str, int]] = {}
         for uri, size in metadata_files(self._output).items():
             if size < MOST_BYTES // 2:
-                place = uri.removeprefix(join(self._folder, "")).rpartition("/")[0]
-                places.setdefault(place, []).append(_File(uri, row_count(uri), size))
+                places.setdefault(uri.removeprefix(join(self._folder, "")).rpartition("/")[0], {})[uri] = size
         return places
 
     def _merge(self, place: str, group: list[_File]) -> None:
