@@ -303,15 +303,15 @@ def by_pandas(folder: Path) -> list[dict[str, Any]]:
     text = pyarrow.dataset.partitioning(pa.schema([("language", pa.string())]), flavor="hive")
     frame = pd.read_parquet(folder, partitioning=text) if any(folder.glob("language=*")) else pd.read_parquet(folder)
     assert isinstance(frame["finished_at"].dtype, pd.DatetimeTZDtype)
-    rows = frame[["clip_id", "language", "tags", "finished_at"]].to_dict(orient="records")
+    columns = (frame[name].tolist() for name in ("clip_id", "language", "tags", "finished_at"))
     return [
         {
-            **row,
-            "language": None if pd.isna(row["language"]) else row["language"],
-            "tags": list(row["tags"]),
-            "finished_at": row["finished_at"].to_pydatetime(),
+            "clip_id": clip_id,
+            "language": language if isinstance(language, str) else None,  # pandas says nothing as NaN
+            "tags": list(tags),
+            "finished_at": at.to_pydatetime(),
         }
-        for row in rows
+        for clip_id, language, tags, at in zip(*columns, strict=True)
     ]
 
 
