@@ -1,12 +1,11 @@
-"""What is not as it was when a clip was made: its inputs, or the settings of its row."""
+"""What is not as it was when a clip was made: its inputs, the settings of its row, or its file."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +14,26 @@ import pyarrow.compute
 from latentsync_ray import storage
 from latentsync_ray.config import ROW_SETTINGS, own_settings
 from latentsync_ray.errors import ClipError
+from latentsync_ray.layout import join
 from latentsync_ray.manifest import pair_of
-from latentsync_ray.records import in_batches
+from latentsync_ray.records import among, in_batches
 
-__all__ = ["changed_rows", "settings_of"]
+__all__ = ["changed_rows", "missing_rows", "settings_of"]
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
 _LOOKERS, _READERS = 32, 4
-"""Inputs asked about together, and inputs read together."""
+"""Files asked about together, and inputs read together."""
 _AT_ONCE = 50_000
 """Inputs and rows held as Python objects."""
 _WORTH_LISTING = 500
-"""Inputs in one folder from which on it is listed: object stores give a thousand names in one answer."""
+"""Files of one folder from which on it is listed: object stores give a thousand names in one answer."""
+_MOST_KEPT = 5_000_000
+"""Listed files whose versions are kept: about 100 bytes each."""
+_LISTABLE, _WEB = r"^[^?]*://[^?]*$", r"^(https?://|data:)"
+_OF_SETTINGS = (*ROW_SETTINGS, "language")
+_UNTOLD = ""
+"""What stands for a version when storage gives no answer."""
 
 
 def changed_rows(
@@ -39,30 +45,49 @@ def changed_rows(
     old record does not say, or storage does not, counts as unchanged.
     """
     kind = "sha256" if content else "version"
-    wanted = np.zeros(len(table), np.bool_)
-    wanted[rows] = True
+    look = _digests if content else _Versions([table["video"], table["audio"]])
+    told = table.select([name for name in ("clip_id", "video", "audio", *_OF_SETTINGS) if name in table.column_names])
     changed = [rows[:0]]
-    for made in in_batches(output, ["clip_id", "settings", f"video_{kind}", f"audio_{kind}"]):
-        there = np.flatnonzero(np.asarray(_pc.is_in(table["clip_id"], made["clip_id"])) & wanted)
-        mine = table.take(there)
-        made = made.take(_pc.index_in(mine["clip_id"], made["clip_id"]))
-        changed.append(there[_changed(mine, made, _digests if content else _versions, kind, phase)])
+    for there, mine, made in _with_records(told, rows, output, ["settings", f"video_{kind}", f"audio_{kind}"]):
+        changed.append(there[_changed(mine, made, look, kind, phase)])
     return np.unique(np.concatenate(changed))
 
 
-def _changed(
-    mine: pa.Table,
-    made: pa.Table,
-    look: Callable[[list[str]], Iterable[str | None]],
-    kind: str,
-    phase: Callable[[str], None],
+def missing_rows(
+    table: pa.Table, rows: np.ndarray, output: str, *, phase: Callable[[str], None] = lambda _: None
 ) -> np.ndarray:
+    """Those of ``rows`` (int64 (n,), of a manifest) whose clip has a record, and no file any more at its place in the output.
+
+    Where storage does not answer, a file counts as there.
+    """
+    missing, look = [rows[:0]], _Versions()
+    for there, _, made in _with_records(table.select(["clip_id"]), rows, output, ["output_path"]):
+        known = made["output_path"].is_valid()
+        uris = _pc.binary_join_element_wise(join(output, ""), made["output_path"].filter(known), "")
+        missing.append(there[np.asarray(known)][np.asarray(_now(uris, look, phase, "clips are there").is_null())])
+    return np.unique(np.concatenate(missing))
+
+
+def _with_records(
+    table: pa.Table, rows: np.ndarray, output: str, columns: list[str]
+) -> Iterator[tuple[np.ndarray, pa.Table, pa.Table]]:
+    """Batch by batch: which of ``rows`` have a record, their rows of the manifest, and these columns of the records."""
+    wanted = np.zeros(len(table), np.bool_)
+    wanted[rows] = True
+    for made in in_batches(output, ["clip_id", *columns]):
+        there = np.asarray(among(table["clip_id"], made["clip_id"])) & wanted
+        mine = table.filter(pa.array(there))  # ``take`` ends at 2 GB of text
+        yield np.flatnonzero(there), mine, made.take(_pc.index_in(mine["clip_id"], made["clip_id"]))
+
+
+def _changed(mine: pa.Table, made: pa.Table, look: _Look, kind: str, phase: Callable[[str], None]) -> np.ndarray:
     """Which rows of a manifest are not what their records say, row by row."""
     changed = _differs(settings_of(mine), made["settings"])
     known = {name: made[f"{name}_{kind}"].is_valid() for name in ("video", "audio")}
     uris = [mine[name].filter(known[name]) for name in ("video", "audio")]
     there = pa.chunked_array([chunk for column in uris for chunk in column.chunks], pa.string()).unique()
-    now = _now(there, look, phase)
+    now = _now(there, look, phase, "inputs have changed")
+    now = _pc.if_else(_pc.equal(now, _UNTOLD), None, now)
     for name in ("video", "audio"):
         changed = _pc.or_(changed, _differs(now.take(_pc.index_in(mine[name], there)), made[f"{name}_{kind}"]))
     return np.asarray(changed)
@@ -70,7 +95,7 @@ def _changed(
 
 def settings_of(table: pa.Table) -> pa.Array:
     """``own_settings`` of each row of a manifest."""
-    names = [name for name in (*ROW_SETTINGS, "language") if name in table.column_names]
+    names = [name for name in _OF_SETTINGS if name in table.column_names]
     if not names:
         return pa.repeat(own_settings({}), len(table))
     keys = [_pc.fill_null(table[name].cast(pa.string()), "\0") for name in names]
@@ -90,44 +115,74 @@ def _differs(now: Any, then: Any) -> Any:
     return _pc.fill_null(_pc.not_equal(now, then), False)
 
 
-def _now(uris: pa.Array, look: Callable[[list[str]], Iterable[str | None]], phase: Callable[[str], None]) -> pa.Array:
+def _now(uris: Any, look: _Look, phase: Callable[[str], None], what: str) -> pa.Array:
     """What ``look`` says of each."""
 
     def answers() -> Iterator[str | None]:
         for start in range(0, len(uris), _AT_ONCE):
-            phase(f"looking whether inputs have changed: {start} of {len(uris)}")
+            phase(f"looking whether {what}: {start} of {len(uris)}")
             yield from look(uris.slice(start, _AT_ONCE).to_pylist())
 
+    if isinstance(look, _Versions):
+        look.list_folders(uris)
     return pa.array(answers(), pa.string())
 
 
-def _versions(uris: list[str]) -> Iterable[str | None]:
-    """What storage says of each; of large folders by one listing."""
-    folders = Counter(uri.rpartition("/")[0] for uri in uris if _listable(uri))
-    known: dict[str, str | None] = {uri: storage.version(uri) for uri in uris if uri.startswith("/")}
-    with ThreadPoolExecutor(_LOOKERS) as pool:
-        for listed in pool.map(_listed, [folder for folder, count in folders.items() if count >= _WORTH_LISTING]):
-            known |= listed
-        known |= dict(zip(single := [uri for uri in uris if uri not in known], pool.map(_version, single), strict=True))
-    return map(known.get, uris)
+class _Versions:
+    """What storage says of files: null of one that is not there, ``_UNTOLD`` when it gives no answer.
+
+    Of a large folder by one listing, of which those in ``wanted`` are kept, or all.
+    """
+
+    def __init__(self, wanted: list[pa.ChunkedArray] | None = None) -> None:
+        self._wanted = wanted
+        self._kept: dict[str, pa.Table] = {}
+        """Folder -> ``uri`` and ``version``."""
+
+    def list_folders(self, uris: Any) -> None:
+        """List the folders in which many of ``uris`` are."""
+        of_web = _pc.match_substring_regex(uris, _WEB)
+        listable = uris.filter(_pc.and_not(_pc.match_substring_regex(uris, _LISTABLE), of_web))
+        counts = _pc.value_counts(_pc.replace_substring_regex(listable, r"/[^/]*$", ""))
+        large = counts.filter(_pc.greater_equal(_pc.struct_field(counts, "counts"), _WORTH_LISTING)).field("values")
+        with ThreadPoolExecutor(_READERS) as pool:
+            for folder, listed in pool.map(self._listed, [each for each in large.to_pylist() if each not in self._kept]):
+                self._kept[folder] = listed
+        while len(self._kept) > 1 and sum(map(len, self._kept.values())) > _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def __call__(self, uris: list[str]) -> Iterable[str | None]:
+        known: dict[str, str | None] = {uri: storage.version(uri) for uri in uris if uri.startswith("/")}
+        asked = pa.array([uri for uri in uris if uri not in known], pa.string())
+        for folder in {uri.rpartition("/")[0] for uri in uris} & set(self._kept):
+            listed = self._kept[folder]
+            listed = listed.filter(_pc.is_in(listed["uri"], asked))
+            known |= dict(zip(listed["uri"].to_pylist(), listed["version"].to_pylist(), strict=True))
+        single = [uri for uri in uris if uri not in known]
+        with ThreadPoolExecutor(_LOOKERS) as pool:
+            known |= dict(zip(single, pool.map(_version, single), strict=True))
+        return map(known.get, uris)
+
+    def _listed(self, folder: str) -> tuple[str, pa.Table]:
+        try:
+            found = storage.versions_in(folder)
+        except ClipError:  # some may read files, and not list them
+            found = {}
+        listed = pa.table({"uri": pa.array(found, pa.string()), "version": pa.array(found.values(), pa.string())})
+        if self._wanted is not None:
+            wanted = [np.asarray(among(listed["uri"], column)) for column in self._wanted]
+            listed = listed.filter(pa.array(np.logical_or.reduce(wanted)))
+        return folder, listed
 
 
-def _listable(uri: str) -> bool:
-    return "://" in uri and not uri.startswith(("http://", "https://", "data:")) and "?" not in uri
-
-
-def _listed(folder: str) -> dict[str, str]:
-    try:
-        return storage.versions_in(folder)
-    except ClipError:  # some may read files, and not list them
-        return {}
+_Look: TypeAlias = _Versions | Callable[[list[str]], Iterable[str | None]]
 
 
 def _version(uri: str) -> str | None:
     try:
         return storage.version(uri)
     except ClipError:  # storage says nothing today: no reason to make a clip again
-        return None
+        return _UNTOLD
 
 
 def _digests(uris: list[str]) -> Iterator[str | None]:

@@ -170,7 +170,10 @@ class Job(Strict):
     prune: bool = False
     """Remove the clips and rows that the manifest no longer has."""
     retry: tuple[str, ...] = ()
-    """What to make again besides clips whose error may pass: error codes, ``failed`` (all that failed) or ``all`` clips."""
+    """What to make again besides clips whose error may pass: error codes, ``failed`` (all that failed), ``missing``
+    (finished, and the MP4 is not in the output any more) or ``all`` clips."""
+    partition_by: tuple[str, ...] = ()
+    """Columns of text by whose values the table lies in folders, e.g. ``language`` in ``metadata/language=de/``."""
     stop_at_failed: Annotated[float, Field(gt=0)] | None = None
     """End the run early: at so many failed clips, or below 1 at such a share of its first hundred clips or more."""
     budget: Budget = Budget()
@@ -202,6 +205,7 @@ class Job(Strict):
             content_hash: bool = False,
             prune: bool = False,
             retry: str | Sequence[str] = (),
+            partition_by: str | Sequence[str] = (),
             stop_at_failed: float | None = None,
             budget: Budget = ...,
             limit: int | None = None,
@@ -238,10 +242,21 @@ class Job(Strict):
     def _codes(cls, value: Any) -> Any:
         """Words apart by commas, or a list of them."""
         words = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value or ()
-        known = ["failed", "all", *CLIP_ERRORS]
+        known = ["failed", "missing", "all", *CLIP_ERRORS]
         if not isinstance(words, list | tuple) or not set(words) <= set(known):
             raise PydanticCustomError("retry", "use {known}", {"known": ", ".join(known)})
         return tuple(words)
+
+    @field_validator("partition_by", mode="before")
+    @classmethod
+    def _columns(cls, value: Any) -> Any:
+        """One name, or a list of them."""
+        names = (value,) if isinstance(value, str) else tuple(value or ()) if isinstance(value, list | tuple | None) else value
+        if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
+            raise PydanticCustomError("partition_by", "use the name of a column, or a list of them")
+        if len(set(names)) < len(names):
+            raise PydanticCustomError("partition_by", "name each column once")
+        return names
 
     @field_validator("stop_at_failed")
     @classmethod

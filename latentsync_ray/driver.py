@@ -17,9 +17,8 @@ import pyarrow as pa
 
 from latentsync_ray.arguments import kind_of
 from latentsync_ray.config import Job
-from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun, StorageUnavailable
+from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun
 from latentsync_ray.filesystems import configured
-from latentsync_ray.layout import join
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest
 from latentsync_ray.models.find import find_model
@@ -31,8 +30,7 @@ from latentsync_ray.records import Records
 from latentsync_ray.speed import Work
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
-from latentsync_ray.storage import delete
-from latentsync_ray.todo import Todo, check_places, find_todo, prune, take_up
+from latentsync_ray.todo import Todo, check_places, find_todo, prune, reopen_failed
 from latentsync_ray.types import ClipRecord, Part
 
 __all__ = ["Summary", "dub", "run"]
@@ -100,6 +98,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             records = Records(
                 job.output,
                 extra=extra_columns(table),
+                partition_by=job.partition_by,
                 recipe=job.recipe.fingerprint(),
                 mixed_recipes=job.mixed_recipes,
                 confirm=lease.confirm,
@@ -118,10 +117,10 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             if job.prune and len(todo.removed):
                 progress.phase("removing what the manifest no longer has")
                 prune(job.output, records, todo.removed)
-            finished = take_up(job.output, table, todo.rows, records)
+            reopen_failed(table, todo.rows, records)
         except ClipError as error:
             raise ConfigError(f"manifest or output cannot be used: {error}") from error
-        return _run(job, table, todo, finished, records, lease, progress, began, deadline)
+        return _run(job, table, todo, records, lease, progress, began, deadline)
 
 
 def _tell(todo: Todo, job: Job, progress: Progress) -> None:
@@ -136,7 +135,6 @@ def _run(
     job: Job,
     table: pa.Table,
     todo: Todo,
-    finished: dict[str, str | None],
     records: Records,
     lease: Lease,
     progress: Progress,
@@ -171,13 +169,7 @@ def _run(
             if result.error_code == NotBegun.code:
                 made.late = True
                 continue
-            if result.ok or result.clip_id not in finished:
-                records.add(result)
-            else:
-                made.kept += 1  # the clip that was there is better than none, and the next run tries again
-                log.warning("clip %s stays as it was, since making it again failed", result.clip_id)
-            if result.ok and (former := finished.get(result.clip_id)):
-                _remove_former(job.output, former, result)
+            records.add(result)
             log.debug("clip %s: %s", result.clip_id, result.output_path or result.error_code or result.status)
             progress.clip(result)
             made.add(result)
@@ -187,11 +179,11 @@ def _run(
         progress.phase("writing the table")
     records.compact()
     lease.confirm()
-    left = len(todo.beyond) + count - made.ok - made.failed
-    late = bool(deadline and time.time() >= deadline and left > len(todo.beyond) and not made.stopped)
+    left = len(todo.over_limit) + count - made.ok - made.failed
+    late = bool(deadline and time.time() >= deadline and left > len(todo.over_limit) and not made.stopped)
     if not made.stopped:  # else parts of clips in work are for the next run
         sweep(job.output, keep=records.kept_for_another_run())
-    failed = records.failed(table["clip_id"]) + made.kept
+    failed = records.failed(table["clip_id"]) + records.refused
     too_many = made.stopped == "stop_at_failed" or failed > job.failure_budget * len(table)
     return Summary(
         output=job.output,
@@ -212,21 +204,11 @@ def _run(
     )
 
 
-def _remove_former(output: str, former: str, record: ClipRecord) -> None:
-    """Remove the file of a clip that lies elsewhere now; not where a sink has put the new one to the same place."""
-    if record.output_path is None or record.output_path == former:
-        return
-    try:
-        delete([join(output, former)])
-    except StorageUnavailable as error:
-        log.warning("the former file %s of clip %s could not be removed: %s", former, record.clip_id, error)
-
-
 class _Made:
     """What a run has made so far."""
 
     def __init__(self) -> None:
-        self.ok = self.failed = self.bugs = self.frames = self.kept = 0
+        self.ok = self.failed = self.bugs = self.frames = 0
         self.late, self.stopped = False, ""
         self.work = Work(TIMED)
         self._seconds = self._most = 0.0

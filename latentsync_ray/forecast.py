@@ -22,7 +22,7 @@ from latentsync_ray.preflight import check_recipe, check_room, resolved
 from latentsync_ray.records import Records, read_records
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import attempt, raise_settings
-from latentsync_ray.todo import check_places, find_todo
+from latentsync_ray.todo import check_places, find_todo, rows_of
 from latentsync_ray.types import ClipPlan, Pair
 
 __all__ = ["Forecast", "Probe", "forecast", "probe"]
@@ -127,7 +127,12 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
     job = job.model_copy(update={"recipe": resolved(job.recipe)})
     fingerprint = job.recipe.fingerprint()
     records = Records(
-        job.output, extra=extra_columns(table), recipe=fingerprint, mixed_recipes=job.mixed_recipes, read_only=True
+        job.output,
+        extra=extra_columns(table),
+        partition_by=job.partition_by,
+        recipe=fingerprint,
+        mixed_recipes=job.mixed_recipes,
+        read_only=True,
     )
     todo = find_todo(job, table, records, phase)
     codes = records.codes(table["clip_id"]).take(todo.rows)
@@ -162,14 +167,14 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
         new=new,
         retried=len(todo.rows) - new - changed,
         changed=changed,
-        left=len(todo.beyond),
+        left=len(todo.over_limit),
         removed=len(todo.removed),
         probed=len(probes),
         failures={code: round(count * share) for code, count in failures.most_common()},
         examples=_examples(table, rows, probes),
         frames=frames,
         hours=seconds / 3600 if frames is not None else None,
-        bytes_in=_bytes_in(table.take(todo.rows), table.take(rows), probes),
+        bytes_in=_bytes_in(rows_of(table, todo.rows, ["video", "audio"]), rows_of(table, rows, ["video", "audio"]), probes),
         bytes_out=round(known.bytes_per_second * seconds) if known.bytes_per_second else None,
         frames_per_second=speed,
         device_hours=hours,

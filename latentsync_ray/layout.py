@@ -1,7 +1,7 @@
 """Where everything lies below the output of a job, and the folder of a server. Nobody else puts such an address together.
 
     clips/{clip_name}.mp4                   finished clips; a name is the clip's id, or a path such as talk/de
-    metadata/*.parquet                      the table: one row per clip
+    metadata/*.parquet                      the table: one row per clip; or in folders, metadata/language=de/*.parquet
     _work/run.json                          whose run it is
     _work/records/{clip_id}.json            records that are not in the table yet
     _work/parts/{clip_id}/{key}/00007.mp4   finished segments of unfinished clips; 00007.json says that one is whole
@@ -15,6 +15,9 @@ A part is finished when its JSON is there, a clip when its record is: both are w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from urllib.parse import quote, unquote
+
 __all__ = [
     "WORK",
     "clip_uri",
@@ -27,6 +30,8 @@ __all__ = [
     "mark_uri",
     "metadata_folder",
     "part_uri",
+    "partition",
+    "partition_of",
     "parts_folder",
     "record_uri",
     "records_folder",
@@ -35,6 +40,8 @@ __all__ = [
     "upload_folder",
 ]
 
+_NOTHING = "__HIVE_DEFAULT_PARTITION__"
+"""What Hive, Spark and all others call the value of rows that have none."""
 WORK = "_work"
 """The folder of what is only needed meanwhile; what is empty in there goes."""
 
@@ -58,6 +65,20 @@ def clip_uri(output: str, clip_name: str) -> str:
 def metadata_folder(output: str) -> str:
     """The table."""
     return join(output, "metadata")
+
+
+def partition(values: Mapping[str, str | None]) -> str:
+    """Where in the table rows lie that have these values, as Hive names it: ``language=de``; empty when there are none."""
+    return "/".join(f"{quote(name, safe='')}={quote(value, safe='') if value else _NOTHING}" for name, value in values.items())
+
+
+def partition_of(uri: str, output: str) -> dict[str, str | None] | None:
+    """The values that the place of a file of the table tells; None when the file is none of the table's."""
+    pieces = (relative(uri, metadata_folder(output)) or "/").split("/")[:-1]
+    if not all("=" in piece for piece in pieces):
+        return None
+    pairs = (map(unquote, piece.split("=", 1)) for piece in pieces)
+    return {name: None if value == _NOTHING else value for name, value in pairs}
 
 
 def run_uri(output: str) -> str:

@@ -64,6 +64,12 @@ def read_manifest(uri: str, template: str = DEFAULT_TEMPLATE) -> pa.Table:
     for name in ("language", "clip_name"):
         if name in table.column_names:
             table = _replace(table, name, _text(table, name, uri))
+    for name in ROW_SETTINGS:
+        if name in table.column_names and pa.types.is_nested(table[name].type):
+            row, value = _first(table[name])
+            raise ConfigError(
+                f"{uri}: {name} of row {row} is {value!r} ({table[name].type}); the column must hold single values"
+            )
     table = _replace(table, "clip_id", _clip_ids(table, uri))
     names = clip_names(table, template, uri)
     return table if names is None else _replace(table, "clip_name", names)
@@ -138,7 +144,11 @@ def _read_parquet(uri: str, base: str) -> tuple[pa.Table, str]:
 
 def _parquet(uri: str) -> pa.Table:
     with pq.ParquetFile(fetch(uri)) as file:  # not ``read_table``, which makes columns of folders named like a=b
-        return file.read()
+        table = file.read()
+    for name in table.column_names:  # pandas writes categories so
+        if pa.types.is_dictionary(table.schema.field(name).type):
+            table = _replace(table, name, table[name].cast(table.schema.field(name).type.value_type))
+    return table
 
 
 def _read_csv(path: Path) -> pa.Table:
@@ -236,9 +246,14 @@ def _text(table: pa.Table, name: str, uri: str) -> pa.ChunkedArray:
     if not (
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind)
     ):
-        row, value = next(((row, value) for row, value in enumerate(_values(column), 1) if value is not None), (1, None))
+        row, value = _first(column)
         raise ConfigError(f"{uri}: {name} of row {row} is {value!r} ({kind}); the column {name!r} must hold text")
     return column.cast(pa.string())
+
+
+def _first(column: pa.ChunkedArray) -> tuple[int, Any]:
+    """The first value that is one, and its row, counted from 1."""
+    return next(((row, value) for row, value in enumerate(_values(column), 1) if value is not None), (1, None))
 
 
 def _absolute(column: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +38,7 @@ __all__ = [
     "fetch",
     "fetch_version",
     "fetched",
+    "file_sizes",
     "find_files",
     "is_remote",
     "list_files",
@@ -54,7 +56,7 @@ _VERSION_KEYS = ("md5Hash", "Content-MD5", "ETag", "etag", "generation", "mtime"
 _VERSION_KEYS += ("updated", "created")
 """What filesystems call the facts that change when a file does; first those that change with nothing but its content."""
 _LONGEST_VERSION = 64
-_DELETE_THREADS = 16
+_DELETE_THREADS, _DELETED_AT_ONCE = 16, 10_000
 _PRUNED = 20
 """Times in a row that a folder may vanish under a writer: more than neighbours manage."""
 
@@ -168,6 +170,14 @@ def find_files(folder: str) -> list[str]:
     return sorted(join(folder, name.strip("/").removeprefix(path.strip("/")).strip("/")) for name in names)
 
 
+def file_sizes(folder: str) -> dict[str, int]:
+    """URI -> bytes of all files in ``folder`` and below, sorted; none when it does not exist. Raises as ``exists`` does."""
+    found = _on(folder, _unless_missing(lambda fs, path: fs.find(path, detail=True))) or {}
+    path = opened(folder)[1].strip("/")
+    names = {name: join(folder, name.strip("/").removeprefix(path).strip("/")) for name in found}
+    return {names[name]: found[name]["size"] for name in sorted(found)}
+
+
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a file in one step, over an existing one: nobody ever sees half of it.
 
@@ -216,17 +226,22 @@ def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
     _on(uri, copy if is_remote(uri) else partial(_unpruned, copy), writing=True)
 
 
-def delete(uris: Iterable[str]) -> None:
-    """Remove files; those that are missing are fine. Local folders below a ``_work`` folder go when they become empty."""
+def delete(uris: Iterable[str], *, below: str | None = None) -> None:
+    """Remove files; those that are missing are fine.
+
+    Local folders that become empty go when they lie below a ``_work`` folder, or below the folder ``below``.
+    """
 
     def remove(uri: str) -> None:
         _on(uri, _unless_missing(lambda fs, path: fs.rm_file(path)), writing=True)
         if not is_remote(uri):
-            _prune(Path(opened(uri)[1]).parent)
+            _prune(Path(opened(uri)[1]).parent, below=below)
 
+    waiting = iter(uris)
     with ThreadPoolExecutor(_DELETE_THREADS) as pool:  # one request a file: bulk requests expand * and [ ] in names
-        for _ in pool.map(remove, uris):
-            pass
+        while some := list(islice(waiting, _DELETED_AT_ONCE)):
+            for _ in pool.map(remove, some):
+                pass
 
 
 def _facts(uri: str) -> dict[str, Any]:
@@ -285,10 +300,11 @@ def _unpruned(write: Callable[[Any, str], None], fs: Any, path: str) -> None:
     return write(fs, path)
 
 
-def _prune(folder: Path) -> None:
+def _prune(folder: Path, below: str | None = None) -> None:
     """What an object store does by having no folders."""
+    root = Path(opened(below)[1]) if below else None
     try:
-        while WORK in folder.parts[:-1]:
+        while WORK in folder.parts[:-1] or root in folder.parents:
             folder.rmdir()
             folder = folder.parent
     except OSError:

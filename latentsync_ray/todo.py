@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute
 
 from latentsync_ray import storage
-from latentsync_ray.changes import changed_rows
+from latentsync_ray.changes import changed_rows, missing_rows
 from latentsync_ray.config import Job
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.layout import clip_uri, join, relative
-from latentsync_ray.records import Records, look_up, rows_where
+from latentsync_ray.records import Records, look_up, rows_where, taken
 
-__all__ = ["Todo", "check_places", "find_todo", "prune", "take_up"]
+__all__ = ["Todo", "check_places", "find_todo", "prune", "reopen_failed", "rows_of"]
 
 log = logging.getLogger(__name__)
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
@@ -34,7 +34,7 @@ class Todo:
 
     rows: np.ndarray
     """int64 (n,): to be made by this run."""
-    beyond: np.ndarray
+    over_limit: np.ndarray
     """int64 (n,): left to another run by the job's ``limit``."""
     changed: np.ndarray
     """int64 (n,): finished before, with other inputs or settings."""
@@ -44,7 +44,7 @@ class Todo:
     def others(self, ids: pa.ChunkedArray) -> pa.ChunkedArray:
         """Of all ``ids`` of the manifest, those that stay as they are."""
         stay = np.ones(len(ids), np.bool_)
-        stay[self.rows] = stay[self.beyond] = False
+        stay[self.rows] = stay[self.over_limit] = False
         return ids.filter(pa.array(stay))
 
 
@@ -55,20 +55,23 @@ def find_todo(job: Job, table: pa.Table, records: Records, phase: Callable[[str]
     """
     ids = table["clip_id"]
     rows = records.left(ids, retry=job.retry)
+    if "missing" in job.retry and len(rows) < len(table):
+        made = np.setdiff1d(np.arange(len(table)), rows, assume_unique=True)
+        rows = np.union1d(rows, missing_rows(table, made, job.output, phase=phase))
     changed = rows[:0]
     if job.on_change != "keep" and len(rows) < len(table):
         made = np.setdiff1d(np.arange(len(table)), rows, assume_unique=True)
         changed = changed_rows(table, made, job.output, content=job.content_hash, phase=phase)
         if len(changed) and job.on_change == "fail":
             raise ConfigError(
-                f"the inputs or settings of {_clips(ids.take(changed))} changed since they were made, and on_change is fail; "
+                f"the inputs or settings of {_clips(ids, changed)} changed since they were made, and on_change is fail; "
                 "on_change=redo makes them again, on_change=keep leaves them"
             )
         rows = np.union1d(rows, changed)
     for row in changed[:_LOGGED].tolist():
         log.debug("clip %s has changed", ids[row].as_py())
     most = job.limit or len(rows)
-    return Todo(rows=rows[:most], beyond=rows[most:], changed=changed, removed=records.removed(ids))
+    return Todo(rows=rows[:most], over_limit=rows[most:], changed=changed, removed=records.removed(ids))
 
 
 def prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:
@@ -82,38 +85,41 @@ def prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:
             "if the manifest is whole, begin a new output, or remove clips by hand"
         )
     paths = look_up(output, clip_ids, ["output_path"])["output_path"].drop_null()
-    storage.delete(join(output, path) for path in paths.to_pylist())
+    storage.delete((join(output, path.as_py()) for path in paths), below=output)
     records.reopen(clip_ids)
 
 
 def check_places(output: str, table: pa.Table, rows: np.ndarray, removed: pa.ChunkedArray | None = None) -> None:
-    """Raise ConfigError when one of ``rows`` would be written over the clip of another; ``removed`` will be gone by then."""
-    mine = table.take(rows)
+    """Raise ConfigError when one of ``rows`` (in order) would be written over the clip of another; ``removed`` will be gone."""
+    mine = rows_of(table, rows, ["clip_id", "clip_name"])
     paths = _paths(output, mine)
     owned = rows_where(output, "output_path", paths, [])
     if removed is not None:
         owned = owned.filter(_pc.invert(_pc.is_in(owned["clip_id"], removed)))
-    owners = owned["clip_id"].take(_pc.index_in(paths, owned["output_path"]))
-    if (row := _pc.index(_pc.fill_null(_pc.not_equal(owners, mine["clip_id"]), False), True).as_py()) >= 0:
+    if not len(owned):
+        return
+    places = _pc.index_in(owned["output_path"], paths)
+    clash = _pc.index(_pc.not_equal(taken(mine["clip_id"], places), owned["clip_id"]), True).as_py()
+    if clash >= 0:
+        row = places[clash].as_py()
         raise ConfigError(
             f"row {rows[row] + 1} ({mine['clip_id'][row].as_py()}) would be written over {paths[row].as_py()}, which is clip "
-            f"{owners[row].as_py()!r} of an earlier run; give the row another name, or set prune=true if that clip left the "
-            "manifest"
+            f"{owned['clip_id'][clash].as_py()!r} of an earlier run; give the row another name, or set prune=true if that clip "
+            "left the manifest"
         )
 
 
-def take_up(output: str, table: pa.Table, rows: np.ndarray, records: Records) -> dict[str, str | None]:
-    """Take the records of failed clips among ``rows`` out of the table.
+def reopen_failed(table: pa.Table, rows: np.ndarray, records: Records) -> None:
+    """Take the records of failed clips among ``rows`` out of the table. Finished ones stay until new ones are there."""
+    ids = rows_of(table, rows, ["clip_id"])["clip_id"]
+    records.reopen(ids.filter(_pc.fill_null(_pc.not_equal(records.codes(ids), ""), False)))
 
-    Finished ones stay, with their records, until new ones are there. Of these: id -> the path of the clip in the output, None
-    when it lies elsewhere.
-    """
-    mine = table.take(rows)
-    finished = np.asarray(_pc.fill_null(_pc.equal(records.codes(mine["clip_id"]), ""), False))
-    records.reopen(mine["clip_id"].filter(pa.array(~finished)))
-    mine = mine.filter(pa.array(finished))
-    former = look_up(output, mine["clip_id"], ["output_path"])["output_path"]
-    return dict(zip(mine["clip_id"].to_pylist(), former.to_pylist(), strict=True))
+
+def rows_of(table: pa.Table, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
+    """These rows (int64 (n,), in order) of those of the columns that ``table`` has: ``take`` ends at 2 GB of text."""
+    mask = np.zeros(len(table), np.bool_)
+    mask[rows] = True
+    return table.select([name for name in columns if name in table.column_names]).filter(pa.array(mask))
 
 
 def _paths(output: str, rows: pa.Table) -> pa.ChunkedArray:
@@ -123,7 +129,7 @@ def _paths(output: str, rows: pa.Table) -> pa.ChunkedArray:
     return _pc.binary_join_element_wise(before, names, after, "")
 
 
-def _clips(ids: pa.ChunkedArray) -> str:
+def _clips(ids: pa.ChunkedArray, rows: np.ndarray) -> str:
     """Some of the ids, and how many there are."""
-    named = ", ".join(ids[:_NAMED].to_pylist())
-    return f"{len(ids)} clip{'s' * (len(ids) != 1)} ({named}{', ...' if len(ids) > _NAMED else ''})"
+    named = ", ".join(ids[int(row)].as_py() for row in rows[:_NAMED])
+    return f"{len(rows)} clip{'s' * (len(rows) != 1)} ({named}{', ...' if len(rows) > _NAMED else ''})"

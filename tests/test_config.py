@@ -178,3 +178,13 @@ def test_every_field_is_explained(model):
 def test_frame_rate():
     assert Recipe().frame_rate(Fraction(30000, 1001)) == 25
     assert Recipe(fps="source").frame_rate(Fraction(30000, 1001)) == Fraction(30000, 1001)
+
+
+def test_partition_by_is_a_name_or_several() -> None:
+    base = {"manifest": "m", "output": "/o"}
+    assert Job.model_validate({**base, "partition_by": "language"}).partition_by == ("language",)
+    assert Job.model_validate({**base, "partition_by": ["language", "show"]}).partition_by == ("language", "show")
+    assert Job.model_validate({**base, "partition_by": None}).partition_by == ()
+    for wrong in (7, [""], [1], ["a", "a"]):
+        with pytest.raises(ValueError, match="partition_by"):
+            Job.model_validate({**base, "partition_by": wrong})

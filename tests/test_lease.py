@@ -16,7 +16,7 @@ from latentsync_ray.errors import ConfigError, StorageUnavailable
 from latentsync_ray.layout import join, run_uri
 from latentsync_ray.lease import Lease
 from latentsync_ray.records import Records, commit_pending
-from latentsync_ray.records.files import metadata_files, read_all
+from latentsync_ray.records.files import read_table
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.types import ClipRecord
 
@@ -190,7 +190,7 @@ def test_a_run_that_was_taken_over_writes_no_more_rows(output, tmp_path, monkeyp
     monkeypatch.setattr(driver, "check_inputs", lambda *_, **__: None)
     with pytest.raises(ConfigError, match="this run stops: another took"):
         driver.run(job)
-    held = read_all(metadata_files(output), columns=["clip_id"])[0].values()
+    held = read_table(output, columns=["clip_id"])[0].values()
     assert sorted(clip_id for file in held for clip_id in file["clip_id"].to_pylist()) == ["a", "b"]
 
 

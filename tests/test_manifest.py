@@ -352,3 +352,19 @@ def test_the_language_of_the_speech(tmp_path, kind):
     table = read_manifest(write(tmp_path, kind, rows))
     assert [pair.language for pair in pairs(table)] == ["de", None, "pt-BR", None]
     assert extra_columns(table).column_names == ["clip_id"]
+
+
+def test_categories_of_pandas_are_text(tmp_path: Path) -> None:
+    columns = {"video": ["a.mp4", "b.mp4"], "audio": ["a.wav", "b.wav"], "clip_name": ["x/de", "y/fr"], "take": ["1", "1"]}
+    table = pa.table({name: pa.array(values).dictionary_encode() for name, values in columns.items()})
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    read = read_manifest(str(tmp_path / "pairs.parquet"))
+    assert read["clip_name"].to_pylist() == ["x/de", "y/fr"]
+    assert {read.schema.field(name).type for name in read.column_names} == {pa.string()}
+
+
+def test_a_setting_that_is_a_list_is_named(tmp_path: Path) -> None:
+    table = pa.table({"video": ["a.mp4"] * 2, "audio": ["a.wav", "b.wav"], "seed": [None, [7, 8]]})
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    with pytest.raises(ConfigError, match=r"seed of row 2 is \[7, 8\] \(list<.*>\); the column must hold single values"):
+        read_manifest(str(tmp_path / "pairs.parquet"))

@@ -9,16 +9,28 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
 from latentsync_ray import storage
 from latentsync_ray.config import Recipe
-from latentsync_ray.errors import ConfigError, NoFace, StorageUnavailable
+from latentsync_ray.errors import ConfigError, InputNotFound, NoFace, StorageUnavailable
 from latentsync_ray.layout import record_uri
-from latentsync_ray.records import RECORD_SCHEMA, Records, commit_pending, ledger, read_records
+from latentsync_ray.records import (
+    RECORD_SCHEMA,
+    Records,
+    commit_pending,
+    in_batches,
+    ledger,
+    lookup,
+    read_records,
+    rows_where,
+    writer,
+)
 from latentsync_ray.records import files as record_files
 from latentsync_ray.records.schema import to_table
 from latentsync_ray.stages.failures import failed_record
@@ -39,7 +51,7 @@ def ids(*names: str) -> pa.ChunkedArray:
 
 def codes(output: str) -> dict[str, str]:
     """clip_id -> error code, empty when it is dubbed, and no clip twice."""
-    held = record_files.read_all(record_files.metadata_files(output), columns=["clip_id", "error_code"])[0].values()
+    held = record_files.read_table(output, columns=["clip_id", "error_code"])[0].values()
     rows = [row for file in held for row in file.to_pylist()]
     assert len({row["clip_id"] for row in rows}) == len(rows)
     return {row["clip_id"]: row["error_code"] or "" for row in rows}
@@ -145,7 +157,7 @@ def test_adding_a_clip_again_replaces_its_row(output):
     with Records(output) as table:
         table.add(failed("c"))
         table.add(ok("c"))
-    assert codes(output) == {"a": "", "b": "no_face", "c": ""}
+    assert codes(output) == {"a": "", "b": "", "c": ""}, "a failure takes no place of a finished clip"
     assert len(files(output)) == 3  # emptied files are gone
 
 
@@ -154,13 +166,15 @@ def outage(monkeypatch):
     """``outage("write_bytes")``: this change of storage is done, and told to have failed; ``outage()``: all is well again."""
     real = {"write_bytes": storage.write_bytes, "delete": storage.delete}
 
-    def away(name: str, *args) -> None:
-        real[name](*args)
+    def away(name: str, *args, **options) -> None:
+        real[name](*args, **options)
         raise StorageUnavailable("the bucket is away")
 
     def switch(*names: str) -> None:
         for name, action in real.items():
-            monkeypatch.setattr(ledger, name, partial(away, name) if name in names else action)
+            for module in (ledger, writer):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, partial(away, name) if name in names else action)
 
     return switch
 
@@ -276,14 +290,14 @@ def test_a_file_that_is_not_parquet(output):
 
 
 def test_compact(output, monkeypatch):
-    monkeypatch.setattr(ledger, "_COMPACT_ROWS", 10)
+    monkeypatch.setattr(writer, "MOST_ROWS", 10)
     with Records(output, every_rows=3) as table:
         for number in range(20):
             table.add(ok(f"c{number}"))
         assert len(files(output)) == 6
         table.compact()
     assert len(codes(output)) == 20
-    sizes = [len(record_files.read_file(uri)) for uri in files(output)]
+    sizes = [len(record_files.read_file(uri, output)) for uri in files(output)]
     assert sorted(sizes) == [2, 9, 9]
     before = files(output)
     Records(output).compact()
@@ -295,7 +309,7 @@ def test_a_reader_during_compaction_sees_no_clip_twice(output, monkeypatch):
     for name in "abc":
         table.add(ok(name))
     seen = []
-    monkeypatch.setattr(ledger, "delete", lambda uris: seen.append((codes(output), len(files(output)))))
+    monkeypatch.setattr(writer, "delete", lambda uris, **_: seen.append((codes(output), len(files(output)))))
     table.compact()
     assert seen == [({"a": "", "b": "", "c": ""}, 4)]
 
@@ -360,14 +374,15 @@ def kill(monkeypatch):
         count()
         write(uri, data)
 
-    def counted_delete(uris) -> None:
+    def counted_delete(uris, **where) -> None:
         for uri in uris:  # one by one: a kill may come between any two
             count()
-            remove([uri])
+            remove([uri], **where)
 
-    for module in (ledger, record_files):
+    for module in (writer, record_files):
         monkeypatch.setattr(module, "write_bytes", counted_write)
-    monkeypatch.setattr(ledger, "delete", counted_delete)
+    for module in (ledger, writer):
+        monkeypatch.setattr(module, "delete", counted_delete)
 
     def arm(changes: float) -> None:
         left[0] = changes
@@ -603,3 +618,182 @@ def test_a_finished_row_is_no_python_object(tmp_path):
     tracemalloc.stop()
     assert todo == [200_000]
     assert peak < 5_000_000, "bytes; 25 a row"
+
+
+# A look while another run is at work
+
+
+def test_files_that_are_merged_while_they_are_read_are_found_again(output, monkeypatch):
+    with Records(output, every_rows=1) as table:
+        for name in "abc":
+            table.add(ok(name))
+    merging = [table]
+
+    def fetch(uri: str) -> Path:
+        monkeypatch.setattr(record_files, "fetch", storage.fetch)
+        if merging:
+            merging.pop().compact()
+        return storage.fetch(uri)
+
+    monkeypatch.setattr(record_files, "fetch", fetch)
+    monkeypatch.setattr(record_files, "_READERS", 1)
+    assert done(Records(output, read_only=True)) == {"a": "", "b": "", "c": ""}
+    assert len(files(output)) == 1
+
+
+@pytest.mark.parametrize("reader", ["read_records", "rows_where", "in_batches"])
+def test_all_readers_find_merged_files_again(output, monkeypatch, reader):
+    with Records(output, every_rows=1) as table:
+        for name in "abc":
+            table.add(ok(name, output_path=f"clips/{name}.mp4"))
+
+    def fetch(uri: str) -> Path:
+        monkeypatch.setattr(record_files, "fetch", storage.fetch)
+        table.compact()
+        return storage.fetch(uri)
+
+    monkeypatch.setattr(record_files, "fetch", fetch)
+    monkeypatch.setattr(record_files, "_READERS", 1)
+    rows = {
+        "read_records": lambda: read_records(output),
+        "rows_where": lambda: rows_where(output, "output_path", ids("clips/b.mp4"), []),
+        "in_batches": lambda: pa.concat_tables(in_batches(output, ["clip_id"])),
+    }[reader]()
+    assert set(rows["clip_id"].to_pylist()) == ({"b"} if reader == "rows_where" else set("abc"))
+
+
+def test_a_pending_record_that_moves_to_the_table_meanwhile_is_seen_there(output, monkeypatch):
+    commit_pending(output, ok("a"))
+    real = record_files.read_bytes
+
+    def read(uri: str) -> bytes:
+        monkeypatch.setattr(record_files, "read_bytes", real)
+        Records(output)
+        return real(uri)
+
+    monkeypatch.setattr(record_files, "read_bytes", read)
+    assert done(Records(output, read_only=True)) == {"a": ""}
+
+
+def test_files_that_always_vanish_are_told(output, monkeypatch):
+    with Records(output) as table:
+        table.add(ok("a"))
+
+    def gone(uri: str) -> Path:
+        raise InputNotFound("gone")
+
+    monkeypatch.setattr(record_files, "fetch", gone)
+    with pytest.raises(InputNotFound, match="vanish faster than they can be read"):
+        read_records(output)
+    with pytest.raises(InputNotFound):
+        list(in_batches(output, ["clip_id"]))
+
+
+# What a new row takes the place of
+
+
+def test_the_former_file_of_a_clip_goes_when_its_record_is_taken_over(tmp_path):
+    output, at = str(tmp_path), partial(datetime, 2026, 1, 2, tzinfo=UTC)
+    for name in ("anna", "ben", "moved"):
+        (tmp_path / "clips").mkdir(exist_ok=True)
+        (tmp_path / "clips" / f"{name}.mp4").write_text(name)
+    with Records(output) as table:
+        table.add(ok("anna", output_path="clips/anna.mp4", finished_at=at(1)))
+        table.add(ok("other", output_path="clips/anna.mp4", finished_at=at(1)))
+        table.add(ok("ben", output_path="clips/ben.mp4", finished_at=at(1)))
+    for name in ("anna", "ben"):  # as a run leaves them that was killed then
+        commit_pending(output, ok(name, output_path=f"clips/{name}-new.mp4", finished_at=at(2)))
+    Records(output)
+    assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == ["anna.mp4", "moved.mp4"], "anna's is another's too"
+    rows = {row["clip_id"]: row["output_path"] for row in read_records(output).to_pylist()}
+    assert rows == {"anna": "clips/anna-new.mp4", "ben": "clips/ben-new.mp4", "other": "clips/anna.mp4"}
+
+
+def test_a_former_file_is_gone_before_its_row(tmp_path, kill):
+    (tmp_path / "clips").mkdir()
+    for step in range(4):
+        output = str(tmp_path / f"out{step}")
+        file = Path(output, "clips", "a.mp4")
+        file.parent.mkdir(parents=True)
+        file.write_text("a")
+        with Records(output) as table:
+            table.add(ok("a", output_path="clips/a.mp4", finished_at=datetime(2026, 1, 1, tzinfo=UTC)))
+        commit_pending(output, ok("a", output_path="clips/b.mp4", finished_at=datetime(2026, 1, 2, tzinfo=UTC)))
+        kill(step)
+        with pytest.raises(Killed):
+            Records(output)
+        kill(float("inf"))
+        Records(output)
+        assert not file.exists()
+        assert [row["output_path"] for row in read_records(output).to_pylist()] == ["clips/b.mp4"]
+
+
+def test_where_writing_takes_long_it_is_done_less_often(output, monkeypatch):
+    table = Records(output, every_rows=1)
+    table._flush_seconds = 60.0
+    monkeypatch.setattr(ledger, "_MOST_WAITING", 4)
+    for number in range(3):
+        table.add(ok(f"c{number}"))
+    assert files(output) == []
+    table.add(ok("c3"))
+    assert len(codes(output)) == 4
+    table._flush_seconds = 60.0
+    table._flushed_at -= 20 * 60
+    table.add(ok("c4"))
+    assert len(codes(output)) == 5
+
+
+def test_the_look_up_table_is_made_of_the_smaller_side(output, monkeypatch):
+    with Records(output) as table:
+        for name in "abc":
+            table.add(ok(name))
+    many = ids(*(f"n{number}" for number in range(1000)), "b")
+    made_of: list[int] = []
+
+    def hashed(name: str, values: pa.ChunkedArray, of: pa.ChunkedArray) -> pa.Array:
+        made_of.append(len(of))
+        return getattr(pyarrow.compute, name)(values, of)
+
+    counting = SimpleNamespace(is_in=partial(hashed, "is_in"), index_in=partial(hashed, "index_in"))
+    monkeypatch.setattr(lookup, "_pc", counting)
+    assert rows_where(output, "clip_id", many, [])["clip_id"].to_pylist() == ["b"]
+    assert max(made_of) <= 3
+    assert lookup.among(ids("x", "b", "b"), ids("b")).to_pylist() == [False, True, True]
+
+
+def test_what_is_taken_in_pieces_is_taken_whole(monkeypatch):
+    monkeypatch.setattr(lookup, "_TAKEN_AT_ONCE", 2)
+    column = pa.chunked_array([["a", "b"], ["c"]])
+    places = pa.chunked_array([[2, None, 0], [1]], pa.int32())
+    assert lookup.taken(column, places).to_pylist() == ["c", None, "a", "b"]
+    assert lookup.taken(column, pa.array([0])).type == pa.string()
+    assert lookup.taken(pa.chunked_array([], pa.int64()), pa.array([], pa.int32())).to_pylist() == []
+
+
+# Columns that became ours
+
+
+@pytest.mark.parametrize("name", ["settings", "video_version", "audio_sha256"])
+def test_a_users_column_that_is_ours_now_is_carried(output, name):
+    ours = ("video_version", "audio_version", "video_sha256", "audio_sha256", "settings")
+    former = to_table([ok("a", output_path="clips/a.mp4", frames=5)]).drop_columns(list(ours)).append_column(name, [["mine"]])
+    storage.write_bytes(f"{output}/metadata/part-old-00000.parquet", record_files.encoded(former))
+    assert next(in_batches(output, ["clip_id", *ours])).to_pylist() == [{"clip_id": "a", **dict.fromkeys(ours)}]
+    (row,) = read_records(output).to_pylist()
+    assert (row[name], row[f"manifest_{name}"], row["frames"]) == (None, "mine", 5)
+    with Records(output, extra=pa.table({"clip_id": ["b"], name: ["too"]})) as table:
+        table.add(ok("b", **{name: "ours"}))
+        table.compact()
+    rows = {row["clip_id"]: (row[name], row[f"manifest_{name}"]) for row in read_records(output).to_pylist()}
+    assert rows == {"a": (None, "mine"), "b": ("ours", "too")}
+
+
+def test_columns_of_an_old_output_that_came_later_are_the_users(old):
+    (path,) = (Path(old) / "metadata").iterdir()
+    table = pq.read_table(path)
+    for name in ("settings", "card", "face"):
+        table = table.append_column(name, pa.array([f"my {name}"] * 3))
+    pq.write_table(table, path)
+    for row in read_records(old).to_pylist():
+        for name in ("settings", "card", "face"):
+            assert (row[name], row[f"manifest_{name}"]) == (None, f"my {name}")

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -656,3 +657,37 @@ def test_writers_and_pruners_at_once(tmp_path):
         list(pool.map(work, range(6)))
     assert len(list((out / "clips").iterdir())) == 6 * 60
     assert not list((out / "_work").rglob("*"))
+
+
+def test_many_files_are_removed_without_being_listed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_DELETED_AT_ONCE", 3)
+    drawn = []
+
+    def uris() -> Iterator[str]:
+        for number in range(9):
+            (tmp_path / f"{number}").write_text("a")
+            drawn.append(sum(1 for _ in tmp_path.iterdir()))
+            yield str(tmp_path / f"{number}")
+
+    storage.delete(uris())
+    assert max(drawn) <= 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_folders_go_below_a_given_one(tmp_path: Path) -> None:
+    for name in ("a/b/c", "a/d"):
+        (tmp_path / "top" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "top" / name).write_text("a")
+    storage.delete([str(tmp_path / "top/a/b/c")], below=str(tmp_path / "top"))
+    assert [path.name for path in (tmp_path / "top" / "a").iterdir()] == ["d"]
+    storage.delete([str(tmp_path / "top/a/d")], below=str(tmp_path / "top"))
+    assert list((tmp_path / "top").iterdir()) == []
+
+
+@pytest.mark.parametrize("root", ["memory://sizes", ""])
+def test_sizes_of_all_files_below(tmp_path: Path, root: str) -> None:
+    root = root or str(tmp_path / "sizes")
+    assert storage.file_sizes(root) == {}
+    for name in ("b", "a=1/c", "a"):
+        storage.write_bytes(f"{root}/{name}", b"x" * len(name))
+    assert storage.file_sizes(root) == {f"{root}/a": 1, f"{root}/a=1/c": 5, f"{root}/b": 1}

@@ -9,17 +9,21 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from eight_pairs import portrait
 from make_clips import write_clip
 
 from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, Summary, assets, changes, read_records, run, storage
 from latentsync_ray.config import own_settings
-from latentsync_ray.errors import ClipError, NoFace
+from latentsync_ray.errors import ClipError, NoFace, StorageUnavailable
 from latentsync_ray.layout import clip_uri
+from latentsync_ray.records import Records
 from latentsync_ray.stages.failures import failed_record, sources, telling
 from latentsync_ray.stages.inputs import fetch_input
 from latentsync_ray.storage import fetch_version, write_bytes
+from latentsync_ray.todo import check_places, reopen_failed, rows_of
 from latentsync_ray.types import ClipRecord
 
 RECIPE = Recipe(model="tiny-random", detector="embedded", steps=1, preset="ultrafast")
@@ -279,7 +283,9 @@ def test_large_folders_of_an_object_store_are_listed_and_not_asked_file_by_file(
     monkeypatch.setattr(storage, "version", lambda uri: asked.append(uri) or whole(uri))
     (tmp_path / "a.wav").write_text("a")
     uris = [*many, "memory://few/a.wav", "memory://many/gone.wav", str(tmp_path / "a.wav"), "/gone.wav"]
-    told = list(changes._versions(uris))
+    look = changes._Versions([pa.chunked_array([uris])])
+    look.list_folders(pa.array(uris))
+    told = list(look(uris))
     assert sorted(asked) == sorted(["memory://few/a.wav", "memory://many/gone.wav", str(tmp_path / "a.wav"), "/gone.wav"])
     assert told == [whole(uri) for uri in uris]
     assert (told[-1], told[-3]) == (None, None)
@@ -353,3 +359,80 @@ def test_a_clip_that_a_sink_puts_to_its_own_place_is_not_removed_as_the_former_o
     dataset.say("ben", "goodbye!")
     assert dataset.run()[1] == ["ben"]
     assert (dataset.folder / "out" / "archive" / "ben.mp4").read_text() == "goodbye!"
+
+
+def test_a_file_that_is_gone_is_made_again_when_asked_for(dataset: Dataset) -> None:
+    dataset.add("dora", said="nobody")
+    dataset.run(clip_name="talk/{clip_id}")
+    (dataset.folder / "out" / "clips" / "talk" / "ben.mp4").unlink()
+    assert dataset.run(clip_name="talk/{clip_id}")[1] == [], "clips may have been moved away"
+    assert dataset.run(clip_name="talk/{clip_id}", retry="missing")[1] == ["ben"]
+    assert dataset.run(clip_name="talk/{clip_id}", retry="missing")[1] == []
+
+
+def test_a_store_that_does_not_answer_has_lost_no_clip(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset.run()
+
+    def away(uri: str) -> str:
+        raise StorageUnavailable("the bucket is away")
+
+    monkeypatch.setattr(storage, "version", away)
+    monkeypatch.setattr(changes, "join", lambda *names: "memory://" + "/".join(names).strip("/") + "/")
+    assert dataset.run(on_change="keep", retry="missing")[1] == []
+
+
+def test_prune_leaves_no_empty_folder(dataset: Dataset) -> None:
+    dataset.run(clip_name="{clip_id}/x")
+    (dataset.folder / "out" / "clips" / "ben" / "notes.txt").write_text("mine")
+    for name in ("ben", "cleo", "dora", "eve"):
+        dataset.add(name) if name not in dataset.rows else dataset.rows.pop(name)
+    dataset.run(clip_name="{clip_id}/x")
+    dataset.run(clip_name="{clip_id}/x", prune=True)
+    assert sorted(path.name for path in (dataset.folder / "out" / "clips").iterdir()) == ["anna", "ben", "dora", "eve"]
+
+
+def test_a_former_file_goes_with_its_folder(dataset: Dataset) -> None:
+    dataset.run(clip_name="old/{clip_id}")
+    for name in dataset.rows:
+        dataset.say(name, "goodbye!")
+    dataset.run(clip_name="new/{clip_id}")
+    assert [path.name for path in (dataset.folder / "out" / "clips").iterdir()] == ["new"]
+    assert len(dataset.clips()) == 3
+
+
+def test_text_of_more_than_two_gigabytes_is_no_hindrance(tmp_path: Path) -> None:
+    text = pa.py_buffer(np.zeros(1_200_000_000, np.uint8))  # pages that nobody touches take no memory
+    offsets = pa.py_buffer(np.linspace(0, len(text), 1001).astype(np.int32))
+    chunk = pa.Array.from_buffers(pa.string(), 1000, [None, offsets, text])
+    names = pa.array([f"c{number}" for number in range(3000)])
+    table = pa.table({"clip_id": names, "video": names, "audio": names, "notes": pa.chunked_array([chunk] * 3)})
+    rows = np.array([1, 2999])
+    with pytest.raises(pa.ArrowInvalid, match="overflow"):
+        table.take(rows)
+    records = Records(str(tmp_path))
+    check_places(str(tmp_path), table, rows)
+    reopen_failed(table, rows, records)
+    assert rows_of(table, rows, ["clip_id", "none"]).to_pydict() == {"clip_id": ["c1", "c2999"]}
+    assert [len(text) for text in rows_of(table, rows, ["notes"])["notes"].to_pylist()] == [1_200_000] * 2
+    assert len(changes.changed_rows(table, rows, str(tmp_path))) == 0
+
+
+def test_a_large_folder_is_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    uris = [f"memory://once/{number}.wav" for number in range(1800)]
+    for uri in [*uris, "memory://once/stranger.wav"]:
+        write_bytes(uri, b"a")
+    listed: list[str] = []
+    real = storage.versions_in
+    monkeypatch.setattr(storage, "versions_in", lambda folder: listed.append(folder) or real(folder))
+    monkeypatch.setattr(storage, "version", pytest.fail)
+    monkeypatch.setattr(changes, "_AT_ONCE", 600)
+    look = changes._Versions([pa.chunked_array([uris]), pa.chunked_array([["/a.mp4"]])])
+    for some in (uris, uris[:900]):
+        told = changes._now(pa.array(some), look, lambda _: None, "inputs have changed")
+        assert told.null_count == 0
+        assert len(told) == len(some)
+    assert listed == ["memory://once"]
+    assert len(look._kept["memory://once"]) == 1800, "of others nothing is kept"
+    monkeypatch.setattr(changes, "_MOST_KEPT", 1000)
+    look.list_folders(pa.array([f"memory://none/{number}.wav" for number in range(600)]))
+    assert list(look._kept) == ["memory://none"]

@@ -135,7 +135,9 @@ def run(
     retry: Annotated[
         str | None,
         typer.Option(
-            metavar="failed|all|CODE,...", help="Make again: what failed, with these error codes, or all.", show_default=False
+            metavar="failed|missing|all|CODE,...",
+            help="Make again: what failed, what is gone from the output, with these error codes, or all.",
+            show_default=False,
         ),
     ] = None,
     dry_run: Annotated[

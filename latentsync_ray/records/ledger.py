@@ -7,10 +7,8 @@ steps, the next ``Records`` finds every finished clip, and no clip twice. One dr
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
@@ -20,20 +18,14 @@ import pyarrow.compute
 
 from latentsync_ray.errors import CLIP_ERRORS, ConfigError, StorageUnavailable
 from latentsync_ray.layout import join, metadata_folder, record_uri
-from latentsync_ray.records.files import (
-    SUPERSEDES,
-    WEIGHED,
-    encoded,
-    metadata_files,
-    pending_records,
-    read_all,
-    read_file,
-    row_count,
-)
+from latentsync_ray.records.files import WEIGHED, metadata_files, pending_records, read_all, read_file, read_table
 from latentsync_ray.records.finished import Finished
-from latentsync_ray.records.lookup import look_up
+from latentsync_ray.records.held import Held, with_common_clips
+from latentsync_ray.records.lookup import among, look_up, rows_where
+from latentsync_ray.records.partition import check_partition
 from latentsync_ray.records.schema import RECORD_SCHEMA, carried_name, one_row_a_clip, to_table
-from latentsync_ray.storage import delete, write_bytes
+from latentsync_ray.records.writer import Writer
+from latentsync_ray.storage import delete
 from latentsync_ray.types import ClipRecord
 
 __all__ = ["Records"]
@@ -43,10 +35,10 @@ _pc: Any = pyarrow.compute  # its functions are made at import, where type check
 
 _MANY_FILES = 5
 """More than these are worth a word before they are read."""
-_COMPACT_ROWS = 400_000
-"""Most rows of a compacted file: about 80 MB."""
-_COMPACT_EVERY = 50
-"""Files that a run writes before it merges them."""
+_LONG, _PATIENCE, _MOST_WAITING = 5.0, 20, 50_000
+"""Where writing takes more seconds than the first, as when rows of millions are replaced, so many times as long is waited
+before the next time, unless so many rows wait: pending records keep them safe.
+"""
 _TRANSIENT = [code for code, error in CLIP_ERRORS.items() if error.transient]
 
 
@@ -57,9 +49,10 @@ class Records:
     and on leaving a ``with`` block; of these only the last two raise when storage is unavailable, else rows are kept for the
     next time. ``confirm`` is asked before anything is written, and raises when this run may not any more. ``note`` is told when
     there is much to read first. ``read_only`` is for a look while another run is at work: nothing is tidied up.
+    ``partition_by`` are the columns whose values are the folders of the table's files; files that lie otherwise are moved.
 
     Raises ConfigError when the output has clips made with another ``recipe`` (a fingerprint) than this one, unless
-    ``mixed_recipes``, or when its columns do not go together with ``extra``.
+    ``mixed_recipes``, when its columns do not go together with ``extra``, or the table cannot be laid out by ``partition_by``.
     """
 
     def __init__(
@@ -67,6 +60,7 @@ class Records:
         output: str,
         *,
         extra: pa.Table | None = None,
+        partition_by: Sequence[str] = (),
         recipe: str | None = None,
         mixed_recipes: bool = False,
         every_rows: int = 500,
@@ -80,17 +74,25 @@ class Records:
         self._outdated: list[pa.ChunkedArray] = []
         """Clips that failed under another recipe: this one may do better."""
         self._extra = _named(extra) if extra is not None and extra.num_columns > 1 else None
+        check_partition(partition_by, self._extra)
         self._recipe, self._mixed_recipes = recipe, mixed_recipes
         self._every_rows, self._every_seconds, self._confirm = every_rows, every_seconds, confirm
         self._new: dict[str, ClipRecord] = {}
         self._kept = 0
         """Rows of ``_new`` that storage did not take the last time."""
+        self.refused = 0
+        """Clips whose new row said that they failed, and that stay as they are since they have the row of a dubbed one."""
         self._settled: list[str] = []
         """URIs of pending records whose rows are in the table."""
-        self._flushed_at = time.monotonic()
-        self._run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-        self._file_count = self._compacted = 0
+        self._flushed_at, self._flush_seconds = time.monotonic(), 0.0
+        self._writer = Writer(output, partition_by)
+        if read_only:  # what moves from the one to the other meanwhile is seen
+            pending = pending_records(output)
+            self._load(note)
+            self._look_at(*pending)
+            return
         self._load(note)
+        self._writer.arrange(note, confirm)
         self.absorb()
 
     def __enter__(self) -> Self:
@@ -142,67 +144,72 @@ class Records:
         return set(self._finished.with_code(_TRANSIENT).to_pylist())
 
     def add(self, record: ClipRecord) -> None:
-        """Note a finished clip; it replaces the row that the clip may have."""
-        self._new[record.clip_id] = record
-        if len(self._new) - self._kept >= self._every_rows or time.monotonic() - self._flushed_at >= self._every_seconds:
+        """Note a finished clip; it replaces the row that the clip may have, unless that is of a dubbed one and this is not."""
+        before = self._new.get(record.clip_id)
+        if before is None or record.ok or not before.ok:
+            self._new[record.clip_id] = record
+        if self._due():
             try:
                 self.flush()
-                if self._file_count - self._compacted >= _COMPACT_EVERY:
-                    self.compact()
+                if self._writer.crowded():
+                    self._compact(crowded=True)
             except StorageUnavailable as error:  # worth another try, and no reason to end a run of days
                 self._kept, self._flushed_at = len(self._new), time.monotonic()
                 log.warning("%d records could not be written and are kept for the next time: %s", self._kept, error)
 
+    def _due(self) -> bool:
+        waiting, since = len(self._new) - self._kept, time.monotonic() - self._flushed_at
+        if self._flush_seconds > _LONG and since < _PATIENCE * self._flush_seconds:
+            return waiting >= _MOST_WAITING
+        return waiting >= self._every_rows or since >= self._every_seconds
+
     def flush(self) -> None:
-        """Write what was added since the last time as one more file."""
-        self._flushed_at = time.monotonic()
+        """Write what was added since the last time as more files."""
+        self._flushed_at, began = time.monotonic(), time.perf_counter()
         if self._new or self._settled:
             self._confirm()
         if self._new:
-            rows = to_table(self._new.values())
-            known = self._finished.codes(rows["clip_id"])
-            self._take_out(rows["clip_id"].filter(known.is_valid()))
-            self._write(self._with_extra(rows))
+            self._replace()
+        for rows in self._writer.add(self._with_extra(to_table(self._new.values()))) if self._new else ():
             self._finished.add(rows["clip_id"], rows["error_code"])
-            self._settled += [record_uri(self.output, record.clip_id) for record in self._new.values() if record.ok]
-            self._new, self._kept = {}, 0
+            written = [self._new.pop(clip_id) for clip_id in rows["clip_id"].to_pylist()]
+            self._settled += [record_uri(self.output, record.clip_id) for record in written if record.ok]
+        self._kept = 0
         if self._settled:
             delete(self._settled)
             self._settled = []
+        self._flush_seconds = time.perf_counter() - began
+
+    def _replace(self) -> None:
+        """Take out the rows that new ones are the successors of, and the files of clips that lie elsewhere now."""
+        new = to_table(self._new.values()).select(["clip_id", "error_code", "output_path"])
+        known = self._finished.codes(new["clip_id"])
+        refused = _pc.and_(_pc.fill_null(_pc.equal(known, ""), False), new["error_code"].is_valid())
+        for clip_id in new["clip_id"].filter(refused).to_pylist():
+            log.warning("clip %s stays as it was, since making it again failed", clip_id)
+            del self._new[clip_id]
+            self.refused += 1
+        again = new.filter(_pc.and_(known.is_valid(), _pc.invert(refused)))
+        self._take_out(again["clip_id"], successors=again["output_path"])
 
     def compact(self) -> None:
-        """Merge small files into large ones. A merged file names those it replaces, so their rows never count twice."""
+        """Write what was added, and merge small files into large ones."""
         self.flush()
-        self._confirm()
-        group: dict[str, pa.Table] = {}
-        for uri in metadata_files(self.output):
-            if row_count(uri) >= _COMPACT_ROWS // 2:
-                continue
-            table = read_file(uri)
-            if group and sum(map(len, group.values())) + len(table) > _COMPACT_ROWS:
-                self._merge(group)
-                group = {}
-            group[uri] = table
-        self._merge(group)
-        self._compacted = self._file_count
+        self._compact()
 
-    def _merge(self, group: dict[str, pa.Table]) -> None:
-        if len(group) < 2:
-            return
-        merged = pa.concat_tables(list(group.values()), promote_options="permissive")
-        names = [uri.rsplit("/", 1)[-1] for uri in group]
-        self._write(merged.replace_schema_metadata({SUPERSEDES: json.dumps(names)}), kind="merged")
-        delete(group)
+    def _compact(self, *, crowded: bool = False) -> None:
+        self._confirm()
+        self._writer.compact(crowded=crowded)
 
     def _load(self, note: Callable[[str], None] | None) -> None:
         schemas = [RECORD_SCHEMA] if self._extra is None else [RECORD_SCHEMA, self._extra.schema]
-        uris = metadata_files(self.output)
-        if note and len(uris) > _MANY_FILES:
-            note(f"reading the records of earlier runs, {len(uris)} files")
-        files, superseded = read_all(uris, columns=["clip_id", "error_code", "recipe"], each=_Rows)
+        count = len(metadata_files(self.output)) if note else 0
+        if note and count > _MANY_FILES:
+            note(f"reading the records of earlier runs, {count} files")
+        files, superseded = read_table(self.output, columns=["clip_id", "error_code", "recipe"], each=Held)
         if not self._read_only:
-            delete(superseded)
-        if not self._read_only and (doubled := _with_common_clips(files)):
+            delete(superseded, below=metadata_folder(self.output))
+        if not self._read_only and (doubled := with_common_clips(files)):
             self._drop_outweighed(doubled)
             self._load(note)
             return
@@ -233,10 +240,6 @@ class Records:
         self._check_recipe(record.recipe for record in records)
         ids = pa.chunked_array([[record.clip_id for record in records]], pa.string())
         codes = self.codes(ids)
-        if self._read_only:
-            new = to_table(record for record, code in zip(records, codes.to_pylist(), strict=True) if code is None)
-            self._finished.add(new["clip_id"], new["error_code"])
-            return
         known = look_up(self.output, ids, ["finished_at"])["finished_at"].to_pylist() if records else []
         for record, code, before in zip(records, codes.to_pylist(), known, strict=True):
             if code != "" or (before and record.finished_at and record.finished_at > before):
@@ -244,22 +247,51 @@ class Records:
         self.flush()
         delete(uris)
 
-    def _take_out(self, clip_ids: pa.ChunkedArray) -> None:
-        """Rewrite the files that hold rows of these clips without them."""
+    def _look_at(self, uris: list[str], records: list[ClipRecord]) -> None:
+        """Count what workers committed as finished, and leave it where it is."""
+        self._check_recipe(record.recipe for record in records)
+        codes = self._finished.codes(pa.chunked_array([[record.clip_id for record in records]], pa.string())).to_pylist()
+        new = to_table(record for record, code in zip(records, codes, strict=True) if code is None)
+        self._finished.add(new["clip_id"], new["error_code"])
+
+    def _take_out(self, clip_ids: pa.ChunkedArray, *, successors: pa.ChunkedArray | None = None) -> None:
+        """Rewrite the files that hold rows of these clips without them.
+
+        ``successors`` are the paths at which the clips lie from now on: files at their former paths go, before their rows do.
+        """
         if not len(clip_ids):
             return
         self._confirm()
+
+        def mine(_: pa.Schema, rows: pa.Table) -> pa.Table:
+            return rows.filter(among(rows["clip_id"], clip_ids))
+
+        held = read_table(self.output, columns=["clip_id", "output_path"], each=mine)[0]
+        if successors is not None:
+            self._remove_former(pa.table({"clip_id": clip_ids, "new": successors}), list(held.values()))
         self._finished.drop(clip_ids)
-        for uri, held in read_all(metadata_files(self.output), columns=["clip_id"])[0].items():
-            if not _pc.any(_pc.is_in(held["clip_id"], clip_ids)).as_py():
-                continue
-            table = read_file(uri)
-            self._rewrite(uri, table.filter(_pc.invert(_pc.is_in(table["clip_id"], clip_ids))))
+        for uri, rows in held.items():
+            if len(rows):
+                table = read_file(uri, self.output)
+                self._writer.rewrite(uri, table.filter(_pc.invert(among(table["clip_id"], clip_ids))))
+
+    def _remove_former(self, clips: pa.Table, held: list[pa.Table]) -> None:
+        """Remove the files of clips that lie elsewhere now; not one that a row of another clip names, or a new row."""
+        empty = RECORD_SCHEMA.empty_table().select(["clip_id", "output_path"])
+        rows = pa.concat_tables([empty, *held], promote_options="permissive")
+        now = clips["new"].take(_pc.index_in(rows["clip_id"], clips["clip_id"]))
+        moved = rows.filter(_pc.fill_null(_pc.not_equal(rows["output_path"], now), False))
+        if not len(moved):
+            return
+        own = rows_where(self.output, "output_path", moved["output_path"], [])
+        others = own.filter(_pc.invert(_pc.is_in(own["clip_id"], moved["clip_id"])))["output_path"].to_pylist()
+        kept = {*others, *(record.output_path for record in self._new.values())}
+        delete((join(self.output, path) for path in moved["output_path"].to_pylist() if path not in kept), below=self.output)
 
     def _drop_outweighed(self, uris: list[str]) -> None:
         """Leave one row of each clip in these files."""
         self._confirm()
-        held = read_all(uris, columns=list(WEIGHED))[0]
+        held = read_all(uris, self.output, columns=list(WEIGHED))[0]
         numbered = [
             rows.append_column("file", pa.array(np.full(len(rows), number))).append_column(
                 "row", pa.array(np.arange(len(rows)))
@@ -271,13 +303,7 @@ class Records:
             mine = np.zeros(len(rows), np.bool_)
             mine[kept.filter(_pc.equal(kept["file"], number))["row"].to_numpy()] = True
             if not mine.all():
-                self._rewrite(uri, read_file(uri).filter(pa.array(mine)))
-
-    def _rewrite(self, uri: str, table: pa.Table) -> None:
-        if len(table) == 0:
-            delete([uri])
-        else:
-            write_bytes(uri, encoded(table))
+                self._writer.rewrite(uri, read_file(uri, self.output).filter(pa.array(mine)))
 
     def _with_extra(self, table: pa.Table) -> pa.Table:
         if self._extra is None:
@@ -287,38 +313,6 @@ class Records:
         for name in carried.column_names:
             table = table.append_column(carried.schema.field(name), carried[name])
         return table
-
-    def _write(self, table: pa.Table, *, kind: str = "part") -> None:
-        write_bytes(join(metadata_folder(self.output), f"{kind}-{self._run}-{self._file_count:05d}.parquet"), encoded(table))
-        self._file_count += 1  # not of one that failed: it may be there all the same, and has to be written over
-
-
-class _Rows:
-    """What is kept in memory of a file of the table."""
-
-    def __init__(self, schema: pa.Schema, table: pa.Table) -> None:
-        self.schema, self.clip_ids, self.codes = schema, table["clip_id"], table["error_code"]
-        failed = table.filter(table["error_code"].is_valid())
-        self.recipes = _pc.unique(table.filter(table["error_code"].is_null())["recipe"]).to_pylist()
-        """Of the clips that are dubbed."""
-        self.failed_with = {
-            recipe: failed.filter(_pc.equal(failed["recipe"], recipe))["clip_id"]
-            for recipe in failed["recipe"].unique().to_pylist()
-            if recipe
-        }
-        """Recipe -> ids of the clips that failed with it."""
-
-
-def _with_common_clips(files: dict[str, _Rows]) -> list[str]:
-    """The files that hold a clip which has another row, in the same or another of them."""
-    if not files:
-        return []
-    ids = pa.chunked_array([chunk for rows in files.values() for chunk in rows.clip_ids.chunks], pa.string())
-    if _pc.count_distinct(ids).as_py() == len(ids):
-        return []
-    counts = ids.value_counts()
-    common = counts.filter(_pc.greater(_pc.struct_field(counts, "counts"), 1)).field("values")
-    return [uri for uri, rows in files.items() if _pc.any(_pc.is_in(rows.clip_ids, common)).as_py()]
 
 
 def _named(extra: pa.Table) -> pa.Table:

@@ -37,8 +37,24 @@ _TYPES = {
 }
 _FORMER = {"arithmetic": "precision", "sync_seconds": "generate_seconds"}
 """Columns of ours that had another name."""
-_SINCE_NULLS = {"output_path", "language", "audio_channel", "deinterlaced", "content_credentials"}
-"""Columns that came when the table began to say "nothing" as null: before, a column of that name was the user's."""
+_MADE_OF = {"video_version", "audio_version", "video_sha256", "audio_sha256", "settings"}
+"""Columns that came together: a file that has some of them only was written before, and they are the user's."""
+_SINCE_NULLS = {
+    *_MADE_OF,
+    *(
+        "output_path",
+        "language",
+        "audio_channel",
+        "deinterlaced",
+        "content_credentials",
+        "cache_interval",
+        "micro_batch",
+        "card",
+    ),
+    *("face", "face_choice", "face_tracks", "faces_path", "detector"),
+    *("track_seconds", "idle_seconds", "busy_share", "frames_per_second", "tflop"),
+}
+"""Columns that came when the table began to say "nothing" as null, or later: before, a column of that name was the user's."""
 
 
 def _arrow_type(hint: Any) -> pa.DataType:
@@ -84,11 +100,19 @@ def one_row_a_clip(table: pa.Table) -> pa.Table:
 
 def is_outdated(schema: pa.Schema) -> bool:
     """Whether rows of this schema come from an earlier version: under other names, or with "nothing" as 0 and empty text."""
-    return _former_names(schema) or _knows_no_null(schema)
+    return _former_names(schema) or _knows_no_null(schema) or bool(_of_the_user(schema))
 
 
 def _former_names(schema: pa.Schema) -> bool:
     return set(_FORMER) <= set(schema.names)  # one alone may be a user's
+
+
+def _of_the_user(schema: pa.Schema) -> set[str]:
+    """Columns whose names became ours after these rows were written."""
+    if _knows_no_null(schema):
+        return _SINCE_NULLS & set(schema.names)
+    known = _MADE_OF & set(schema.names)
+    return set() if known == _MADE_OF else known
 
 
 def _knows_no_null(schema: pa.Schema) -> bool:
@@ -98,6 +122,8 @@ def _knows_no_null(schema: pa.Schema) -> bool:
 
 def upgraded(table: pa.Table) -> pa.Table:
     """Rows of an earlier version, with or without all of their columns, in today's schema. Needs the column ``status``."""
+    mine = _of_the_user(table.schema)
+    table = table.rename_columns([MANIFEST_PREFIX + name if name in mine else name for name in table.column_names])
     table = renamed(table)
     return _with_nulls(table) if _knows_no_null(table.schema) else table
 
@@ -112,7 +138,6 @@ def renamed(table: pa.Table) -> pa.Table:
 
 def _with_nulls(table: pa.Table) -> pa.Table:
     """Rows of version 0.1.0."""
-    table = table.rename_columns([MANIFEST_PREFIX + name if name in _SINCE_NULLS else name for name in table.column_names])
     failed = _pc.not_equal(table["status"], "ok")
     for name in table.column_names:
         if name not in RECORD_SCHEMA.names:
