@@ -120,6 +120,31 @@ def test_a_budget_ends_a_run_before_it_is_exceeded(inputs: Path, tmp_path: Path)
     assert run(asked.model_copy(update={"budget": Budget()})).exit_code == 0
 
 
+def test_a_budget_of_less_than_a_segment_gets_on_by_one_in_each_run(inputs: Path, tmp_path: Path) -> None:
+    rows = [f"n{number},{inputs}/talk.mp4,{inputs}/two.wav" for number in range(2)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["clip_id,video,audio", *rows]))
+    small = job(inputs, tmp_path / "out", manifest=str(tmp_path / "pairs.csv"), budget=Budget(gpu_hours=1e-9))
+    ended = [run(small) for _ in range(3)]
+    assert [summary.done_before + summary.ok for summary in ended] == [0, 1, 2]
+    assert [summary.exit_code for summary in ended] == [3, 3, 0]
+    assert [summary.frames for summary in ended] == [50, 50, 0], "none is made twice"
+
+
+def test_a_plan_says_what_a_retry_makes_again(inputs: Path, tmp_path: Path) -> None:
+    asked = job(inputs, tmp_path / "out")
+    run(asked)
+    again = forecast(asked.model_copy(update={"retry": ("all",)}))
+    assert (again.new, again.changed, again.retried, again.again) == (0, 0, 2, 2)
+    (tmp_path / "job.yaml").write_text(
+        f"manifest: {inputs / 'pairs.csv'}\noutput: {tmp_path / 'out'}\ncluster: {{runner: local}}\n"
+        "recipe: {model: tiny-random, detector: embedded, steps: 1, preset: ultrafast}\n"
+    )
+    shown = CliRunner().invoke(app, ["plan", str(tmp_path / "job.yaml"), "--retry", "all", "--limit", "3"])
+    assert shown.exit_code == 0
+    assert "3 of 4 clips to be made: 1 tried again, 2 dubbed before" in shown.stdout
+    assert "1 left by the limit" in shown.stdout
+
+
 def test_nodes_of_a_cluster_look_at_inputs(inputs: Path, tmp_path: Path, ray_cluster: None) -> None:
     from latentsync_ray.pipeline import probe_all, shortage
 
