@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +186,8 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
 
 
 def _lacking(job: Job) -> Iterator[str]:
+    if not storage.is_remote(job.output) and not os.access(_nearest(Path(job.output.removeprefix("file://"))), os.W_OK):
+        yield f"{job.output} cannot be written by this user; change its permissions, or name another output"
     try:
         check_recipe(job.recipe, note=lambda _: None, fetch=False)
         check_room(job)
@@ -194,6 +197,11 @@ def _lacking(job: Job) -> Iterator[str]:
             yield from shortage(job)
     except (ConfigError, ModelError) as error:
         yield str(error)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or of those above it the first that is there."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 def _probed(pairs: list[Pair], job: Job, phase: Callable[[str], None]) -> list[Probe]:

@@ -62,7 +62,7 @@ def build_job(tree: dict[str, Any], *overrides: str, source: str) -> Job:
         given = tuple(override.partition("=")[0] for override in overrides)
         told: dict[str, list[str]] = {}
         for problem in error.errors():
-            told.setdefault("overrides" if _is_in(given, problem) else source, []).append(_explain(problem))
+            told.setdefault(_given_by(given, problem, source), []).append(_explain(problem))
         raise ConfigError("; ".join(f"{where}: {'; '.join(what)}" for where, what in told.items())) from error
 
 
@@ -84,10 +84,13 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(problem + (_QUOTED.format(dotted) if text[:1] in ("{", "[") else "")) from None
 
 
-def _is_in(given: tuple[str, ...], problem: Any) -> bool:
-    """Whether a wrong value was given by an override of one of these keys."""
-    where = ".".join(map(str, problem["loc"]))
-    return any(where == key or where.startswith(f"{key}.") for key in given)
+def _given_by(given: tuple[str, ...], problem: Any, source: str) -> str:
+    """Who gave a wrong value: the overrides of these keys, ``source``, or, of values that do not go together, both."""
+    steps = [str(step) for step in problem["loc"]]
+    keys = [key.split(".") for key in given]
+    if any(steps[: len(key)] == key for key in keys):
+        return "overrides"
+    return f"{source} and overrides" if any(key[: len(steps)] == steps for key in keys) else source
 
 
 def _without_text(error: yaml.YAMLError) -> str:

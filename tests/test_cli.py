@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from eight_pairs import portrait
 from make_clips import write_clip
+from ray._private import worker as ray_worker
 
 import latentsync_ray
 from latentsync_ray import assets, filesystems, storage
@@ -377,6 +378,18 @@ def test_a_wrong_job_is_told_as_json_too(command, capsys):
     assert "cannot read the job file nowhere.yaml" in shown.out
 
 
+@pytest.mark.parametrize(("runner", "options", "silent"), [("ray", [], True), ("ray", ["-v"], False), ("local", [], False)])
+def test_ray_says_nothing_where_results_go(runner, options, silent, monkeypatch):
+    monkeypatch.setattr(ray_worker, "_worker_logs_enabled", True)
+    seen = []
+    monkeypatch.setattr(
+        "latentsync_ray.driver.run", lambda job, progress: seen.append(ray_worker._worker_logs_enabled) or summary()
+    )
+    assert call("run", str(ROOT / "configs" / "demo.yaml"), f"cluster.runner={runner}", *options) == 0
+    assert seen == [not silent]
+    assert ray_worker._worker_logs_enabled is not silent, "also afterwards, when Ray tells of workers it has ended"
+
+
 def test_a_summary_shows_no_login_of_the_output(monkeypatch, capsys):
     def run(job, progress):
         return summary(output="s3://me:S3CRET@bucket/dubbed", ok=1)
@@ -563,6 +576,8 @@ def test_report_reads_an_output_with_the_options_of_its_job(tmp_path, monkeypatc
     options = {"memory": {"skip_me": 7}}
     assert seen == [("memory://dubbed", options), ("memory://other", options), ("memory://other", {})]
     capsys.readouterr()
+    assert call("report", "job.yaml") == 2
+    assert "with a job, write: report --config job.yaml" in capsys.readouterr().err
     assert call("report", "--json") == 2
     assert "name the output of a run, or its job with --config" in capsys.readouterr().err
 

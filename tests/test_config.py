@@ -103,6 +103,7 @@ def test_wrong_overrides(tmp_path, override, why):
         (("recipe.stepz=1",), "^overrides: unknown key recipe.stepz; known here: "),
         (("cluster={devise: cpu}",), "^overrides: unknown key cluster.devise; known here: "),
         (("prune=maybe", "recipe.crf=18"), r"^\S+job.yaml: recipe.steps: .*, not 0; overrides: prune: input should be "),
+        (("budget.dollars=5",), r"^\S+job.yaml and overrides: budget: dollars needs dollars_per_hour"),
         (("clip_name={video_stem}",), """needs quotes of its own within the shell's: 'clip_name="{...}...\"'$"""),
         (
             ("clip_name={video_stem}/{language}",),

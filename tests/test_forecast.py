@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,16 @@ def test_what_is_lacking_is_told_and_exits_with_two(inputs: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_cannot_be_written_is_lacking(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may, asked = os.access, list[Path]()
+    monkeypatch.setattr("os.access", lambda path, mode: asked.append(path) if mode == os.W_OK else may(path, mode))
+    told = forecast(job(inputs, tmp_path / "new" / "out"), sample=0)
+    assert told.lacking == [
+        f"{tmp_path}/new/out cannot be written by this user; change its permissions, or name another output"
+    ]
+    assert asked == [tmp_path]
+
+
 def test_money_needs_a_price() -> None:
     with pytest.raises(ValueError, match="dollars needs dollars_per_hour"):
         Budget(dollars=3)
@@ -121,13 +132,13 @@ def test_a_budget_ends_a_run_before_it_is_exceeded(inputs: Path, tmp_path: Path)
 
 
 def test_a_budget_of_less_than_a_segment_gets_on_by_one_in_each_run(inputs: Path, tmp_path: Path) -> None:
-    rows = [f"n{number},{inputs}/talk.mp4,{inputs}/two.wav" for number in range(2)]
+    rows = [f"n{number},{inputs}/talk.mp4,{inputs}/two.wav" for number in range(3)]
     (tmp_path / "pairs.csv").write_text("\n".join(["clip_id,video,audio", *rows]))
     small = job(inputs, tmp_path / "out", manifest=str(tmp_path / "pairs.csv"), budget=Budget(gpu_hours=1e-9))
     ended = [run(small) for _ in range(3)]
-    assert [summary.done_before + summary.ok for summary in ended] == [0, 1, 2]
+    assert [summary.done_before + summary.ok for summary in ended] == [0, 1, 3]
     assert [summary.exit_code for summary in ended] == [3, 3, 0]
-    assert [summary.frames for summary in ended] == [50, 50, 0], "none is made twice"
+    assert [summary.frames for summary in ended] == [50, 50, 50], "none is made twice"
 
 
 def test_a_plan_says_what_a_retry_makes_again(inputs: Path, tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def report(
         output = output or (job.output if job else None)
         if output is None:
             raise ConfigError("name the output of a run, or its job with --config")
+        if config is None and output.endswith((".yaml", ".yml")):
+            raise ConfigError(f"{output} looks like a job, not like an output; with a job, write: report --config {output}")
         numbers = summarise(output, peak=peak)
         if as_json:
             typer.echo(json.dumps(numbers.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
