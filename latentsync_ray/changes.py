@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,20 @@ def changed_rows(
     kind = "sha256" if content else "version"
     wanted = np.zeros(len(table), np.bool_)
     wanted[rows] = True
-    changed = [rows[:0]]
+    changed, seen = [rows[:0]], 0
     for made in in_batches(output, ["clip_id", "settings", f"video_{kind}", f"audio_{kind}"]):
         there = np.flatnonzero(np.asarray(_pc.is_in(table["clip_id"], made["clip_id"])) & wanted)
         mine = table.take(there)
         made = made.take(_pc.index_in(mine["clip_id"], made["clip_id"]))
-        changed.append(there[_changed(mine, made, _digests if content else _versions, kind, phase)])
+        where = f", of clips {seen + 1} to {seen + len(there)} of {len(rows)}" if len(there) < len(rows) else ""
+        tell = partial(_told, phase, where)
+        changed.append(there[_changed(mine, made, _digests if content else _versions, kind, tell)])
+        seen += len(there)
     return np.unique(np.concatenate(changed))
+
+
+def _told(phase: Callable[[str], None], where: str, text: str) -> None:
+    phase(text + where)
 
 
 def _changed(

@@ -10,17 +10,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from eight_pairs import portrait
 from make_clips import write_clip
 from typer.testing import CliRunner
 
 from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, Summary, assets, changes, read_records, run, storage
+from latentsync_ray.changes import changed_rows
 from latentsync_ray.cli import app
 from latentsync_ray.config import own_settings
 from latentsync_ray.errors import ClipError, NoFace
 from latentsync_ray.forecast import forecast
 from latentsync_ray.layout import clip_uri
+from latentsync_ray.manifest import read_manifest
 from latentsync_ray.progress import PlainProgress
 from latentsync_ray.stages.failures import failed_record, sources, telling
 from latentsync_ray.stages.inputs import fetch_input
@@ -357,6 +361,25 @@ def test_a_plan_says_what_prune_would_remove(dataset: Dataset) -> None:
         shown = CliRunner().invoke(app, ["plan", f"{dataset.folder}/job.yaml", override])
         assert shown.exit_code == 0
         assert told in shown.stdout
+
+
+def test_looking_for_changes_goes_on_counting(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset.run()
+    told: list[str] = []
+
+    def one_by_one(output: str, columns: list[str]) -> Iterator[pa.Table]:
+        made = read_records(output, columns=columns)
+        yield from (made.slice(row, 1) for row in range(len(made)))
+
+    table = read_manifest(str(dataset.folder / "pairs.csv"))
+    rows = np.arange(3)
+    changed_rows(table, rows, str(dataset.folder / "out"), phase=told.append)
+    assert told == ["looking whether inputs have changed: 0 of 6"]
+    monkeypatch.setattr(changes, "in_batches", one_by_one)
+    told.clear()
+    changed_rows(table, rows, str(dataset.folder / "out"), phase=told.append)
+    asked = "looking whether inputs have changed: 0 of 2, of clips"
+    assert told == [f"{asked} 1 to 1 of 3", f"{asked} 2 to 2 of 3", f"{asked} 3 to 3 of 3"]
 
 
 def test_clips_that_the_limit_leaves_are_not_told_as_made_again(
