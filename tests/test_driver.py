@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +193,8 @@ def test_failures_count_more_than_the_time(tmp_path: Path, monkeypatch: pytest.M
 
 def part(pair: Pair, *, found: bool = False, seconds: float = 9.0) -> Part:
     """A segment of 32 frames that took a device ten seconds."""
-    took = {"generate_seconds": seconds, "idle_seconds": 1.0}
-    return Part(clip_id=pair.clip_id, video=pair.video, audio=pair.audio, stop=32, segment_count=1, found=found, **took)
+    made = Part(clip_id=pair.clip_id, video=pair.video, audio=pair.audio, stop=32, segment_count=1, found=found)
+    return replace(made, generate_seconds=seconds, idle_seconds=1.0)
 
 
 def test_what_is_only_found_again_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
