@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,10 +48,16 @@ def changed_rows(
     kind = "sha256" if content else "version"
     look = _digests if content else _Versions([table["video"], table["audio"]])
     told = table.select([name for name in ("clip_id", "video", "audio", *_OF_SETTINGS) if name in table.column_names])
-    changed = [rows[:0]]
+    changed, seen = [rows[:0]], 0
     for there, mine, made in _with_records(told, rows, output, ["settings", f"video_{kind}", f"audio_{kind}"]):
-        changed.append(there[_changed(mine, made, look, kind, phase)])
+        where = f", of clips {seen + 1} to {seen + len(there)} of {len(rows)}" if len(there) < len(rows) else ""
+        changed.append(there[_changed(mine, made, look, kind, partial(_told, phase, where))])
+        seen += len(there)
     return np.unique(np.concatenate(changed))
+
+
+def _told(phase: Callable[[str], None], where: str, text: str) -> None:
+    phase(text + where)
 
 
 def missing_rows(

@@ -14,7 +14,7 @@ from latentsync_ray.errors import ConfigError
 from latentsync_ray.naming import DEFAULT_TEMPLATE, pieces
 from latentsync_ray.types import UNUSABLE_NAME
 
-__all__ = ["clip_names", "unusable"]
+__all__ = ["clip_names", "twins", "unusable"]
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
@@ -62,13 +62,21 @@ def unusable(names: pa.ChunkedArray) -> pa.ChunkedArray:
     return _pc.or_(_pc.match_substring_regex(names, UNUSABLE_NAME), too_long)
 
 
-def _check_unique(names: pa.ChunkedArray, template: str, uri: str) -> None:
+def twins(names: pa.ChunkedArray) -> tuple[int, int] | None:
+    """Two rows whose names are one file on disks where upper and lower case are the same, and composed letters too."""
     plain = _pc.utf8_lower(_pc.utf8_normalize(names, form="NFC"))
     if _pc.count_distinct(plain).as_py() == len(plain):
-        return
+        return None
     counts = plain.value_counts()
     twice = counts.filter(_pc.greater(_pc.struct_field(counts, "counts"), 1)).field("values")[0]
     first, second = _pc.indices_nonzero(_pc.equal(plain, twice))[:2].to_pylist()
+    return first, second
+
+
+def _check_unique(names: pa.ChunkedArray, template: str, uri: str) -> None:
+    if (pair := twins(names)) is None:
+        return
+    first, second = pair
     raise ConfigError(
         f"{uri}: clip_name {template!r} gives rows {first + 1} and {second + 1} one name, {names[second].as_py()!r} "
         "(upper and lower case are the same on some disks); add a column that tells them apart, such as {clip_id}"

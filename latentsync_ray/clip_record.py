@@ -22,7 +22,7 @@ class ClipRecord(Row):
     """The same, relative to the output folder: holds when the folder is moved."""
     video_version: str | None = None
     """With ``video_sha256``: what storage said of the video that the clip was made of, and its content's hash; see
-    ``storage.version``. The next run makes the clip again when they are others."""
+    ``storage.version``. The next run makes the clip again when they have changed."""
     audio_version: str | None = None
     video_sha256: str | None = None
     audio_sha256: str | None = None

@@ -164,7 +164,7 @@ class Job(Strict):
     """Where clips lie below ``clips/`` of the output, without ".mp4": columns of the manifest in braces, ``video_stem`` and
     ``audio_stem``, e.g. ``{video_stem}/{language}``. Finished clips stay where they are when it changes."""
     on_change: Literal["redo", "keep", "fail"] = "redo"
-    """What to do with a finished clip whose video, audio or row settings are others now; ``keep`` does not look."""
+    """What to do with a finished clip whose video, audio or row settings have changed; ``keep`` does not look."""
     content_hash: bool = False
     """Tell changed inputs by their content, which reads them all, and not by what storage says: size and checksum or time."""
     prune: bool = False
@@ -230,6 +230,8 @@ class Job(Strict):
     def _seconds(cls, value: Any) -> Any:
         if isinstance(value, str) and (known := re.fullmatch(r"([\d.]+)\s*([smhd])", value.strip())):
             return float(known[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[known[2]]
+        if isinstance(value, str) and not re.fullmatch(r"\s*[\d.]+\s*", value):
+            raise PydanticCustomError("time_limit", "use seconds, or text such as 90m, 2h or 1d")
         return value
 
     @field_validator("clip_name")

@@ -30,7 +30,7 @@ from latentsync_ray.records import Records
 from latentsync_ray.speed import Work
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
-from latentsync_ray.todo import Todo, check_places, find_todo, prune, reopen_failed
+from latentsync_ray.todo import Todo, check_places, check_prune, find_todo, prune, reopen_failed
 from latentsync_ray.types import ClipRecord, Part
 
 __all__ = ["Summary", "dub", "run"]
@@ -65,14 +65,16 @@ class Summary:
     removed: int
     """Clips in the table that the manifest does not have: removed from it if the job prunes."""
     stopped: str
-    """Why the run ended early: ``stop_at_failed``, ``budget``, or empty."""
+    """Why the run ended early: ``stop_at_failed``, ``budget``, ``time_limit``, or empty."""
     frames: int
+    """Frames of the segments that this run made, not of those that it found."""
     seconds: float
     speed: str
     """How busy the model's device was, and how near to its peak, in a line; empty when no model worked."""
     exit_code: int
-    """0; 1 when more of the manifest's clips have failed, in this run or before, than the job's budget allows, or when one met
-    a bug; 3 when all that is missing are clips that the time limit left."""
+    """0; 1 when more of the manifest's clips have failed, in this run or before, than the job's ``failure_budget`` allows, when
+    ``stop_at_failed`` ended the run, or when a clip met a bug; 3 when all that is missing are clips that the time limit or the
+    budget left."""
 
 
 def run(job: Job, *, progress: Progress | None = None) -> Summary:
@@ -105,6 +107,8 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 note=progress.note,
             )
             todo = find_todo(job, table, records, progress.phase)
+            if job.prune:
+                check_prune(job.output, records, todo.removed)
             check_places(job.output, table, todo.rows, todo.removed if job.prune else None)
             _tell(todo, job, progress)
             if len(todo.rows):
@@ -151,7 +155,7 @@ def _run(
         progress.note("the model is compiled when a worker starts: that takes minutes, or seconds where it was done before")
     if count and job.cluster.runner == "ray":
         progress.phase("starting Ray")
-    made, runner = _Made(), Prepared(job, deadline)
+    made, runner = _Made(count), Prepared(job, deadline)
     tell = runner.runner.listener(job, count)
     with records, closing(_results(job, table, todo.rows, runner, progress)) as results:
         for result in results:
@@ -159,15 +163,16 @@ def _run(
             tell(result)
             if isinstance(result, Part):
                 progress.phase("dubbing")
-                progress.frames(result.stop - result.start)
+                if not result.found:
+                    progress.frames(result.stop - result.start)
                 told = result.index + 1, result.segment_count, result.clip_id, result.generate_seconds
                 log.debug("segment %d of %d of clip %s: %.1f s on the device", *told)
-                if made.spent_on(result, job):
-                    progress.note("stopping early: the budget would be exceeded")
+                if made.spent_on(result, runner.job):
+                    progress.note(f"stopping early: {made.spending()}")
                     break
                 continue
             if result.error_code == NotBegun.code:
-                made.late = True
+                made.stopped = "time_limit"
                 continue
             records.add(result)
             log.debug("clip %s: %s", result.clip_id, result.output_path or result.error_code or result.status)
@@ -177,11 +182,16 @@ def _run(
                 progress.note(f"stopping early: {made.failed} of {made.ok + made.failed} clips failed (stop_at_failed)")
                 break
         progress.phase("writing the table")
+    if made.stopped:  # joins that were under way then may have ended well
+        known = len(records)
+        records.absorb()
+        made.ok += len(records) - known
     records.compact()
     lease.confirm()
     left = len(todo.over_limit) + count - made.ok - made.failed
-    late = bool(deadline and time.time() >= deadline and left > len(todo.over_limit) and not made.stopped)
-    if not made.stopped:  # else parts of clips in work are for the next run
+    if deadline and time.time() >= deadline and left > len(todo.over_limit) and not made.stopped:
+        made.stopped = "time_limit"
+    if not left:  # else parts of clips in work are for the next run
         sweep(job.output, keep=records.kept_for_another_run())
     failed = records.failed(table["clip_id"]) + records.refused
     too_many = made.stopped == "stop_at_failed" or failed > job.failure_budget * len(table)
@@ -200,16 +210,22 @@ def _run(
         frames=made.frames,
         seconds=time.perf_counter() - began,
         speed=made.work.line(job.cluster.peak_tflops),
-        exit_code=1 if made.bugs or too_many else 3 if made.late or late or made.stopped else 0,
+        exit_code=1 if made.bugs or too_many else 3 if made.stopped else 0,
     )
 
 
 class _Made:
     """What a run has made so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
+        """``count`` are the clips to be made."""
+        self._count = count
+        self._arrived: dict[str, set[int]] = {}
+        """Clip without a record -> its segments that are there."""
+        self._whole: set[str] = set()
+        """Those of these clips of which all are."""
         self.ok = self.failed = self.bugs = self.frames = 0
-        self.late, self.stopped = False, ""
+        self.stopped = ""
         self.work = Work(TIMED)
         self._seconds = self._most = 0.0
         """Of devices: in all, and for the part that took most."""
@@ -217,7 +233,8 @@ class _Made:
     def add(self, record: ClipRecord) -> None:
         self.ok, self.failed = self.ok + record.ok, self.failed + record.failed
         self.bugs += record.error_code == InternalError.code
-        self.frames += record.frames or 0
+        self._arrived.pop(record.clip_id, None)
+        self._whole.discard(record.clip_id)
         self.work.add(record)
 
     def too_many_failed(self, most: float) -> bool:
@@ -225,16 +242,31 @@ class _Made:
         count = self.ok + self.failed
         if self.failed >= most if most >= 1 else count >= _SHARE_FROM and self.failed > most * count:
             self.stopped = "stop_at_failed"
-        return bool(self.stopped)
+        return self.stopped == "stop_at_failed"
 
     def spent_on(self, part: Part, job: Job) -> bool:
-        """Whether one more part of each worker could exceed the budget."""
+        """Count a part, unless it was found. Whether more are to be made, and one of each worker could exceed the budget."""
+        there = self._arrived.setdefault(part.clip_id, set())
+        there.add(part.index)
+        if len(there) == part.segment_count:
+            self._whole.add(part.clip_id)
+        if part.found:
+            return False
+        self.frames += part.stop - part.start
         seconds = part.generate_seconds + part.idle_seconds
         self._seconds, self._most = self._seconds + seconds, max(self._most, seconds)
         workers = job.cluster.generate_workers[1] if job.cluster.generate_workers else 1
-        if job.budget.hours and self._seconds + workers * self._most > job.budget.hours * 3600:
+        more = self.ok + self.failed + len(self._whole) < self._count
+        if more and job.budget.hours and self._seconds + workers * self._most > job.budget.hours * 3600:
             self.stopped = "budget"
-        return bool(self.stopped)
+        return self.stopped == "budget"
+
+    def spending(self) -> str:
+        """What the budget went for, in words."""
+        spent = f"devices took {self._seconds:.1f} s, one segment up to {self._most:.1f} s: the next could exceed the budget"
+        if self._seconds > self._most:
+            return spent
+        return f"{spent}; each run makes at least one segment more and keeps it, so raise the budget to get on faster"
 
 
 def _results(job: Job, table: pa.Table, rows: np.ndarray, runner: Prepared, progress: Progress) -> Generator[Part | ClipRecord]:

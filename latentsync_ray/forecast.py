@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from latentsync_ray.preflight import check_recipe, check_room, resolved
 from latentsync_ray.records import Records, read_records
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import attempt, raise_settings
-from latentsync_ray.todo import check_places, find_todo, rows_of
+from latentsync_ray.todo import check_places, check_prune, find_todo, rows_of
 from latentsync_ray.types import ClipPlan, Pair
 
 __all__ = ["Forecast", "Probe", "forecast", "probe"]
@@ -60,8 +61,10 @@ class Forecast:
     new: int
     retried: int
     """Failed before, and tried again."""
+    again: int
+    """Dubbed before, unchanged, and made again all the same, because of ``retry=all``."""
     changed: int
-    """Made again, because their inputs or settings are others."""
+    """Made again, because their inputs or settings have changed."""
     left: int
     """Left to another run by the job's limit."""
     removed: int
@@ -136,13 +139,16 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
     )
     todo = find_todo(job, table, records, phase)
     codes = records.codes(table["clip_id"]).take(todo.rows)
-    new = codes.null_count
-    changed = len(np.intersect1d(todo.changed, todo.rows))
+    unchanged = pa.array(~np.isin(todo.rows, todo.changed))
+    again = codes.filter(unchanged).drop_null()
+    dubbed = _pc.sum(_pc.equal(again, "")).as_py() or 0
     rows = todo.rows
     if sample is not None and sample < len(rows):
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, sample).round().astype(int))]
     lacking = list(_lacking(job))
     try:
+        if job.prune:
+            check_prune(job.output, records, todo.removed)
         check_places(job.output, table, todo.rows, todo.removed if job.prune else None)
     except ConfigError as error:
         lacking.append(str(error))
@@ -164,9 +170,10 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
         total=len(table),
         done=len(others) - failed,
         failed=failed,
-        new=new,
-        retried=len(todo.rows) - new - changed,
-        changed=changed,
+        new=codes.null_count,
+        retried=len(again) - dubbed,
+        again=dubbed,
+        changed=len(todo.changed),
         left=len(todo.over_limit),
         removed=len(todo.removed),
         probed=len(probes),
@@ -184,6 +191,8 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
 
 
 def _lacking(job: Job) -> Iterator[str]:
+    if not storage.is_remote(job.output) and not os.access(_nearest(Path(job.output.removeprefix("file://"))), os.W_OK):
+        yield f"{job.output} cannot be written by this user; change its permissions, or name another output"
     try:
         check_recipe(job.recipe, note=lambda _: None, fetch=False)
         check_room(job)
@@ -193,6 +202,11 @@ def _lacking(job: Job) -> Iterator[str]:
             yield from shortage(job)
     except (ConfigError, ModelError) as error:
         yield str(error)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or of those above it the first that is there."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 def _probed(pairs: list[Pair], job: Job, phase: Callable[[str], None]) -> list[Probe]:

@@ -24,6 +24,10 @@ _FORMER = {
 """Keys that had another name."""
 
 
+_QUOTED = "; text that begins with a brace or bracket needs quotes of its own within the shell's: '{}=\"{{...}}...\"'"
+"""What to do about text that YAML takes for a mapping or list."""
+
+
 def load_job(path: str | Path, *overrides: str) -> Job:
     """Read a job from YAML and apply ``dotted.key=value`` overrides (values are YAML).
 
@@ -45,14 +49,21 @@ def load_job(path: str | Path, *overrides: str) -> Job:
 
 
 def build_job(tree: dict[str, Any], *overrides: str, source: str) -> Job:
-    """The job that a mapping describes, after ``dotted.key=value`` overrides; ``source`` is named in errors (ConfigError)."""
+    """The job that a mapping describes, after ``dotted.key=value`` overrides.
+
+    Raises ConfigError, which says of each wrong value whether it stands in ``source`` or in the overrides.
+    """
     tree = copy.deepcopy(tree)
     for override in overrides:
         _override(tree, override)
     try:
         return Job.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(_explain(problem) for problem in error.errors())) from error
+        given = tuple(override.partition("=")[0] for override in overrides)
+        told: dict[str, list[str]] = {}
+        for problem in error.errors():
+            told.setdefault(_given_by(given, problem, source), []).append(_explain(problem))
+        raise ConfigError("; ".join(f"{where}: {'; '.join(what)}" for where, what in told.items())) from error
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -69,7 +80,17 @@ def _override(tree: dict[str, Any], override: str) -> None:
     try:
         tree[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML: {_without_text(error)}") from None
+        problem = f"override {override!r}: the value is not valid YAML: {_without_text(error)}"
+        raise ConfigError(problem + (_QUOTED.format(dotted) if text[:1] in ("{", "[") else "")) from None
+
+
+def _given_by(given: tuple[str, ...], problem: Any, source: str) -> str:
+    """Who gave a wrong value: the overrides of these keys, ``source``, or, of values that do not go together, both."""
+    steps = [str(step) for step in problem["loc"]]
+    keys = [key.split(".") for key in given]
+    if any(steps[: len(key)] == key for key in keys):
+        return "overrides"
+    return f"{source} and overrides" if any(key[: len(steps)] == steps for key in keys) else source
 
 
 def _without_text(error: yaml.YAMLError) -> str:
@@ -89,7 +110,8 @@ def _explain(problem: Any) -> str:
     if problem["loc"][:1] == ("storage_options",):  # whatever came there may be a secret
         return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
     if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+        quoted = _QUOTED.format(where) if problem["type"] == "string_type" and isinstance(problem["input"], dict | list) else ""
+        return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}{quoted}"
     section: type[BaseModel] = Job
     for step in problem["loc"][:-1]:
         section = {"recipe": Recipe, "cluster": Cluster, "budget": Budget}.get(str(step), section)

@@ -48,9 +48,13 @@ class _Run:
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.started}"
 
+    def is_here(self) -> bool:
+        """Whether the process can be looked for from here."""
+        return bool(self.processes) and self.processes == _processes()
+
     def is_gone(self) -> bool:
         """Whether the process can be looked for from here, and is not there."""
-        return bool(self.processes) and self.processes == _processes() and self.token not in _HELD and _is_gone(self.pid)
+        return self.is_here() and self.token not in _HELD and _is_gone(self.pid)
 
     def beat_lately(self) -> bool:
         """Whether the last sign of life is young by this machine's clock, which may be wrong, as may the other's."""
@@ -74,9 +78,15 @@ class Lease:
 
     def __enter__(self) -> Self:
         if (other := self._living()) is not None:
+            if other.is_here():
+                remedy = f"choose another output; to end it, kill {other.pid}: then this one can start at once"
+            else:
+                remedy = (
+                    f"choose another output; if it was killed, start again {_STALE / 60:.0f} minutes after that sign of life"
+                )
+            place = redact.shown(self._output)
             raise ConfigError(
-                f"another run is at work in {self._output}: {other}, last sign of life {other.beat}. Wait for its end or "
-                f"choose another output; if it was killed, start again {_STALE / 60:.0f} minutes after that sign of life"
+                f"another run is at work in {place}: {other}, last sign of life {other.beat}. Wait for its end or {remedy}"
             )
         with ExitStack() as undo:  # whatever breaks in here must not keep others out
             undo.callback(self._give_back)
@@ -99,7 +109,7 @@ class Lease:
             self._thread.join()
         _HELD.discard(self._run.token)
         try:
-            if self._is_ours():
+            if self._is_ours() and storage.exists(self._uri):  # else it was never written, where nothing can be
                 storage.delete([self._uri])
         except LatentSyncError as failure:
             log.warning("%s could not be removed: %s", redact.shown(self._uri), failure)
@@ -107,8 +117,9 @@ class Lease:
     def check(self) -> None:
         """Raise ConfigError when another run, which saw no sign of life from here, has taken the output over."""
         if self._taken_by:
+            place = redact.shown(self._output)
             raise ConfigError(
-                f"this run stops: another took {self._output} over ({self._taken_by}), because both started at once or this "
+                f"this run stops: another took {place} over ({self._taken_by}), because both started at once or this "
                 f"one gave no sign of life for {_STALE / 60:.0f} minutes; finished clips are kept"
             )
 

@@ -225,8 +225,8 @@ def check_output(video: str, audio: str, output: str, *, overwrite: bool) -> Non
 
 
 def prepare(job: Job) -> Job:
-    """The job as it is: nothing has to be ready."""
-    return job
+    """The job with one model worker, this process: nothing has to be ready."""
+    return job.model_copy(update={"cluster": job.cluster.model_copy(update={"generate_workers": (1, 1)})})
 
 
 def one_pass(

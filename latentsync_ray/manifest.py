@@ -6,7 +6,6 @@ value in one row is that clip's failure. Knows nothing of what the files hold.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 import json
@@ -16,13 +15,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from latentsync_ray import redact
 from latentsync_ray.arguments import given
-from latentsync_ray.clip_names import clip_names
+from latentsync_ray.clip_names import clip_names, twins
 from latentsync_ray.config import ROW_SETTINGS, row_settings
+from latentsync_ray.csv_table import read_csv
 from latentsync_ray.errors import ConfigError, InputNotFound, InvalidPair
 from latentsync_ray.layout import join
 from latentsync_ray.naming import DEFAULT_TEMPLATE
@@ -53,6 +52,7 @@ def read_manifest(uri: str, template: str = DEFAULT_TEMPLATE) -> pa.Table:
     for what cannot be read, missing or repeated columns, and ids that are unusable or not unique.
     """
     table, folder = _read(uri)
+    uri = redact.shown(uri)
     if repeated := sorted(name for name in set(table.column_names) if table.column_names.count(name) > 1):
         raise ConfigError(f"{uri} has the column {repeated[0]!r} more than once; remove or rename one")
     for name in ("video", "audio"):
@@ -111,25 +111,25 @@ def made_id(video: str, audio: str) -> str:
 
 
 def _read(uri: str) -> tuple[pa.Table, str]:
-    kind = PurePosixPath(uri).suffix.lower()
+    kind, shown = PurePosixPath(uri).suffix.lower(), redact.shown(uri)
     base = uri if is_remote(uri) else str(Path(uri.removeprefix("file://")).expanduser().absolute())
     try:
         if kind == ".csv":
-            return _read_csv(fetch(uri)), _parent(base)
+            return read_csv(fetch(uri), shown), _parent(base)
         if kind in (".jsonl", ".ndjson"):
             return _read_json_lines(fetch(uri)), _parent(base)
         if kind == ".parquet":
             return _read_parquet(uri, base)
         if not exists(base):
-            raise InputNotFound(f"{uri} does not exist")
+            raise InputNotFound(f"{shown} does not exist")
         files = [name for name in list_files(base) if not name.rsplit("/", 1)[-1].startswith((".", "_"))]
         if any(name.endswith(".parquet") for name in files):
             return _read_parquet(uri, base)
-        return _pairs_of_same_stem(files, uri), base
+        return _pairs_of_same_stem(files, shown), base
     except InputNotFound as error:
         raise ConfigError(f"cannot read the manifest: {error}") from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"cannot read the manifest {uri}: {error}") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the manifest {shown}: {error}") from error
 
 
 def _read_parquet(uri: str, base: str) -> tuple[pa.Table, str]:
@@ -149,22 +149,6 @@ def _parquet(uri: str) -> pa.Table:
         if pa.types.is_dictionary(table.schema.field(name).type):
             table = _replace(table, name, table[name].cast(table.schema.field(name).type.value_type))
     return table
-
-
-def _read_csv(path: Path) -> pa.Table:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
-    if not header:
-        raise ConfigError(f"{path} is empty; its first line must name the columns, among them video and audio")
-    return pacsv.read_csv(
-        path,
-        parse_options=pacsv.ParseOptions(newlines_in_values=True),
-        convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(header, pa.string()),  # CSV has no types: 007 stays 007
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
 
 
 def _read_json_lines(path: Path) -> pa.Table:
@@ -289,6 +273,12 @@ def _clip_ids(table: pa.Table, uri: str) -> pa.ChunkedArray:
                     f"{uri}: rows {first[clip_id]} and {row} have the same clip_id {clip_id!r}; "
                     "give each row its own in a column 'clip_id'"
                 )
+    if pair := twins(ids):
+        first_row, second_row = pair
+        raise ConfigError(
+            f"{uri}: the clip_ids of rows {first_row + 1} and {second_row + 1}, {ids[first_row].as_py()!r} and "
+            f"{ids[second_row].as_py()!r}, would be one file on disks where upper and lower case are the same; rename one"
+        )
     return ids
 
 

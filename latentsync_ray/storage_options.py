@@ -48,14 +48,16 @@ def revealed(options: StorageOptions) -> dict[str, dict[str, Any]]:
 
 
 def secrets(options: StorageOptions) -> Iterator[str]:
-    """The texts among the options that are secret."""
+    """The options that are secret, as text."""
     for value in options.values():
         yield from _secrets(value)
 
 
 def _guarded(value: Any, secret: bool) -> Any:
-    if value is None or isinstance(value, bool | int | float | Secret | SecretStr):
+    if value is None or isinstance(value, bool | Secret | SecretStr):
         return value
+    if isinstance(value, int | float):
+        return Secret[Any](value) if secret else value  # a password may be nothing but digits
     if isinstance(value, str):
         return SecretStr(value) if secret or redact.shown(value) != value else value
     if isinstance(value, Mapping):
@@ -74,8 +76,8 @@ def _revealed(value: Any) -> Any:
 
 
 def _secrets(value: Any) -> Iterator[str]:
-    if isinstance(value, SecretStr):
-        yield value.get_secret_value()
+    if isinstance(value, Secret | SecretStr):
+        yield str(value.get_secret_value())
     elif isinstance(value, Mapping):
         for each in value.values():
             yield from _secrets(each)

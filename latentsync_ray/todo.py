@@ -18,7 +18,7 @@ from latentsync_ray.errors import ConfigError
 from latentsync_ray.layout import clip_uri, join, relative
 from latentsync_ray.records import Records, look_up, rows_where, taken
 
-__all__ = ["Todo", "check_places", "find_todo", "prune", "reopen_failed", "rows_of"]
+__all__ = ["Todo", "check_places", "check_prune", "find_todo", "prune", "reopen_failed", "rows_of"]
 
 log = logging.getLogger(__name__)
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
@@ -37,7 +37,7 @@ class Todo:
     over_limit: np.ndarray
     """int64 (n,): left to another run by the job's ``limit``."""
     changed: np.ndarray
-    """int64 (n,): finished before, with other inputs or settings."""
+    """int64 (n,): those of ``rows`` that were finished before, with other inputs or settings."""
     removed: pa.ChunkedArray
     """Ids of clips that have a row in the table and none in the manifest."""
 
@@ -71,19 +71,21 @@ def find_todo(job: Job, table: pa.Table, records: Records, phase: Callable[[str]
     for row in changed[:_LOGGED].tolist():
         log.debug("clip %s has changed", ids[row].as_py())
     most = job.limit or len(rows)
-    return Todo(rows=rows[:most], over_limit=rows[most:], changed=changed, removed=records.removed(ids))
+    mine = np.intersect1d(changed, rows[:most])
+    return Todo(rows=rows[:most], over_limit=rows[most:], changed=mine, removed=records.removed(ids))
 
 
-def prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:
-    """Remove these clips, files first: a row that is left is found again.
-
-    Raises ConfigError when they are most of the table: a manifest may have been cut short.
-    """
+def check_prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:
+    """Raise ConfigError when these clips, which are to be removed, are most of the table: a manifest may be cut short."""
     if 2 * len(clip_ids) > len(records) and len(records) > 1:
         raise ConfigError(
             f"prune would remove {len(clip_ids)} of the {len(records)} clips in {output}, which the manifest does not have; "
             "if the manifest is whole, begin a new output, or remove clips by hand"
         )
+
+
+def prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:
+    """Remove these clips, files first: a row that is left is found again."""
     paths = look_up(output, clip_ids, ["output_path"])["output_path"].drop_null()
     storage.delete((join(output, path.as_py()) for path in paths), below=output)
     records.reopen(clip_ids)

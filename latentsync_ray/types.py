@@ -260,6 +260,8 @@ class Part(Segment):
     """One encoded segment in storage."""
 
     uri: str = ""
+    found: bool = False
+    """Whether it lay in storage already: its seconds were spent by an earlier run or pass."""
     bytes: int = 0
     missing: int = 0
     """Frames in which no face gets the speech, passed through untouched."""

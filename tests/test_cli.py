@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 from eight_pairs import portrait
 from make_clips import write_clip
+from ray._private import worker as ray_worker
 
 import latentsync_ray
-from latentsync_ray import assets, storage
+from latentsync_ray import assets, filesystems, storage
 from latentsync_ray.assets import demo_video
 from latentsync_ray.cli import main
 from latentsync_ray.config import Job, Recipe
 from latentsync_ray.driver import Summary
-from latentsync_ray.errors import DeviceLost, WeightsNotFound
+from latentsync_ray.errors import DeviceLost, StorageUnavailable, WeightsNotFound
 from latentsync_ray.job_file import load_job
 from latentsync_ray.preflight import resolved
 from latentsync_ray.progress import PlainProgress, RichProgress
@@ -350,6 +351,56 @@ def test_run_takes_limits_and_gives_json(monkeypatch, capsys):
     assert "exit code 3: the time limit left 4 clips; the same command goes on\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("error", "told", "code"),
+    [
+        (StorageUnavailable("the disk of /out is full"), "the disk of /out is full", 1),
+        (WeightsNotFound("no weights"), "no weights", 2),
+        (ZeroDivisionError("of https://me:S3CRET@h.example/a"), "ZeroDivisionError: of https://***@h.example/a", 1),
+    ],
+)
+def test_whoever_asked_for_json_gets_it_when_a_run_breaks_off(error, told, code, monkeypatch, capsys):
+    def run(*_, **__):
+        raise error
+
+    monkeypatch.setattr("latentsync_ray.driver.run", run)
+    config = str(ROOT / "configs" / "demo.yaml")
+    with pytest.raises((SystemExit, ZeroDivisionError)):
+        main(["run", config, "--json"])
+    assert json.loads(capsys.readouterr().out) == {"error": told, "exit_code": code}
+
+
+@pytest.mark.parametrize("command", [["run"], ["plan"], ["run", "--dry-run"], ["report", "--config"]])
+def test_a_wrong_job_is_told_as_json_too(command, capsys):
+    assert call(*command, "nowhere.yaml", "--json") == 2
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"error": shown.err.removeprefix("error: ").strip(), "exit_code": 2}
+    assert "cannot read the job file nowhere.yaml" in shown.out
+
+
+@pytest.mark.parametrize(("runner", "options", "silent"), [("ray", [], True), ("ray", ["-v"], False), ("local", [], False)])
+def test_ray_says_nothing_where_results_go(runner, options, silent, monkeypatch):
+    monkeypatch.setattr(ray_worker, "_worker_logs_enabled", True)
+    seen = []
+    monkeypatch.setattr(
+        "latentsync_ray.driver.run", lambda job, progress: seen.append(ray_worker._worker_logs_enabled) or summary()
+    )
+    assert call("run", str(ROOT / "configs" / "demo.yaml"), f"cluster.runner={runner}", *options) == 0
+    assert seen == [not silent]
+    assert ray_worker._worker_logs_enabled is not silent, "also afterwards, when Ray tells of workers it has ended"
+
+
+def test_a_summary_shows_no_login_of_the_output(monkeypatch, capsys):
+    def run(job, progress):
+        return summary(output="s3://me:S3CRET@bucket/dubbed", ok=1)
+
+    monkeypatch.setattr("latentsync_ray.driver.run", run)
+    for options in (["--json"], []):
+        assert call("run", str(ROOT / "configs" / "demo.yaml"), *options) == 0
+        assert "s3://***@bucket/dubbed" in (shown := capsys.readouterr().out)
+        assert "S3CRET" not in shown
+
+
 def test_verbose_tells_each_segment_and_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clip(tmp_path / "v.mp4", portrait(30))
     shutil.copy(assets.demo_audio(), tmp_path / "a.wav")
@@ -508,6 +559,34 @@ def test_report_refuses_a_page_that_is_none(arguments, wrong, made, capsys):
     assert call("report", *arguments) == 2
     assert wrong in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert made == []
+
+
+def test_report_reads_an_output_with_the_options_of_its_job(tmp_path, monkeypatch, capsys):
+    (tmp_path / "job.yaml").write_text("manifest: m\noutput: memory://dubbed\nstorage_options: {memory: {skip_me: 7}}\n")
+    seen = []
+
+    def summarise(output, peak):
+        seen.append((output, filesystems._options))
+        return replace(REPORT, output=output)
+
+    monkeypatch.setattr("latentsync_ray.report.summarise", summarise)
+    assert call("report", "--config", str(tmp_path / "job.yaml"), "--json") == 0
+    assert call("report", "memory://other", "--config", str(tmp_path / "job.yaml"), "--json") == 0
+    assert call("report", "memory://other", "--json") == 0
+    options = {"memory": {"skip_me": 7}}
+    assert seen == [("memory://dubbed", options), ("memory://other", options), ("memory://other", {})]
+    capsys.readouterr()
+    assert call("report", "job.yaml") == 2
+    assert "with a job, write: report --config job.yaml" in capsys.readouterr().err
+    assert call("report", "--json") == 2
+    assert "name the output of a run, or its job with --config" in capsys.readouterr().err
+
+
+def test_a_run_with_storage_options_says_how_to_report_on_it(tmp_path, monkeypatch, capsys):
+    (tmp_path / "job.yaml").write_text("manifest: m\noutput: memory://o\nstorage_options: {memory: {skip_me: 7}}\n")
+    monkeypatch.setattr("latentsync_ray.driver.run", lambda job, progress: summary())
+    assert call("run", str(tmp_path / "job.yaml")) == 0
+    assert f"latentsync-ray report o --config {tmp_path}/job.yaml\n" in capsys.readouterr().out
 
 
 def test_report_of_nothing_says_what_to_do(tmp_path, capsys):

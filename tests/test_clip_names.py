@@ -81,6 +81,15 @@ def test_ninety_letters_of_two_bytes_fit_and_one_more_does_not() -> None:
     ]
 
 
+@pytest.mark.parametrize(("first", "second"), [("anna", "Anna"), ("caf\u00e9", "CAFE\u0301")])
+def test_ids_that_some_disks_take_for_one_are_refused(first: str, second: str, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text(f"clip_id,video,audio\n{first},a.mp4,a.wav\nben,b.mp4,b.wav\n{second},c.mp4,c.wav\n")
+    for template in (DEFAULT_TEMPLATE, "{video_stem}"):
+        with pytest.raises(ConfigError, match=f"clip_ids of rows 1 and 3, '{first}' and '{second}', would be one file"):
+            read_manifest(str(file), template)
+
+
 def test_the_manifest_hands_names_to_its_pairs(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
     file.write_text("video,audio,language\ntalk.mp4,de.wav,de\ntalk.mp4,fr.wav,fr\n")

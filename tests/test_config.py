@@ -55,7 +55,7 @@ def test_values_and_overrides(tmp_path):
         (MINIMAL + "recipe: {loop_mode: bounce}", r"recipe\.loop_mode: input should be 'pingpong' or 'loop'"),
         (MINIMAL + "recipe: {fps: 0}", r"recipe\.fps"),
         (MINIMAL + "failure_budget: 2", "failure_budget"),
-        (MINIMAL + "time_limit: 2 weeks", r"time_limit: input should be a valid number"),
+        (MINIMAL + "time_limit: 2 weeks", r"time_limit: use seconds, or text such as 90m, 2h or 1d"),
         (MINIMAL + "time_limit: -1", r"time_limit: input should be greater than 0"),
         *(
             (
@@ -94,6 +94,28 @@ def test_all_mistakes_at_once(tmp_path):
 def test_wrong_overrides(tmp_path, override, why):
     with pytest.raises(ConfigError, match=why):
         job(tmp_path, MINIMAL, override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("limit=0",), "^overrides: limit: input should be greater than or equal to 1, not 0$"),
+        (("recipe.stepz=1",), "^overrides: unknown key recipe.stepz; known here: "),
+        (("cluster={devise: cpu}",), "^overrides: unknown key cluster.devise; known here: "),
+        (("prune=maybe", "recipe.crf=18"), r"^\S+job.yaml: recipe.steps: .*, not 0; overrides: prune: input should be "),
+        (("budget.dollars=5",), r"^\S+job.yaml and overrides: budget: dollars needs dollars_per_hour"),
+        (("clip_name={video_stem}",), """needs quotes of its own within the shell's: 'clip_name="{...}...\"'$"""),
+        (
+            ("clip_name={video_stem}/{language}",),
+            """not valid YAML: .*; text that .* quotes of its own .*: 'clip_name="{...}""",
+        ),
+    ],
+)
+def test_an_error_says_whether_the_file_or_an_override_is_wrong(tmp_path, overrides, told):
+    steps = 0 if "prune=maybe" in overrides else 1
+    with pytest.raises(ConfigError, match=told):
+        job(tmp_path, MINIMAL + f"recipe: {{steps: {steps}}}", *overrides)
+    assert job(tmp_path, MINIMAL, 'clip_name="{video_stem}/{language}"').clip_name == "{video_stem}/{language}"
 
 
 def test_a_job_file_that_is_not_there(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, read_records, run
 from latentsync_ray.driver import dub as dub_pairs
 from latentsync_ray.errors import NoFace
+from latentsync_ray.resources import Budget
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.rows import in_time
 from latentsync_ray.stages.under_way import UnderWay
@@ -171,7 +173,7 @@ def test_when_its_time_is_up_a_run_begins_no_other_clip(tmp_path: Path, monkeypa
     timed = three(tmp_path, time_limit=3600.0)
     heard = Heard()
     summary = run(timed, progress=heard)
-    assert (summary.ok, summary.failed, summary.left, summary.exit_code) == (1, 0, 2, 3)
+    assert (summary.ok, summary.failed, summary.left, summary.stopped, summary.exit_code) == (1, 0, 2, "time_limit", 3)
     assert [told for told in heard.told if told.startswith("clip")] == ["clip a"]
     assert read_records(timed.output)["clip_id"].to_pylist() == ["a"], "clips without a turn have no row"
     monkeypatch.setattr("latentsync_ray.local.one_pass", dub)
@@ -187,6 +189,58 @@ def test_failures_count_more_than_the_time(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("latentsync_ray.local.one_pass", one_pass)
     summary = run(three(tmp_path, time_limit=1.0))
     assert (summary.failed, summary.left, summary.exit_code) == (1, 2, 1)
+
+
+def part(pair: Pair, *, found: bool = False, seconds: float = 9.0) -> Part:
+    """A segment of 32 frames that took a device ten seconds."""
+    made = Part(clip_id=pair.clip_id, video=pair.video, audio=pair.audio, stop=32, segment_count=1, found=found)
+    return replace(made, generate_seconds=seconds, idle_seconds=1.0)
+
+
+def test_what_is_only_found_again_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_pass(pairs: Iterable[Pair], job: Job, **_: Any) -> Iterator[Part | ClipRecord]:
+        for pair in pairs:
+            yield part(pair, found=pair.clip_id != "c")
+            yield done(pair, job)
+
+    monkeypatch.setattr("latentsync_ray.local.one_pass", one_pass)
+    heard = Heard()
+    summary = run(three(tmp_path, budget=Budget(gpu_hours=20 / 3600)), progress=heard)
+    assert (summary.ok, summary.stopped, summary.exit_code) == (3, "", 0)
+    assert summary.frames == 32, "by this run"
+    assert heard.told.count("frames 32") == 1
+
+
+def test_a_budget_counts_one_more_segment_of_each_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_pass(pairs: Iterable[Pair], job: Job, **_: Any) -> Iterator[Part | ClipRecord]:
+        for pair in pairs:
+            yield part(pair)
+            yield done(pair, job)
+
+    def prepare(job: Job) -> Job:
+        return job.model_copy(update={"cluster": Cluster(runner="local", generate_workers=(1, 4))})
+
+    monkeypatch.setattr("latentsync_ray.local.one_pass", one_pass)
+    asked = three(tmp_path, budget=Budget(gpu_hours=35 / 3600))
+    assert run(asked).stopped == "", "at the end there is no other one"
+    monkeypatch.setattr("latentsync_ray.local.prepare", prepare)
+    heard = Heard()
+    summary = run(asked.model_copy(update={"retry": ("all",)}), progress=heard)
+    assert (summary.ok, summary.left, summary.stopped, summary.exit_code) == (0, 3, "budget", 3)
+    (told,) = (told for told in heard.told if "stopping early" in told)
+    assert "devices took 10.0 s, one segment up to 10.0 s: the next could exceed the budget" in told
+    assert "each run makes at least one segment more" in told
+
+
+def test_what_is_left_keeps_its_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentsync_ray.local.one_pass", dub)
+    segment = tmp_path / "out" / "_work" / "parts" / "c" / "key" / "00000.mp4"
+    segment.parent.mkdir(parents=True)
+    segment.write_bytes(b"of a run that was killed")
+    assert run(three(tmp_path, limit=2)).left == 1
+    assert segment.exists()
+    assert run(three(tmp_path)).left == 0
+    assert not segment.exists()
 
 
 @pytest.mark.parametrize("runner", ["local", pytest.param("ray", marks=pytest.mark.slow)])

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -82,6 +83,19 @@ def test_objects_of_libraries_are_shown_by_nobody() -> None:
     assert SECRET not in repr(asked)
     assert SECRET not in asked.model_dump_json()
     assert revealed(asked.storage_options)["http"] == {"client_kwargs": {"auth": login}, "auth": login, "block_size": 0}
+
+
+@pytest.mark.parametrize("value", [12345678, 0.12345678, [12345678], {"inner": 12345678}, date(2026, 11, 28)])
+def test_a_secret_need_not_be_text(value: object) -> None:
+    asked = job(sftp={"password": value, "port": 2222})
+    text = str(value["inner"] if isinstance(value, dict) else value[0] if isinstance(value, list) else value)
+    for shown in (repr(asked), str(asked.storage_options), asked.model_dump_json()):
+        assert text not in shown
+        assert repr(value) not in shown
+        assert "2222" in shown
+    assert revealed(asked.storage_options) == {"sftp": {"password": value, "port": 2222}}
+    with configured({"memory": asked.storage_options["sftp"]}):
+        assert redact.text(f"refused {text}") == "refused ***"
 
 
 def test_messages_have_no_secret_once_options_count() -> None:

@@ -23,6 +23,7 @@ GROUND = {
     "clip_names",
     "clip_record",
     "config",
+    "csv_table",
     "disk",
     "errors",
     "extras",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,16 @@ def test_what_is_lacking_is_told_and_exits_with_two(inputs: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_cannot_be_written_is_lacking(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may, asked = os.access, list[Path]()
+    monkeypatch.setattr("os.access", lambda path, mode: asked.append(path) if mode == os.W_OK else may(path, mode))
+    told = forecast(job(inputs, tmp_path / "new" / "out"), sample=0)
+    assert told.lacking == [
+        f"{tmp_path}/new/out cannot be written by this user; change its permissions, or name another output"
+    ]
+    assert asked == [tmp_path]
+
+
 def test_money_needs_a_price() -> None:
     with pytest.raises(ValueError, match="dollars needs dollars_per_hour"):
         Budget(dollars=3)
@@ -118,6 +129,31 @@ def test_a_budget_ends_a_run_before_it_is_exceeded(inputs: Path, tmp_path: Path)
     assert (summary.stopped, summary.exit_code) == ("budget", 3)
     assert summary.left == 6 - summary.ok > 0
     assert run(asked.model_copy(update={"budget": Budget()})).exit_code == 0
+
+
+def test_a_budget_of_less_than_a_segment_gets_on_by_one_in_each_run(inputs: Path, tmp_path: Path) -> None:
+    rows = [f"n{number},{inputs}/talk.mp4,{inputs}/two.wav" for number in range(3)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["clip_id,video,audio", *rows]))
+    small = job(inputs, tmp_path / "out", manifest=str(tmp_path / "pairs.csv"), budget=Budget(gpu_hours=1e-9))
+    ended = [run(small) for _ in range(3)]
+    assert [summary.done_before + summary.ok for summary in ended] == [0, 1, 3]
+    assert [summary.exit_code for summary in ended] == [3, 3, 0]
+    assert [summary.frames for summary in ended] == [50, 50, 50], "none is made twice"
+
+
+def test_a_plan_says_what_a_retry_makes_again(inputs: Path, tmp_path: Path) -> None:
+    asked = job(inputs, tmp_path / "out")
+    run(asked)
+    again = forecast(asked.model_copy(update={"retry": ("all",)}))
+    assert (again.new, again.changed, again.retried, again.again) == (0, 0, 2, 2)
+    (tmp_path / "job.yaml").write_text(
+        f"manifest: {inputs / 'pairs.csv'}\noutput: {tmp_path / 'out'}\ncluster: {{runner: local}}\n"
+        "recipe: {model: tiny-random, detector: embedded, steps: 1, preset: ultrafast}\n"
+    )
+    shown = CliRunner().invoke(app, ["plan", str(tmp_path / "job.yaml"), "--retry", "all", "--limit", "3"])
+    assert shown.exit_code == 0
+    assert "3 of 4 clips to be made: 1 tried again, 2 dubbed before" in shown.stdout
+    assert "1 left by the limit" in shown.stdout
 
 
 def test_nodes_of_a_cluster_look_at_inputs(inputs: Path, tmp_path: Path, ray_cluster: None) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+import time
+from pathlib import Path
+from typing import Any
 
+import pytest
+from processes import descendants
+
+from latentsync_ray import Cluster, Job, Recipe
 from latentsync_ray.errors import NoFace
-from latentsync_ray.pipeline.joins import Arrivals, Gathering, Taken, freest
-from latentsync_ray.types import Part
+from latentsync_ray.pipeline import joins, prepare
+from latentsync_ray.pipeline.joins import Arrivals, Gathering, Joins, Taken, freest
+from latentsync_ray.types import ClipRecord, Part
 
 
 def part(index: int, key: str = "k", clip_id: str = "a") -> Part:
@@ -75,3 +83,49 @@ def test_of_a_failed_clip_only_the_first_error_is_told() -> None:
     unread = Part(clip_id="b", video="v", audio="a", error_code="unreadable_video", error="")
     assert gathering.take(unread, "row").parts == [unread]
     assert gathering.take(unread, "row").copied
+
+
+class Slow:
+    """A join that says who it is, and takes as long as the clip's id says before it publishes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, parts: list[Part]) -> ClipRecord:
+        (self.folder / f"{parts[0].clip_id}.pid").write_text(str(os.getpid()))
+        time.sleep(float(parts[0].clip_id))
+        (self.folder / f"{parts[0].clip_id}.mp4").write_text("published")
+        return ClipRecord.of(parts[0], status="ok")
+
+
+def test_joins_that_nobody_waits_for_do_not_publish_later(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joins, "_LAST_SECONDS", 3.0)
+    stage: Any = Slow(tmp_path)
+    under_way = Joins(stage)
+    for clip_id in ("0.5", "600"):
+        assert list(under_way.start([part(0, clip_id=clip_id)])) == []
+    until = time.monotonic() + 60
+    while not (tmp_path / "600.pid").exists() or not (tmp_path / "0.5.pid").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    began = time.monotonic()
+    under_way.close()
+    assert time.monotonic() - began < 15
+    assert under_way.running == 0
+    assert (tmp_path / "0.5.mp4").exists(), "it was about to end"
+    process = int((tmp_path / "600.pid").read_text())
+    while process in descendants(os.getpid()):
+        assert time.monotonic() - began < 30, "ended, and its worker with it"
+        time.sleep(0.05)
+    assert not (tmp_path / "600.mp4").exists()
+    under_way.close()
+
+
+def test_a_prepared_job_says_how_many_workers_it_has(ray_cluster: None, tmp_path: Path) -> None:
+    recipe = Recipe(model="tiny-random", detector="embedded")
+    for asked, workers in ((None, (1, 1)), ((1, 3), (1, 3))):
+        cluster = Cluster(device="cpu", generate_workers=asked)
+        job = prepare(Job(manifest="m", output=tmp_path, recipe=recipe, cluster=cluster))
+        assert job.cluster.generate_workers == workers

@@ -58,10 +58,24 @@ def test_a_run_signs_and_takes_its_sign_along(output):
 @pytest.mark.parametrize(("host", "pid"), [("elsewhere", 17), (HERE, os.getppid())])
 def test_a_second_run_is_refused(output, host, pid):
     run = signed(output, host=host, pid=pid)
-    told = rf"process {pid} on {host}, since 2026-01-02T03:04:05\+00:00, last sign of life 20.*3 minutes"
+    remedy = f"to end it, kill {pid}: then this one can start at once" if host == HERE else "if it was killed, .* 3 minutes"
+    told = rf"process {pid} on {host}, since 2026-01-02T03:04:05\+00:00, last sign of life 20.*{remedy}"
     with pytest.raises(ConfigError, match=told), Lease(output):
         pass
     assert read(output) == run
+
+
+def test_an_output_that_cannot_be_written_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ConfigError("cannot write there: read-only file system")
+
+    monkeypatch.setattr(storage, "write_bytes", refuse)
+    monkeypatch.setattr(storage, "delete", refuse)
+    with pytest.raises(ConfigError, match="read-only"), Lease(str(tmp_path)):
+        pass
+    assert caplog.messages == []
 
 
 def test_a_second_run_of_the_same_process_is_refused(output):

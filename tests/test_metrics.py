@@ -6,6 +6,7 @@ import json
 import re
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from make_clips import speech_like, write_clip, write_speech
 
 from latentsync_ray import Cluster, Job, Recipe, run
 from latentsync_ray.pipeline import metrics
+from latentsync_ray.types import Part
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +76,17 @@ def test_prometheus_reads_what_a_run_has_done(output: str) -> None:
     assert told["latentsync_job_segments"] == 0
     assert exported(output=output, state="busy")["latentsync_job_device_seconds_total"] > 0
     assert exported(output=output, stage="paste")["latentsync_job_stage_seconds_total"] > 0
+
+
+def test_what_is_only_found_again_was_counted_before(output: str) -> None:
+    counted: list[float] = []
+    told = metrics.JobMetrics(Job(manifest="m", output=output), 1)
+    told._add = lambda counter, value, **tags: counted.append(value)  # pyright: ignore[reportAttributeAccessIssue]
+    part = Part(clip_id="a", video="v", audio="a", stop=32, segment_count=1, generate_seconds=3.0, idle_seconds=1.0)
+    told.tell(replace(part, found=True))
+    assert counted == []
+    told.tell(part)
+    assert counted == [32, 3.0, 1.0]
 
 
 def test_queues_are_told_by_stage(output: str) -> None:

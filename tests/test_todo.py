@@ -6,6 +6,7 @@ import csv
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,17 @@ import pyarrow as pa
 import pytest
 from eight_pairs import portrait
 from make_clips import write_clip
+from typer.testing import CliRunner
 
 from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, Summary, assets, changes, read_records, run, storage
+from latentsync_ray.changes import changed_rows
+from latentsync_ray.cli import app
 from latentsync_ray.config import own_settings
 from latentsync_ray.errors import ClipError, NoFace, StorageUnavailable
+from latentsync_ray.forecast import forecast
 from latentsync_ray.layout import clip_uri
+from latentsync_ray.manifest import read_manifest
+from latentsync_ray.progress import PlainProgress
 from latentsync_ray.records import Records
 from latentsync_ray.stages.failures import failed_record, sources, telling
 from latentsync_ray.stages.inputs import fetch_input
@@ -337,9 +344,59 @@ def test_a_clip_that_cannot_be_made_again_stays_as_it_was(dataset: Dataset) -> N
 def test_prune_does_not_believe_a_manifest_that_lacks_most_clips(dataset: Dataset) -> None:
     dataset.run()
     del dataset.rows["ben"], dataset.rows["cleo"]
+    (dataset.folder / "anna.wav").unlink()
     with pytest.raises(ConfigError, match="prune would remove 2 of the 3 clips"):
-        dataset.run(prune=True)
+        dataset.run(prune=True, retry="all")  # and told before the inputs are looked at, of which most are missing
     assert len(dataset.clips()) == 3
+    asked = Job(manifest=dataset.folder / "pairs.csv", output=dataset.folder / "out", recipe=RECIPE, prune=True)
+    (lacking,) = forecast(asked).lacking
+    assert "prune would remove 2 of the 3 clips" in lacking
+
+
+def test_a_plan_says_what_prune_would_remove(dataset: Dataset) -> None:
+    dataset.run()
+    del dataset.rows["cleo"]
+    dataset.run()
+    (dataset.folder / "job.yaml").write_text(
+        f"manifest: {dataset.folder}/pairs.csv\noutput: {dataset.folder}/out\n"
+        "recipe: {model: tiny-random, detector: embedded, steps: 1, preset: ultrafast}\n"
+    )
+    for override, told in (("prune=false", "1 not in the manifest any more\n"), ("prune=true", "any more, would be removed\n")):
+        shown = CliRunner().invoke(app, ["plan", f"{dataset.folder}/job.yaml", override])
+        assert shown.exit_code == 0
+        assert told in shown.stdout
+
+
+def test_looking_for_changes_goes_on_counting(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset.run()
+    told: list[str] = []
+
+    def one_by_one(output: str, columns: list[str]) -> Iterator[pa.Table]:
+        made = read_records(output, columns=columns)
+        yield from (made.slice(row, 1) for row in range(len(made)))
+
+    table = read_manifest(str(dataset.folder / "pairs.csv"))
+    rows = np.arange(3)
+    changed_rows(table, rows, str(dataset.folder / "out"), phase=told.append)
+    assert told == ["looking whether inputs have changed: 0 of 6"]
+    monkeypatch.setattr(changes, "in_batches", one_by_one)
+    told.clear()
+    changed_rows(table, rows, str(dataset.folder / "out"), phase=told.append)
+    asked = "looking whether inputs have changed: 0 of 2, of clips"
+    assert told == [f"{asked} 1 to 1 of 3", f"{asked} 2 to 2 of 3", f"{asked} 3 to 3 of 3"]
+
+
+def test_clips_that_the_limit_leaves_are_not_told_as_made_again(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset.run()
+    for name in ("anna", "ben", "cleo"):
+        dataset.say(name, "goodbye!")
+    progress = PlainProgress(ticking=False)
+    monkeypatch.setattr(f"{__name__}.run", partial(run, progress=progress))
+    summary, made = dataset.run(limit=1)
+    assert "inputs or settings of 1 clip have changed: made again" in capsys.readouterr().err
+    assert (made, summary.changed, summary.left) == (["anna"], 1, 2)
 
 
 def test_a_clip_that_a_sink_puts_to_its_own_place_is_not_removed_as_the_former_one(

@@ -1,7 +1,7 @@
 """The command line: a thin shell over the library; every command is one function here or in a neighbouring file.
 
 Exit codes: 0 all well; 1 clips failed (or storage did); 2 wrong arguments, job or model, nothing was started; 3 clips were left
-for want of time; 130 after Ctrl-C, 143 after SIGTERM.
+for want of time or budget; 130 after Ctrl-C, 143 after SIGTERM.
 Heavy imports stand inside the commands, so that help is instant.
 """
 
@@ -18,12 +18,13 @@ from latentsync_ray import redact
 from latentsync_ray.cli import models as model_commands
 from latentsync_ray.cli.demo import demo
 from latentsync_ray.cli.dub import lipsync, run
+from latentsync_ray.cli.ending import exit_code_of
 from latentsync_ray.cli.init import init
 from latentsync_ray.cli.look import report
 from latentsync_ray.cli.plan import plan
 from latentsync_ray.cli.serve import price, serve, serve_key
 from latentsync_ray.cli.terminal import ERR
-from latentsync_ray.errors import ConfigError, LatentSyncError, ModelError
+from latentsync_ray.errors import LatentSyncError
 
 __all__ = ["app", "main"]
 
@@ -62,8 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments)
     except LatentSyncError as error:
         ERR.print("[bold red]error:[/] ", end="")
-        ERR.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, (ConfigError, ModelError)) else 1)
+        ERR.print(redact.text(str(error)), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(exit_code_of(error))
     finally:
         sys.excepthook = _show_bug  # now: typer has set one of its own
 

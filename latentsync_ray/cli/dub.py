@@ -12,8 +12,8 @@ import typer
 from rich.markup import escape
 
 from latentsync_ray import redact
-from latentsync_ray.cli.ending import Ended, ending_in_time, leave
-from latentsync_ray.cli.plan import show_plan
+from latentsync_ray.cli.ending import Ended, ErrorsAsJson, ending_in_time, leave
+from latentsync_ray.cli.plan import LIMIT, RETRY, show_plan
 from latentsync_ray.cli.terminal import ERR, OUT, duration
 from latentsync_ray.config import Cluster, Recipe
 from latentsync_ray.errors import ConfigError
@@ -128,22 +128,15 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Override values of the job, e.g. recipe.steps=10.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most clips to take up.", show_default=False)] = None,
+    limit: LIMIT = None,
     time_limit: Annotated[
         str | None, typer.Option(metavar="90m|2h|SECONDS", help="Begin no clip after that time.", show_default=False)
     ] = None,
-    retry: Annotated[
-        str | None,
-        typer.Option(
-            metavar="failed|missing|all|CODE,...",
-            help="Make again: what failed, what is gone from the output, with these error codes, or all.",
-            show_default=False,
-        ),
-    ] = None,
+    retry: RETRY = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing: as 'latentsync-ray plan'.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary, or the error, as one JSON object.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Tell errors only, and the summary if it is asked for as JSON.")
     ] = False,
@@ -157,12 +150,14 @@ def run(
 
     Interrupted and run again, it goes on where it was. Ctrl-C and SIGTERM end it within 20 seconds, a second one at once.
 
-    Exits with 1 when more clips failed than the job's failure_budget allows, or when one met a bug; with 2 when nothing was
-    started, 3 when the time limit left clips, 130 after Ctrl-C, 143 after SIGTERM.
+    Exits with 1 when more clips failed than the job's failure_budget or stop_at_failed allows, when one met a bug, or when
+    storage failed; with 2 when nothing was started, 3 when the time limit or the budget left clips, 130 after Ctrl-C, 143 after
+    SIGTERM.
     """
     options = {"limit": limit, "time_limit": time_limit, "retry": retry}
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
-    job = load_job(config, *(overrides or ()), *given)
+    with ErrorsAsJson(as_json):
+        job = load_job(config, *(overrides or ()), *given)
     if dry_run:
         show_plan(job, as_json=as_json)
         return
@@ -170,21 +165,25 @@ def run(
     from latentsync_ray.driver import run as run_job
 
     try:
-        with ending_in_time():
+        with ending_in_time(), ErrorsAsJson(as_json):
+            if job.cluster.runner == "ray" and not verbose:
+                from latentsync_ray.pipeline.cluster import silence_workers
+
+                silence_workers()
             with display(job, verbose=verbose) as progress:
                 summary = run_job(job, progress=None if quiet else progress)
             if as_json:
-                OUT.print_json(json.dumps(asdict(summary)), indent=None)
+                OUT.print_json(json.dumps({**asdict(summary), "output": redact.shown(summary.output)}), indent=None)
             elif not quiet:
-                print_summary(summary)
+                print_summary(summary, options=f" --config {config}" if job.storage_options else "")
     except Ended as ended:
         ERR.print(f"ended by {ended}; finished clips and segments are kept: the same command goes on where it was")
         leave(ended.exit_code)
     raise typer.Exit(summary.exit_code)
 
 
-def print_summary(summary: Summary) -> None:
-    """How a run ended, in a few lines."""
+def print_summary(summary: Summary, *, options: str = "") -> None:
+    """How a run ended, in a few lines; ``options`` are what ``report`` needs besides the output."""
     before = f" ({summary.done_before} before)" if summary.done_before else ""
     failed = f", [red]{summary.failed} failed[/]" if summary.failed else ""
     earlier = (
@@ -209,4 +208,4 @@ def print_summary(summary: Summary) -> None:
         OUT.print(f"{summary.frames} frames in {duration(summary.seconds)}, {rate:.1f} frames/s")
     if summary.speed:
         OUT.print(escape(summary.speed), soft_wrap=True)
-    OUT.print(f"[dim]more: latentsync-ray report {escape(redact.shown(summary.output))}[/]", soft_wrap=True)
+    OUT.print(f"[dim]more: latentsync-ray report {escape(redact.shown(summary.output) + options)}[/]", soft_wrap=True)

@@ -1,8 +1,9 @@
-"""How a command ends that is told to: by Ctrl-C or SIGTERM, within some seconds, and at once when it is told again."""
+"""How a command ends: with which exit code, and within some seconds when it is told to, by Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import signal
 import socket
@@ -10,10 +11,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
+from types import FrameType, TracebackType
+from typing import NoReturn, Self
 
-__all__ = ["GRACE_SECONDS", "Ended", "ending_in_time", "leave"]
+import typer
+
+from latentsync_ray import redact
+from latentsync_ray.cli.terminal import OUT
+from latentsync_ray.errors import ConfigError, LatentSyncError, ModelError
+
+__all__ = ["GRACE_SECONDS", "Ended", "ErrorsAsJson", "ending_in_time", "exit_code_of", "leave"]
 
 GRACE_SECONDS = 20.0
 """Longest time from the signal to the end: less than the 30 s after which Kubernetes and spot machines are switched off."""
@@ -26,6 +33,31 @@ class Ended(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What a command exits with that ends with ``error``."""
+    if isinstance(error, KeyboardInterrupt):
+        return error.exit_code if isinstance(error, Ended) else 128 + signal.SIGINT
+    return 2 if isinstance(error, ConfigError | ModelError) else 1
+
+
+class ErrorsAsJson:
+    """``with ErrorsAsJson(wanted):`` what ends it is told on stdout too, as one object with ``error`` and ``exit_code``."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self.wanted or error is None or isinstance(error, typer.Exit):
+            return
+        told = f"ended by {error}" if isinstance(error, Ended) else str(error)
+        if not isinstance(error, Ended | LatentSyncError):
+            told = f"{type(error).__name__}: {error}"
+        OUT.print_json(json.dumps({"error": redact.text(told), "exit_code": exit_code_of(error)}), indent=None)
 
 
 def leave(code: int) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,10 @@ import typer
 from rich.markup import escape
 
 from latentsync_ray import redact
+from latentsync_ray.cli.ending import ErrorsAsJson
 from latentsync_ray.cli.terminal import ERR, OUT, duration, show, size, table
+from latentsync_ray.errors import ConfigError
+from latentsync_ray.job_file import load_job
 
 if TYPE_CHECKING:
     from latentsync_ray.report import Report
@@ -22,13 +26,20 @@ _NAMED = 5
 
 
 def report(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a run: a folder or URI.")],
+    output: Annotated[
+        str | None,
+        typer.Argument(metavar="OUTPUT", help="The output of a run: a folder or URI.", show_default="that of --config"),
+    ] = None,
     page: Annotated[
         Path | None,
         typer.Argument(metavar="PAGE", help="Where --html writes.", show_default="report.html in OUTPUT"),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG", help="The job, for its output and its storage_options.", show_default=False),
+    ] = None,
     html: Annotated[bool, typer.Option("--html", help="Write it as one HTML page that needs nothing else.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it, or the error, as one JSON object.")] = False,
     sheet: Annotated[
         Path | None,
         typer.Option(
@@ -48,6 +59,7 @@ def report(
     sync_correlation; then as many others, spread evenly over the clip ids. Where the job kept its face tracks, a second picture
     shows the faces of these clips. Of an OUTPUT that is a URI, the pictures and the page are written to the current folder.
     """
+    from latentsync_ray.filesystems import configured
     from latentsync_ray.report import FORMATS, PAGES, contact_sheet, faces_sheet, summarise, write_page
     from latentsync_ray.storage import is_remote
 
@@ -57,24 +69,34 @@ def report(
         raise typer.BadParameter("it is written with --html only: add that, or leave the name out", param_hint="PAGE")
     if page and page.suffix.lower() not in PAGES:
         raise typer.BadParameter(f"it is a page: name a file that ends in {' or '.join(PAGES)}", param_hint="PAGE")
-    here = Path("" if is_remote(output) else output)
-    numbers = summarise(output, peak=peak)
-    if as_json:
-        typer.echo(json.dumps(numbers.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
-    else:
-        _print_report(numbers)
-        OUT.print()
-    if html:
-        page = page or here / "report.html"
-        write_page(numbers, page)
-        _print_written("as a page", page, quiet=as_json)
-    if sheet or not (html or as_json):
-        sheet = sheet or here / "contact-sheet.jpg"
-        contact_sheet(output, sheet, rows=rows)
-        _print_written("clips before and after", sheet, quiet=as_json)
-        faces = sheet.with_stem(f"{sheet.stem}-faces")
-        if faces_sheet(output, faces, rows=rows):
-            _print_written("faces, and who got the speech", faces, quiet=as_json)
+    with ExitStack() as stack:
+        failing = stack.enter_context(ErrorsAsJson(as_json))
+        job = load_job(config) if config else None
+        stack.enter_context(configured(job.storage_options if job else {}))
+        output = output or (job.output if job else None)
+        if output is None:
+            raise ConfigError("name the output of a run, or its job with --config")
+        if config is None and output.endswith((".yaml", ".yml")):
+            raise ConfigError(f"{output} looks like a job, not like an output; with a job, write: report --config {output}")
+        numbers = summarise(output, peak=peak)
+        if as_json:
+            typer.echo(json.dumps(numbers.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
+            failing.wanted = False  # one object is enough
+        else:
+            _print_report(numbers)
+            OUT.print()
+        here = Path("" if is_remote(output) else output)
+        if html:
+            page = page or here / "report.html"
+            write_page(numbers, page)
+            _print_written("as a page", page, quiet=as_json)
+        if sheet or not (html or as_json):
+            sheet = sheet or here / "contact-sheet.jpg"
+            contact_sheet(output, sheet, rows=rows)
+            _print_written("clips before and after", sheet, quiet=as_json)
+            faces = sheet.with_stem(f"{sheet.stem}-faces")
+            if faces_sheet(output, faces, rows=rows):
+                _print_written("faces, and who got the speech", faces, quiet=as_json)
 
 
 def _print_written(what: str, path: Path, *, quiet: bool) -> None:

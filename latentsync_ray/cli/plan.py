@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from latentsync_ray import redact
+from latentsync_ray.cli.ending import ErrorsAsJson
 from latentsync_ray.cli.terminal import ERR, OUT, duration, show, size, table
 from latentsync_ray.config import Job
 from latentsync_ray.job_file import load_job
@@ -17,9 +18,20 @@ from latentsync_ray.job_file import load_job
 if TYPE_CHECKING:
     from latentsync_ray.forecast import Forecast
 
-__all__ = ["plan", "show_plan"]
+__all__ = ["LIMIT", "RETRY", "plan", "show_plan"]
 
 _SAMPLE = 100
+
+LIMIT = Annotated[int | None, typer.Option("--limit", min=1, help="Most clips to take up.", show_default=False)]
+RETRY = Annotated[
+    str | None,
+    typer.Option(
+        "--retry",
+        metavar="failed|all|CODE,...",
+        help="Make again: what failed, with these error codes, or all.",
+        show_default=False,
+    ),
+]
 
 
 def plan(
@@ -27,6 +39,8 @@ def plan(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Override values of the job, e.g. recipe.steps=10.")
     ] = None,
+    limit: LIMIT = None,
+    retry: RETRY = None,
     sample: Annotated[int, typer.Option(min=0, help="Clips whose inputs are looked at; they are downloaded for it.")] = _SAMPLE,
     everything: Annotated[bool, typer.Option("--all", help="Look at the inputs of all clips to be made.")] = False,
     speed: Annotated[
@@ -36,13 +50,15 @@ def plan(
     price: Annotated[
         float | None, typer.Option(min=0, help="Dollars for an hour of one device.", show_default="the job's budget's")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan, or the error, as one JSON object.")] = False,
 ) -> None:
     """Tell what a run would do: clips, hours, expected failures, cost, and what is lacking. Writes nothing.
 
     May be asked while a run is at work. Exits with 2 when something is lacking that would stop the run.
     """
-    job = load_job(config, *(overrides or ()))
+    given = [f"{name}={value}" for name, value in (("limit", limit), ("retry", retry)) if value is not None]
+    with ErrorsAsJson(as_json):
+        job = load_job(config, *(overrides or ()), *given)
     show_plan(job, sample=None if everything else sample, speed=speed, price=price, as_json=as_json)
 
 
@@ -52,23 +68,23 @@ def show_plan(
     """Print it."""
     from latentsync_ray.forecast import forecast
 
-    with ERR.status("reading the manifest") as status:
+    with ErrorsAsJson(as_json), ERR.status("reading the manifest") as status:
         told = forecast(job, sample=sample, speed=speed, price=price, phase=status.update)
     if as_json:
         OUT.print_json(json.dumps(asdict(told)), indent=None)
     else:
-        _print(told)
+        _print(told, prune=job.prune)
     if told.lacking:
         raise typer.Exit(2)
 
 
-def _print(told: Forecast) -> None:
-    making = told.new + told.retried + told.changed
-    of = [(told.new, "new"), (told.changed, "changed"), (told.retried, "tried again")]
+def _print(told: Forecast, *, prune: bool) -> None:
+    making = told.new + told.retried + told.changed + told.again
+    of = [(told.new, "new"), (told.changed, "changed"), (told.retried, "tried again"), (told.again, "dubbed before")]
     parts = ", ".join(f"{count} {what}" for count, what in of if count)
     OUT.print(f"[bold]{making} of {told.total} clips to be made[/]" + (f": {parts}" if parts else ""))
     rest = [(told.done, "done"), (told.failed, "failed before and kept"), (told.left, "left by the limit")]
-    rest += [(told.removed, "finished and not in the manifest any more")]
+    rest += [(told.removed, f"not in the manifest any more{', would be removed' if prune else ''}")]
     if kept := ", ".join(f"{count} {what}" for count, what in rest if count):
         OUT.print(kept)
     if making:

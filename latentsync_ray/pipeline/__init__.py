@@ -15,6 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -36,7 +37,7 @@ from latentsync_ray.pipeline.device import ask_device
 from latentsync_ray.pipeline.joins import Arrivals, Gathering, Joins, join_parts
 from latentsync_ray.pipeline.look import probe_all, shortage
 from latentsync_ray.pipeline.metrics import JobMetrics, QueueGauge
-from latentsync_ray.pipeline.shares import kind_of_gpu
+from latentsync_ray.pipeline.shares import kind_of_gpu, shares
 from latentsync_ray.pipeline.watch import Operators, watched
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.failures import failed_record
@@ -68,7 +69,7 @@ _LANGUAGES_APART = 8
 
 
 def prepare(job: Job) -> Job:
-    """Join the cluster: the job, with the kind of GPU that models run on in all its passes, and its memory.
+    """Join the cluster: the job, with the kind of GPU that models run on in all its passes, its memory, and model workers.
 
     Raises ConfigError when the cluster does not answer, or its nodes cannot do the job, and ModelError when a GPU cannot.
     """
@@ -81,6 +82,8 @@ def prepare(job: Job) -> Job:
         memory = cluster.device_memory_gb or device.gigabytes
         windows_together(find_model(job.recipe.model), job.recipe, device.kind, memory and memory * 1e9)
         cluster = cluster.model_copy(update={"device_memory_gb": memory})
+    workers = cluster.generate_workers or shares(cluster, nodes()).workers
+    cluster = cluster.model_copy(update={"generate_workers": workers})
     return job.model_copy(update={"cluster": cluster})
 
 
@@ -108,21 +111,26 @@ def one_pass(
     connect(job.cluster)
     if on_phase:
         on_phase("waiting for the first frames" if first else "another pass: waiting for frames")
-    with without_worker_messages(), watched(QueueGauge(job.output)) as operators:
-        yield from _one_pass(pairs, job, operators, first=first, watch=watch, deadline=deadline)
+    join = Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output))
+    with (
+        without_worker_messages(),
+        watched(QueueGauge(job.output)) as operators,
+        closing(Joins(join, job.storage_options)) as joins,
+    ):
+        yield from _one_pass(pairs, job, operators, joins, first=first, watch=watch, deadline=deadline)
 
 
 def _one_pass(
     pairs: Pairs,
     job: Job,
     operators: Operators,
+    joins: Joins,
     *,
     first: bool,
     watch: Callable[[Callable[[], UnderWay]], None] | None,
     deadline: float | None,
 ) -> Iterator[Part | ClipRecord]:
     options = job.storage_options
-    joins = Joins(Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output)), options)
     arrived, broken = Arrivals(), None
     left = Open(pairs)
     width = _LANGUAGES_APART * max(1, int(sum(node.get("CPU", 0) for node in nodes())))

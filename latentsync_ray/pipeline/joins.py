@@ -32,6 +32,8 @@ _FEWEST, _MOST = 4, 16
 """Joins that a node runs at a time: one for each CPU, within these bounds."""
 _NODES_SECONDS = 10.0
 """How long the list of nodes holds."""
+_LAST_SECONDS = 5.0
+"""Time that joins have to end when nobody takes what they give any more."""
 
 
 class Arrivals:
@@ -167,6 +169,21 @@ class Joins:
         """All that are left, as they finish."""
         while self._running:
             yield from self._finished(timeout=None)
+
+    def close(self) -> None:
+        """Leave none that could still write: wait some seconds for those in flight, and end the others.
+
+        What they have committed by then is in the output, for the driver or the next run.
+        """
+        running, self._running = list(self._running), {}
+        if not running or not ray.is_initialized():
+            return
+        late = ray.wait(running, num_returns=len(running), timeout=_LAST_SECONDS)[1]
+        for reference in late:
+            ray.cancel(reference, force=True)
+        if late:
+            log.warning("joins under way were ended: %d; their clips are made up for in the next run", len(late))
+            ray.wait(late, num_returns=len(late), timeout=_LAST_SECONDS)
 
     def _finished(self, *, timeout: float | None) -> Iterator[Part | ClipRecord]:
         done, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)

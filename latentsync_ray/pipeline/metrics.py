@@ -53,9 +53,10 @@ class JobMetrics:
 
     def _count(self, result: Part | ClipRecord) -> None:
         if isinstance(result, Part):
-            self._add(self._frames, result.stop - result.start)
-            self._add(self._device, result.generate_seconds, state="busy")
-            self._add(self._device, result.idle_seconds, state="idle")
+            if not result.found:
+                self._add(self._frames, result.stop - result.start)
+                self._add(self._device, result.generate_seconds, state="busy")
+                self._add(self._device, result.idle_seconds, state="idle")
         elif result.error_code != NotBegun.code:
             self._unfinished -= 1
             self._add(self._clips, 1, status=result.status, code=result.error_code or "")

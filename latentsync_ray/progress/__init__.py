@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
+from latentsync_ray import redact
 from latentsync_ray.config import Job
 from latentsync_ray.progress.bar import RichProgress
 from latentsync_ray.progress.lines import PlainProgress
@@ -80,7 +81,7 @@ def display(job: Job, *, verbose: bool = False) -> Iterator[Progress]:
     logger.setLevel(logging.DEBUG if verbose else before)
     try:
         with without_ray_lines() if job.cluster.runner == "ray" and not verbose else nullcontext():
-            yield make_progress(job.output)
+            yield make_progress(redact.shown(job.output))
     finally:
         logger.setLevel(before)
 

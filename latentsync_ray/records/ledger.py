@@ -231,7 +231,8 @@ class Records:
         if self._recipe and others and not self._mixed_recipes:
             raise ConfigError(
                 f"{self.output} holds clips made with another recipe ({', '.join(others)}, now {self._recipe}); "
-                "choose another output folder for the new recipe, or keep both in this one with mixed_recipes=true"
+                "choose another output folder for the new recipe, or keep both in this one with mixed_recipes=true. Of a "
+                "recipe, rows hold model, detector, steps, cache_interval and what they may set themselves, and nothing else"
             )
 
     def absorb(self) -> None:

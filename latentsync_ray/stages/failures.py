@@ -68,7 +68,7 @@ class Failing:
 
 @contextmanager
 def telling(learned: Mapping[str, str]) -> Iterator[None]:
-    """An error in there that is about the clip carries these columns of it along."""
+    """Meanwhile, an error about the clip takes ``learned`` along: columns of its record, name -> text."""
     try:
         yield
     except ClipError as error:

@@ -31,7 +31,7 @@ def save_part(part: Part, data: bytes) -> None:
 
 
 def load_part(output: str, segment: Segment) -> Part:
-    """A part that an earlier run finished. Raises MixedParts when it went away meanwhile."""
+    """A part that an earlier run or pass finished. Raises MixedParts when it went away meanwhile."""
     uri = part_uri(output, segment.clip_id, segment.key, segment.index)
     try:
         row = json.loads(storage.read_bytes(declaration(uri)))
@@ -43,7 +43,8 @@ def load_part(output: str, segment: Segment) -> Part:
         for field in dc.fields(Part)
         if field.metadata
     }
-    return Part.from_row({**row, **arrays, **{name: getattr(segment, name) for name in _ASKED}, "uri": uri})
+    asked = {name: getattr(segment, name) for name in _ASKED}
+    return Part.from_row({**row, **arrays, **asked, "uri": uri, "found": True})
 
 
 def finished_parts(output: str, clip: Clip) -> np.ndarray:
