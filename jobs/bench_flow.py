@@ -89,9 +89,13 @@ def watched_store() -> Iterator[Store]:
 class Bench:
     """A folder with inputs, and jobs on them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._number = folder, 0
+    def __init__(self, folder: Path, share: float) -> None:
+        self.folder, self.share, self._number = folder, share, 0
         os.environ[bench_worker.FOLDER] = str(folder)
+
+    def some(self, count: int) -> int:
+        """The share of so many that this machine has time for."""
+        return max(1, round(self.share * count))
 
     def job(self, rows: list[str], model: str, *, cluster: Cluster, segment_frames: int = 48) -> Job:
         """With a new output. A row is ``clip_id,video,audio,seed``."""
@@ -128,6 +132,7 @@ def on_ray(**settings: Any) -> Cluster:
 
 def ratio(bench: Bench, clips: int = 32, rounds: int = 3) -> None:
     """Short clips on Ray against one process, in turns."""
+    rounds = bench.some(rounds)
     table = Table(
         "clips", "model", "one process, s", "Ray, s", "ratio", title=f"{clips} short clips, Ray is up (medians of {rounds})"
     )
@@ -152,6 +157,7 @@ def ratio(bench: Bench, clips: int = 32, rounds: int = 3) -> None:
 
 def workers(bench: Bench, seconds: float = 2.5, each: int = 12, counts: tuple[int, ...] = (1, 2, 4, 8)) -> None:
     """As many clips for each worker, however many there are."""
+    each = bench.some(each)
     title = f"{each} clips of one call of {seconds} s for each model worker"
     table = Table("workers", "clips", "seconds", "efficiency", "once all work", "calls of a worker", title=title)
     for count in counts:
@@ -175,6 +181,7 @@ def workers(bench: Bench, seconds: float = 2.5, each: int = 12, counts: tuple[in
 
 def store(bench: Bench, clips: int = 120, slower: float = 10.0) -> None:
     """Crops of 256 px pile up before a slow model, or are made as it takes them."""
+    clips = bench.some(clips)
     video, audio = make_clip(bench.folder, 2)
     rows, model = [f"{number},{video},{audio},2" for number in range(clips)], "bench_worker:LARGE_SLEEPER"
     table = Table("", "", title=f"object store, the model {slower:g} times slower than the crop stage")
@@ -199,6 +206,7 @@ def store(bench: Bench, clips: int = 120, slower: float = 10.0) -> None:
 
 def long(bench: Bench, segments: int = 100, shorts: int = 100, seconds: float = 1.2, count: int = 4) -> None:
     """A clip of many segments beside clips of one, on some workers."""
+    segments, shorts = bench.some(segments), bench.some(shorts)
     video, audio = make_clip(bench.folder, round(48 / 25 * segments))
     short = [f"{row[:-1]}2" for row in bench.tiny(shorts)]
     cluster = on_ray(generate_workers=(count, count))
@@ -236,10 +244,11 @@ QUESTIONS: dict[str, Callable[[Bench], None]] = {"ratio": ratio, "workers": work
 def main(
     parts: Annotated[list[str] | None, typer.Argument(help=f"{', '.join(QUESTIONS)}; all by default")] = None,
     store_gb: Annotated[float, typer.Option(help="Ray's object store.")] = 0.5,
+    share: Annotated[float, typer.Option(help="Of the clips, where time is short.")] = 1.0,
 ) -> None:
     """Answer the questions."""
     with tempfile.TemporaryDirectory() as name:
-        bench = Bench(Path(name))
+        bench = Bench(Path(name), share)
         connect(on_ray(object_store_gb=store_gb))
         try:
             for part in parts or QUESTIONS:

@@ -43,6 +43,9 @@ class SleeperInfo:
     def __getattr__(self, name: str) -> Any:
         return getattr(find_model(self._other), name)
 
+    def fetch(self, **_: Any) -> None:
+        """See ``models.ModelInfo``: it needs no files."""
+
     def load(self, **_: Any) -> Sleeper:
         """See ``models.ModelInfo``."""
         return Sleeper(self)

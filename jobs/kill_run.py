@@ -22,15 +22,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import helpers_of_tests  # noqa: F401
+import numpy as np
+import torch
 import typer
 from bench import out
 from disturbed_nodes import RECIPE, Disturbed, on_nodes, write_pairs
 from processes import cpu_workers, descendants, kill_soon, model_workers
 from ray.cluster_utils import Cluster as Nodes
 from rich.table import Table
+from toy import Toy, ToyInfo
 
 from latentsync_ray import Job, read_records, run
 from latentsync_ray.cli.ending import Ended, ending_in_time, leave
@@ -43,8 +46,28 @@ KINDS = {
     "model": "model worker",
     "raylet": "raylet of a node",
 }
-MOMENTS = (0, 1, 4, 8, 12)
+MOMENTS = (0, 1, 4, 7, 10)
 """Parts that have come by then. Each clip has two."""
+
+
+class Slow(Toy):
+    """Takes half a second for a part, so that there is something left to kill."""
+
+    def generate(self, faces: np.ndarray, speech: torch.Tensor, **asked: Any) -> torch.Tensor:
+        """See ``models.Model``."""
+        time.sleep(0.05)
+        return super().generate(faces, speech, **asked)
+
+
+class SlowInfo(ToyInfo):
+    """The tests' model, but slower."""
+
+    def load(self, **_: Any) -> Slow:
+        """See ``models.ModelInfo``."""
+        return Slow()
+
+
+SLOW = SlowInfo()
 
 
 @dataclass(frozen=True)
@@ -87,7 +110,8 @@ def kill(told: Told) -> None:
 
 def drive(told: Told) -> int:
     """In a process of its own: the job."""
-    job = Job(manifest=told.manifest, output=told.output, recipe=RECIPE, cluster=on_nodes(told.address))
+    recipe = RECIPE.model_copy(update={"model": "kill_run:SLOW"})
+    job = Job(manifest=told.manifest, output=told.output, recipe=recipe, cluster=on_nodes(told.address))
     disturb: Callable[[], None] | None = (lambda: kill(told)) if told.what else None
     moment = {"in_the_middle": disturb, "after": told.after} if told.after else {"waiting": disturb}
     try:
@@ -171,6 +195,8 @@ def main(
     table, rows = Table(*columns, title=f"{len(CLIPS)} clips of two parts each"), []
     with tempfile.TemporaryDirectory() as name, two_nodes() as (nodes, complete):
         folder = Path(name)
+        assert nodes.head_node
+        assert nodes.address
         head = nodes.head_node.all_processes["raylet"][0].process.pid
         plain = Told(str(write_pairs(folder, CLIPS)), str(folder / "plain"), nodes.address, os.getpid(), head)
         start(plain, complete)

@@ -40,7 +40,7 @@ def write_pairs(folder: Path, clip_ids: Sequence[str]) -> Path:
     return manifest
 
 
-def on_nodes(address: str, *, fewest: int = 1) -> Cluster:
+def on_nodes(address: str | None, *, fewest: int = 1) -> Cluster:
     """One or two model workers, each on a node with a GPU."""
     return Cluster(
         address=address,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -73,41 +73,14 @@ def test_every_kind_of_row_at_once(clip: dict[str, str], tmp_path: Path, monkeyp
     assert not list((tmp_path / "out" / "_work").rglob("*.mp4"))
 
 
-@pytest.fixture
-def withheld(clip: dict[str, str]) -> Iterator[tuple[str, threading.Event]]:
-    """The speech at an address where it is given out when the event is set, and not before."""
-    event = threading.Event()
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            event.wait(200)
-            data = Path(clip["audio"]).read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/speech.wav", event
-        event.set()
-        server.shutdown()
-
-
-def test_clips_come_out_while_others_are_not_made(
-    clip: dict[str, str], withheld: tuple[str, threading.Event], tmp_path: Path
-) -> None:
-    """And steps before and after work meanwhile: the speech of the second comes when the first has gone through all of them."""
-    address, give = withheld
-    rows = [{"clip_id": name, **clip} for name in ("first", "second", "unwanted")]
-    rows[1]["audio"] = address
-    pairs = ray.data.from_items(rows, override_num_blocks=3).filter(expr=col("clip_id") != "unwanted")
-    records = lipsync_dataset(pairs, tmp_path / "out", recipe=RECIPE).map(lambda row: {"name": row["clip_id"].upper()})
-    batches = records.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    came = (name for batch in batches for name in batch.to_pydict().get("name", []))
-    assert next(came) == "FIRST"
-    give.set()
-    assert list(came) == ["SECOND"]
+@pytest.mark.slow
+def test_clips_come_out_while_others_are_not_made(tmp_path: Path) -> None:
+    """And steps before and after work meanwhile."""
+    there = os.pathsep.join(str(Path(__file__).parents[up]) for up in (0, 1))
+    environment = {**os.environ, "PYTHONPATH": there}
+    script = [sys.executable, str(Path(__file__).with_name("streamed.py")), str(tmp_path)]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.stdout.splitlines() == ["FIRST", "given", "SECOND"], done.stderr[-3000:]
 
 
 def test_records_go_into_parquet(clip: dict[str, str], tmp_path: Path) -> None:

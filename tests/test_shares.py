@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from latentsync_ray import Cluster, ConfigError, Job, Pair, pipeline
+from latentsync_ray import Cluster, ConfigError, Job, pipeline
 from latentsync_ray.pipeline.shares import shares
 
 GIB = 2**30
@@ -70,8 +71,10 @@ def test_the_kind_is_chosen_once_for_all_passes(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_clips_of_one_video_are_spread_so_that_its_faces_are_known_by_then() -> None:
-    pairs = [Pair(clip_id=f"{video}{n}", video=video, audio=f"{n}") for video in "abc" for n in range(3)]
-    assert [pair.clip_id for pair in pipeline._spread(pairs)] == ["a0", "b0", "c0", "a1", "b1", "c1", "a2", "b2", "c2"]
+    """And not so far that its file or its pictures are gone from the caches."""
+    rows = [{"clip_id": f"{video}{n}", "video": video} for video in "abcd" for n in range(3)]
+    spread = pipeline._spread(pa.Table.from_pylist(rows), 6)["clip_id"].to_pylist()
+    assert spread == ["a0", "b0", "a1", "b1", "a2", "b2", "c0", "d0", "c1", "d1", "c2", "d2"]
 
 
 def test_a_kind_that_is_not_there_is_told() -> None:
