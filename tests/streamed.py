@@ -9,7 +9,9 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
+import pyarrow as pa
 import ray
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
@@ -45,7 +47,7 @@ def main(folder: Path) -> None:
     records = lipsync_dataset(pairs, folder / "out", recipe=recipe, cluster=Cluster(device="cpu"))
     names = records.map(lambda row: {"name": row["clip_id"].upper()})
     for batch in names.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for name in batch.to_pydict().get("name", []):
+        for name in cast("pa.Table", batch).to_pydict().get("name", []):
             sys.stdout.write(f"{name}\n")
             if not give.is_set():
                 sys.stdout.write("given\n")

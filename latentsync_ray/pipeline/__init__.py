@@ -187,7 +187,7 @@ def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
         yield from BlockAccessor.for_block(batch).iter_rows(public_row_format=True)
 
 
-def _begin(row: dict[str, Any], deadline: float | None) -> list[dict[str, Any]]:
+def _begin(row: dict[str, Any], deadline: float | None = None) -> list[dict[str, Any]]:
     """A row of ``Pairs`` as one of a pair, unless the time is up."""
     return [] if deadline and time.time() >= deadline else [Pairs.pair(row).to_row()]
 

@@ -15,14 +15,10 @@ from ray.data import DataContext
 
 from latentsync_ray.stages.table import tasks
 
-try:
-    from ray.data._internal.execution.backpressure_policy import (
-        ENABLED_BACKPRESSURE_POLICIES,
-        ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
-        BackpressurePolicy,
-    )
-except ImportError:
-    ENABLED_BACKPRESSURE_POLICIES, ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, BackpressurePolicy = [], "", object
+_ray: Any = None
+with suppress(ImportError):
+    from ray.data._internal.execution import backpressure_policy as _ray
+_Policy: Any = getattr(_ray, "BackpressurePolicy", object)
 
 __all__ = ["operators", "steady"]
 
@@ -41,14 +37,15 @@ def operators() -> dict[str, str]:
 
 def steady(context: DataContext) -> None:
     """Have a dataset of our stages run so. Steps that are the user's run as they always do."""
-    if not ENABLED_BACKPRESSURE_POLICIES:
+    theirs = getattr(_ray, "ENABLED_BACKPRESSURE_POLICIES", None)
+    if not theirs:
         log.debug("this version of Ray Data takes no policy of ours: memory grows with the number of clips")
         return
-    before = context.get_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, ENABLED_BACKPRESSURE_POLICIES)
-    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*before, _FewWaiting])
+    key: str = _ray.ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
+    context.set_config(key, [*context.get_config(key, theirs), _FewWaiting])
 
 
-class _FewWaiting(BackpressurePolicy):
+class _FewWaiting(_Policy):
     """No new task for an operator while enough blocks wait before the next, if that is ours."""
 
     def can_add_input(self, op: Any) -> bool:
