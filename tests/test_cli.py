@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from eight_pairs import portrait
 from make_clips import write_clip
 from ray._private import worker as ray_worker
 
 import latentsync_ray
-from latentsync_ray import assets, filesystems, storage
+from latentsync_ray import Cluster, assets, filesystems, storage
 from latentsync_ray.assets import demo_video
 from latentsync_ray.cli import main
 from latentsync_ray.config import Job, Recipe
 from latentsync_ray.driver import Summary
 from latentsync_ray.errors import DeviceLost, StorageUnavailable, WeightsNotFound
 from latentsync_ray.job_file import load_job
+from latentsync_ray.pipeline.cluster import connect
 from latentsync_ray.preflight import resolved
 from latentsync_ray.progress import PlainProgress, RichProgress
 from latentsync_ray.report import Course, Example, Failures, Language, OutOfSync, Report, SlowClip
@@ -378,16 +380,13 @@ def test_a_wrong_job_is_told_as_json_too(command, capsys):
     assert "cannot read the job file nowhere.yaml" in shown.out
 
 
-@pytest.mark.parametrize(("runner", "options", "silent"), [("ray", [], True), ("ray", ["-v"], False), ("local", [], False)])
-def test_ray_says_nothing_where_results_go(runner, options, silent, monkeypatch):
+@pytest.mark.parametrize("started_before", [False, True])
+def test_a_ray_that_we_start_says_nothing_where_results_go(started_before, monkeypatch):
     monkeypatch.setattr(ray_worker, "_worker_logs_enabled", True)
-    seen = []
-    monkeypatch.setattr(
-        "latentsync_ray.driver.run", lambda job, progress: seen.append(ray_worker._worker_logs_enabled) or summary()
-    )
-    assert call("run", str(ROOT / "configs" / "demo.yaml"), f"cluster.runner={runner}", *options) == 0
-    assert seen == [not silent]
-    assert ray_worker._worker_logs_enabled is not silent, "also afterwards, when Ray tells of workers it has ended"
+    monkeypatch.setattr(ray, "is_initialized", lambda: started_before)
+    monkeypatch.setattr(ray, "init", lambda **options: None)
+    connect(Cluster())
+    assert ray_worker._worker_logs_enabled is started_before
 
 
 def test_a_summary_shows_no_login_of_the_output(monkeypatch, capsys):

@@ -53,7 +53,7 @@ def test_script_says_how_to_use_it():
 def test_script_refuses_a_wrong_job_in_one_line():
     ended = dub("configs/demo.yaml", "recipe.stepz=1")
     assert ended.returncode == 2
-    assert ended.stderr.startswith("ConfigError: configs/demo.yaml: unknown key recipe.stepz")
+    assert ended.stderr.startswith("ConfigError: overrides: unknown key recipe.stepz")
 
 
 @pytest.mark.slow

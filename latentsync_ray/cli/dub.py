@@ -166,10 +166,6 @@ def run(
 
     try:
         with ending_in_time(), ErrorsAsJson(as_json):
-            if job.cluster.runner == "ray" and not verbose:
-                from latentsync_ray.pipeline.cluster import silence_workers
-
-                silence_workers()
             with display(job, verbose=verbose) as progress:
                 summary = run_job(job, progress=None if quiet else progress)
             if as_json:

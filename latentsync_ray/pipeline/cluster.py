@@ -27,7 +27,7 @@ from latentsync_ray.models.find import model_names
 from latentsync_ray.pipeline.shares import shares
 from latentsync_ray.storage import delete, is_remote, write_bytes
 
-__all__ = ["check_nodes", "connect", "logs_folder", "never_began", "nodes", "silence_workers", "without_worker_messages"]
+__all__ = ["check_nodes", "connect", "logs_folder", "never_began", "nodes", "without_worker_messages"]
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ def connect(cluster: Cluster) -> None:
                 object_store_memory=store,
                 _system_config={"idle_worker_killing_time_threshold_ms": _IDLE_SECONDS * 1000},
             )
+        ray_worker._worker_logs_enabled = False  # what it tells of workers that died would be on stdout, among the results
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's would print a stack of C++
     # A pass in which every clip failed before the model is no reason for advice on how many workers to have.
@@ -113,11 +114,6 @@ def without_worker_messages() -> Iterator[None]:
         yield
     finally:
         ray_worker._worker_logs_enabled = before
-
-
-def silence_workers() -> None:
-    """The same for the rest of a process whose stdout is for results: Ray may tell of what a pass left behind later."""
-    ray_worker._worker_logs_enabled = False
 
 
 def check_nodes(job: Job) -> None:
