@@ -206,7 +206,7 @@ def _lacking(job: Job) -> Iterator[str]:
 
 def _nearest(folder: Path) -> Path:
     """The folder, or of those above it the first that is there."""
-    return next(each for each in (folder, *folder.parents) if each.exists())
+    return next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110 - ``Path.exists`` raises below a folder that one may not enter
 
 
 def _probed(pairs: list[Pair], job: Job, phase: Callable[[str], None]) -> list[Probe]:

@@ -24,7 +24,7 @@ __all__ = ["Prepared", "dub", "passes"]
 log = logging.getLogger(__name__)
 
 _ALONE = 32
-"""So many clips or fewer get a last pass of their own each: one that kills its workers takes no other along."""
+"""At most this many clips are each given a last pass alone: one that kills its workers takes no other along."""
 
 
 class _Runner(Protocol):
@@ -81,6 +81,11 @@ class Prepared:
         self.runner, self.deadline, self._asked, self._job = _runner(job), deadline, job, None
 
     @property
+    def late(self) -> bool:
+        """Whether the time of the run is up."""
+        return self.deadline is not None and time.time() >= self.deadline
+
+    @property
     def job(self) -> Job:
         """The job as prepared."""
         if self._job is None:
@@ -97,7 +102,7 @@ def passes(
 ) -> Iterator[Part | ClipRecord]:
     """Dub ``pairs`` with a prepared job: as ``dub``, but clips that its deadline leaves get no record.
 
-    A pass that broke off and made clips all the same counts as none.
+    A pass that breaks off but finished some clips is not counted.
     """
     if not len(pairs):
         return
@@ -109,15 +114,17 @@ def passes(
         alone = 0 < number == job.cluster.passes - 1 and before <= _ALONE
         broken, told = False, {"on_phase": on_phase, "watch": watch, "deadline": prepared.deadline}
         for group in [Pairs.of([pair]) for pair in todo] if alone else [todo]:
+            if alone and prepared.late:
+                return
             try:
-                for result in runner.one_pass(group, job, first=before == len(pairs), **told):
+                for result in runner.one_pass(group, job, first=number == 0 and before == len(pairs), **told):
                     if isinstance(result, ClipRecord):
                         left.settle(result.clip_id)
                     yield result
             except PassBroken:
                 broken = True
         number += not (broken and len(left) < before)
-        if prepared.deadline and time.time() >= prepared.deadline:
+        if prepared.late:
             return
     for pair in pairs.only(left):
         died = WorkerDied(

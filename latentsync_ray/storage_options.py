@@ -19,7 +19,7 @@ StorageOptions = Mapping[str, Mapping[str, Any]]
 """Protocol -> name of an argument -> its value."""
 
 _SAME = {"gcs": "gs", "s3a": "s3", "https": "http"}
-_SECRET = re.compile(r"key|secret|token|passw|pwd|auth|credential|sas|signature|cookie|header|connection_string", re.IGNORECASE)
+_SECRET = re.compile(r"key|secret|token|pass|pwd|auth|credential|sas|signature|cookie|header|connection_string", re.IGNORECASE)
 """Names of arguments, or of what is inside them, whose values are secret."""
 
 

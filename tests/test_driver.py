@@ -14,6 +14,7 @@ import pytest
 from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, read_records, run
 from latentsync_ray.driver import dub as dub_pairs
 from latentsync_ray.errors import NoFace
+from latentsync_ray.pairs import PassBroken
 from latentsync_ray.resources import Budget
 from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.rows import in_time
@@ -145,6 +146,27 @@ def test_clips_whose_worker_died_are_tried_again_and_then_recorded(tmp_path: Pat
     ]
     assert "not finished in 3 passes" in str(records[-1].error)
     assert passes == [(["good", "slow", "fatal"], True), (["slow", "fatal"], False), (["fatal"], False)]
+
+
+def test_a_pass_that_breaks_off_is_not_counted_if_it_finished_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def one_pass(pairs: Iterable[Pair], job: Job, *, first: bool, **_: Any) -> Iterator[Part | ClipRecord]:
+        """One clip in each pass, until only the fatal one is left."""
+        seen.append([pair.clip_id for pair in pairs])
+        assert first == (len(seen) == 1)
+        for pair in list(pairs)[:1]:
+            if pair.clip_id != "fatal":
+                yield done(pair, job)
+        raise PassBroken
+
+    monkeypatch.setattr("latentsync_ray.local.one_pass", one_pass)
+    names = ["a", "b", "c", "fatal"]
+    twice = job(tmp_path).model_copy(update={"cluster": Cluster(runner="local", passes=2)})
+    made = list(dub_pairs([Pair(clip_id=name, video="v", audio="a") for name in names], twice))
+    codes = [(record.clip_id, record.error_code) for record in made if isinstance(record, ClipRecord)]
+    assert codes == [("a", None), ("b", None), ("c", None), ("fatal", "worker_died")]
+    assert seen == [names, names[1:], names[2:], ["fatal"], ["fatal"]]
 
 
 def three(folder: Path, **changes: Any) -> Job:

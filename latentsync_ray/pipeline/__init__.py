@@ -65,7 +65,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _LANGUAGES_APART = 8
-"""Clips for each CPU between two of one video: by then, its face tracks are there, and its file still is."""
+"""Rows in a group for each CPU. Two of one video are as far apart as the group has videos: by the second, the face tracks are
+there as a rule, and the file still is."""
 
 
 def prepare(job: Job) -> Job:
@@ -171,7 +172,8 @@ def _one_pass(
             raise _own_error(error) from error
         if first and isinstance(error, ExecutionTimeoutError) and len(left) == len(pairs) and not arrived:
             raise ConfigError(never_began(len(pairs), job.cluster)) from error
-        log.warning("the pass broke off: %s", redact.text(str(error).strip().splitlines()[-1]))
+        told_by_ray = str(error).strip().splitlines() or [type(error).__name__]
+        log.warning("the pass broke off: %s", redact.text(told_by_ray[-1]))
         broken = PassBroken(str(error))
     finally:
         del dataset, todo
