@@ -25,31 +25,42 @@ DASHBOARD = ROOT / "configs" / "cluster" / "grafana.json"
 NAME = re.compile(r"\bray_(latentsync_\w+)")
 
 
-def exported(**tags: str) -> dict[str, float]:
-    """Sums by name of what Prometheus reads from this machine, of series with these tags."""
+Series = dict[tuple[str, str], float]
+"""Name and tags -> value."""
+
+
+def read_series() -> Series:
+    """What Prometheus reads from this machine now."""
     node = ray.nodes()[0]
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     with urllib.request.urlopen(url, timeout=30) as answer:
         lines = answer.read().decode().splitlines()
+    found = (re.fullmatch(r"ray_(latentsync_\w+)\{(.*)\} (\S+)", line) for line in lines)
+    return {(each[1], each[2]): float(each[3]) for each in found if each}
+
+
+def summed(series: Series, **tags: str) -> dict[str, float]:
+    """Sums by name of the series with these tags."""
     found: dict[str, float] = {}
-    for line in lines:
-        series = re.fullmatch(r"ray_(latentsync_\w+)\{(.*)\} (\S+)", line)
-        if series and all(f'{tag}="{value}"' in series[2] for tag, value in tags.items()):
-            found[series[1]] = found.get(series[1], 0) + float(series[3])
+    for (name, said), value in series.items():
+        if all(f'{tag}="{wanted}"' in said for tag, wanted in tags.items()):
+            found[name] = found.get(name, 0) + value
     return found
 
 
-def awaited(name: str, wanted: float, **tags: str) -> None:
-    """Ray sends on metrics every ten seconds: wait until the sum of these series is there and is this."""
-    until = time.monotonic() + 60
-    while exported(**tags).get(name) != wanted:
-        assert time.monotonic() < until, exported()
-        time.sleep(1)
+def exported(**tags: str) -> dict[str, float]:
+    """The sums of what Prometheus reads now."""
+    return summed(read_series(), **tags)
+
+
+ENDED = {"latentsync_job_clips_total": 4, "latentsync_job_clips_left": 0, "latentsync_job_segments": 0}
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A run of two good clips, one without a face and one whose row is wrong."""
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Series]:
+    """The output, and what was read in the end: Ray sends on every ten seconds, and a gauge that is not set again just once.
+
+    A run of two good clips, one without a face and one whose row is wrong."""
     folder = tmp_path_factory.mktemp("metrics")
     write_speech(folder / "speech.wav", speech_like(0.8))
     write_clip(folder / "talk.mp4", portrait(20))
@@ -62,19 +73,27 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = Recipe(model="toy:TOY", detector="embedded", preset="ultrafast")
     run(Job(manifest=folder / "pairs.jsonl", output=folder / "out", recipe=recipe, cluster=Cluster(device="cpu")))
-    return str(folder / "out")
+    output, seen, until = str(folder / "out"), read_series(), time.monotonic() + 90
+    while any(summed(seen, output=output).get(name) != value for name, value in ENDED.items()):
+        assert time.monotonic() < until, summed(seen, output=output)
+        time.sleep(0.5)
+        seen |= read_series()
+    return output, seen
 
 
-def test_prometheus_reads_what_a_run_has_done(output: str) -> None:
-    awaited("latentsync_job_clips_total", 4, output=output)
-    assert exported(output=output, status="ok")["latentsync_job_clips_total"] == 2
-    assert exported(output=output, code="no_face")["latentsync_job_clips_total"] == 1
-    assert exported(output=output, code="invalid_pair")["latentsync_job_clips_total"] == 1
-    awaited("latentsync_job_clips_left", 0, output=output)
-    awaited("latentsync_job_frames_total", 40, output=output)
-    awaited("latentsync_job_segments", 0, output=output)
-    assert exported(output=output, state="busy")["latentsync_job_device_seconds_total"] > 0
-    assert exported(output=output, stage="paste")["latentsync_job_stage_seconds_total"] > 0
+@pytest.fixture(scope="module")
+def output(told: tuple[str, Series]) -> str:
+    return told[0]
+
+
+def test_prometheus_reads_what_a_run_has_done(told: tuple[str, Series]) -> None:
+    output, seen = told
+    assert summed(seen, output=output, status="ok")["latentsync_job_clips_total"] == 2
+    assert summed(seen, output=output, code="no_face")["latentsync_job_clips_total"] == 1
+    assert summed(seen, output=output, code="invalid_pair")["latentsync_job_clips_total"] == 1
+    assert summed(seen, output=output)["latentsync_job_frames_total"] == 40
+    assert summed(seen, output=output, state="busy")["latentsync_job_device_seconds_total"] > 0
+    assert summed(seen, output=output, stage="paste")["latentsync_job_stage_seconds_total"] > 0
 
 
 def test_what_is_only_found_again_was_counted_before(output: str) -> None:
@@ -88,10 +107,11 @@ def test_what_is_only_found_again_was_counted_before(output: str) -> None:
     assert counted == [32, 3.0, 1.0]
 
 
-def test_queues_are_told_by_stage(output: str) -> None:
+def test_queues_are_told_by_stage(told: tuple[str, Series]) -> None:
+    output, seen = told
     for stage in ("crop", "generate", "paste"):
         for state in ("waiting", "working"):
-            awaited("latentsync_job_segments", 0, output=output, stage=stage, state=state)
+            assert "latentsync_job_segments" in summed(seen, output=output, stage=stage, state=state)
 
 
 def names() -> set[str]:
