@@ -82,6 +82,23 @@ def test_frames_beyond_the_position_table(frames: int) -> None:
         SamplingUNet(copy.deepcopy(drawn_unet(SMALL))).about(conditions, speech, timesteps=TIMESTEPS, guided=False)
 
 
+@torch.inference_mode()
+def test_a_cached_step_is_that_of_the_official_script() -> None:
+    """There, resnets and attentions of the other layers give what they gave before; motion modules run again on just that."""
+    official, (latents, conditions, speech) = copy.deepcopy(drawn_unet(SMALL)), drawn(1)
+    question = SamplingUNet(copy.deepcopy(official)).about(conditions, speech, timesteps=TIMESTEPS, guided=False)
+    last: Any = official.up_blocks[-1]
+    cached: dict[Any, Any] = {}
+    for layer in (*last.resnets[:-1], *last.attentions[:-1]):
+        layer.register_forward_hook(lambda module, _, made: cached.setdefault(module, made))
+    for sample, step, reuse in ((latents, 0, False), (2 * latents, 1, True)):
+        expected = official(torch.cat([sample, conditions], dim=1), TIMESTEPS[step], speech)
+        torch.testing.assert_close(question(sample, step, reuse=reuse), expected, atol=1e-4, rtol=0)
+    cached.clear()
+    exact = official(torch.cat([2 * latents, conditions], dim=1), TIMESTEPS[1], speech)
+    assert (exact - expected).abs().max() > 1e-2
+
+
 def test_hardly_anything_is_copied() -> None:
     """35 copies a forward are left, 57 in the full-size network; most of them hold what a linear layer adds its product to."""
     assert 0 < copies(load_model("tiny-random", device="cpu", dtype="float32")) <= 60

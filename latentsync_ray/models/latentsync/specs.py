@@ -109,10 +109,10 @@ MODELS: dict[str, ModelSpec] = {
             _LATENTSYNC_16,
             flops=(
                 Flops(
-                    whole=14_649_766_297_600, cached=1_118_608_261_120, around=75_984_106_684_416, encoding=35_733_070_938_112
+                    whole=17_609_267_200_000, cached=1_306_513_080_320, around=75_984_106_684_416, encoding=35_733_070_938_112
                 ),
                 Flops(
-                    whole=29_056_322_600_960, cached=2_218_034_790_400, around=75_984_106_684_416, encoding=35_733_070_938_112
+                    whole=34_770_642_370_560, cached=2_580_422_656_000, around=75_984_106_684_416, encoding=35_733_070_938_112
                 ),
             ),
             licences=(
@@ -130,8 +130,8 @@ MODELS: dict[str, ModelSpec] = {
             256,
             _LATENTSYNC_15,
             flops=(
-                Flops(whole=3_296_731_709_440, cached=215_281_008_640, around=18_698_290_593_792, encoding=8_727_109_304_320),
-                Flops(whole=6_532_619_141_120, cached=425_724_805_120, around=18_698_290_593_792, encoding=8_727_109_304_320),
+                Flops(whole=4_036_606_935_040, cached=262_257_213_440, around=18_698_290_593_792, encoding=8_727_109_304_320),
+                Flops(whole=7_961_199_083_520, cached=516_321_771_520, around=18_698_290_593_792, encoding=8_727_109_304_320),
             ),
             licences=(Licence("weights", "openrail++", "huggingface.co/ByteDance/LatentSync-1.5"), *_OFFICIAL_PARTS),
         ),
@@ -149,8 +149,8 @@ MODELS: dict[str, ModelSpec] = {
             ),
             whisper=WhisperSize(width=96, heads=8, layers=3),
             flops=(
-                Flops(whole=4_223_090_688, cached=669_392_896, around=44_328_419_328, encoding=17_361_272_832),
-                Flops(whole=8_276_459_520, cached=1_299_742_720, around=44_328_419_328, encoding=17_361_272_832),
+                Flops(whole=5_030_494_208, cached=786_833_408, around=44_328_419_328, encoding=17_361_272_832),
+                Flops(whole=9_834_119_168, cached=1_526_235_136, around=44_328_419_328, encoding=17_361_272_832),
             ),
             licences=(Licence("all parts", "Apache-2.0", "this package, which contains it"),),
             note="nano is made for trying and testing, on the shipped portrait; on other faces it fails. "
@@ -169,8 +169,8 @@ MODELS: dict[str, ModelSpec] = {
             ),
             whisper=WhisperSize(width=64, heads=2, layers=2),
             flops=(
-                Flops(whole=731_512_832, cached=141_230_080, around=1_411_350_528, encoding=623_640_576),
-                Flops(whole=1_433_935_872, cached=273_768_448, around=1_411_350_528, encoding=623_640_576),
+                Flops(whole=878_313_472, cached=170_590_208, around=1_411_350_528, encoding=623_640_576),
+                Flops(whole=1_717_575_680, cached=330_391_552, around=1_411_350_528, encoding=623_640_576),
             ),
             seed=1247,
             licences=(Licence("all parts", "none needed", "random numbers, to try the pipeline with; mouths become noise"),),
