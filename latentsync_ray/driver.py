@@ -30,7 +30,7 @@ from latentsync_ray.records import Records
 from latentsync_ray.speed import Work
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
-from latentsync_ray.todo import Todo, check_places, check_prune, find_todo, prune, reopen_failed
+from latentsync_ray.todo import Todo, check_places, check_prune, find_todo, prune, reopen
 from latentsync_ray.types import ClipRecord, Part
 
 __all__ = ["Summary", "dub", "run"]
@@ -121,7 +121,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             if job.prune and len(todo.removed):
                 progress.phase("removing what the manifest no longer has")
                 prune(job.output, records, todo.removed)
-            reopen_failed(table, todo.rows, records)
+            reopen(table, todo, records)
         except ClipError as error:
             raise ConfigError(f"manifest or output cannot be used: {error}") from error
         return _run(job, table, todo, records, lease, progress, began, deadline)
@@ -130,6 +130,8 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
 def _tell(todo: Todo, job: Job, progress: Progress) -> None:
     if count := len(todo.changed):
         progress.note(f"inputs or settings of {count} clip{'s' * (count > 1)} have changed: made again")
+    if count := len(todo.missing):
+        progress.note(f"{count} finished clip{'s' * (count > 1)} without a file: made again")
     if count := len(todo.removed):
         what = "removed" if job.prune else "kept (prune=true removes them)"
         progress.note(f"{count} finished or failed clip{'s' * (count > 1)} not in the manifest any more: {what}")

@@ -64,8 +64,9 @@ class _Run:
 class Lease:
     """``with Lease(output) as lease``: no other run works there meanwhile. Raises ConfigError when one does.
 
-    A sign that is old by the clock, or of another container with this host's name, is watched for a little longer than a run
-    takes from beat to beat; ``note`` is told so. One that lives all the same, and could not write then, finds out and stops.
+    The sign of a run elsewhere is watched: whether it is renewed. One that is old by the clock, or of another container with
+    this host's name, for a little longer than a run takes from beat to beat, any other for three minutes; ``note`` is told so.
+    A run that lives all the same, and could not write then, finds out and stops.
     """
 
     def __init__(self, output: str, *, note: Callable[[str], None] = log.info) -> None:
@@ -78,15 +79,10 @@ class Lease:
 
     def __enter__(self) -> Self:
         if (other := self._living()) is not None:
-            if other.is_here():
-                remedy = f"choose another output; to end it, kill {other.pid}: then this one can start at once"
-            else:
-                remedy = (
-                    f"choose another output; if it was killed, start again {_STALE / 60:.0f} minutes after that sign of life"
-                )
-            place = redact.shown(self._output)
+            place, kill = redact.shown(self._output), f"; to end it, kill {other.pid}: then this one can start at once"
             raise ConfigError(
-                f"another run is at work in {place}: {other}, last sign of life {other.beat}. Wait for its end or {remedy}"
+                f"another run is at work in {place}: {other}, last sign of life {other.beat}. Wait for its end or choose "
+                f"another output{kill if other.is_here() else ''}"
             )
         with ExitStack() as undo:  # whatever breaks in here must not keep others out
             undo.callback(self._give_back)
@@ -142,10 +138,11 @@ class Lease:
         first = self._read()
         if first is None or first.is_gone():
             return None
-        if first.beat_lately() and (first.host != self._run.host or first.processes == self._run.processes):
+        if first.is_here() and first.beat_lately():
             return first
-        self._note(f"the last run here ({first}) left its sign: looking for {1.2 * _BEAT:.0f} s whether it renews it")
-        until = time.monotonic() + 1.2 * _BEAT
+        patience = _STALE if first.beat_lately() and first.host != self._run.host else 1.2 * _BEAT
+        self._note(f"the last run here ({first}) left its sign: looking for up to {patience:.0f} s whether it renews it")
+        until = time.monotonic() + patience
         while time.monotonic() < until:
             time.sleep(min(_LOOK, max(0.0, until - time.monotonic())))
             now = self._read()

@@ -18,7 +18,7 @@ from latentsync_ray.errors import ConfigError
 from latentsync_ray.layout import clip_uri, join, relative
 from latentsync_ray.records import Records, look_up, rows_where, taken
 
-__all__ = ["Todo", "check_places", "check_prune", "find_todo", "prune", "reopen_failed", "rows_of"]
+__all__ = ["Todo", "check_places", "check_prune", "find_todo", "prune", "reopen", "rows_of"]
 
 log = logging.getLogger(__name__)
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
@@ -38,6 +38,8 @@ class Todo:
     """int64 (n,): left to another run by the job's ``limit``."""
     changed: np.ndarray
     """int64 (n,): those of ``rows`` that were finished before, with other inputs or settings."""
+    missing: np.ndarray
+    """int64 (n,): those of ``rows`` whose file is gone."""
     removed: pa.ChunkedArray
     """Ids of clips that have a row in the table and none in the manifest."""
 
@@ -55,10 +57,11 @@ def find_todo(job: Job, table: pa.Table, records: Records, phase: Callable[[str]
     """
     ids = table["clip_id"]
     rows = records.left(ids, retry=job.retry)
+    changed = missing = rows[:0]
     if "missing" in job.retry and len(rows) < len(table):
         made = np.setdiff1d(np.arange(len(table)), rows, assume_unique=True)
-        rows = np.union1d(rows, missing_rows(table, made, job.output, phase=phase))
-    changed = rows[:0]
+        missing = missing_rows(table, made, job.output, phase=phase)
+        rows = np.union1d(rows, missing)
     if job.on_change != "keep" and len(rows) < len(table):
         made = np.setdiff1d(np.arange(len(table)), rows, assume_unique=True)
         changed = changed_rows(table, made, job.output, content=job.content_hash, phase=phase)
@@ -71,8 +74,8 @@ def find_todo(job: Job, table: pa.Table, records: Records, phase: Callable[[str]
     for row in changed[:_LOGGED].tolist():
         log.debug("clip %s has changed", ids[row].as_py())
     most = job.limit or len(rows)
-    mine = np.intersect1d(changed, rows[:most])
-    return Todo(rows=rows[:most], over_limit=rows[most:], changed=mine, removed=records.removed(ids))
+    changed, missing = (np.intersect1d(some, rows[:most]) for some in (changed, missing))
+    return Todo(rows=rows[:most], over_limit=rows[most:], changed=changed, missing=missing, removed=records.removed(ids))
 
 
 def check_prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:
@@ -85,8 +88,11 @@ def check_prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> Non
 
 
 def prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:
-    """Remove these clips, files first: a row that is left is found again."""
+    """Remove these clips, files first: a row that is left is found again. A file that a row of another clip names stays."""
     paths = look_up(output, clip_ids, ["output_path"])["output_path"].drop_null()
+    named = rows_where(output, "output_path", paths, [])
+    shared = named.filter(_pc.invert(_pc.is_in(named["clip_id"], clip_ids)))["output_path"]
+    paths = paths.filter(_pc.invert(_pc.is_in(paths, shared)))
     storage.delete((join(output, path.as_py()) for path in paths), below=output)
     records.reopen(clip_ids)
 
@@ -111,10 +117,11 @@ def check_places(output: str, table: pa.Table, rows: np.ndarray, removed: pa.Chu
         )
 
 
-def reopen_failed(table: pa.Table, rows: np.ndarray, records: Records) -> None:
-    """Take the records of failed clips among ``rows`` out of the table. Finished ones stay until new ones are there."""
-    ids = rows_of(table, rows, ["clip_id"])["clip_id"]
-    records.reopen(ids.filter(_pc.fill_null(_pc.not_equal(records.codes(ids), ""), False)))
+def reopen(table: pa.Table, todo: Todo, records: Records) -> None:
+    """Take the rows of clips that failed, or whose file is gone, out of the table. Others stay until the clips are made."""
+    ids = rows_of(table, todo.rows, ["clip_id"])["clip_id"]
+    gone = pa.array(np.isin(todo.rows, todo.missing, assume_unique=True))
+    records.reopen(ids.filter(_pc.or_(gone, _pc.fill_null(_pc.not_equal(records.codes(ids), ""), False))))
 
 
 def rows_of(table: pa.Table, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:

@@ -709,6 +709,15 @@ def test_the_former_file_of_a_clip_goes_when_its_record_is_taken_over(tmp_path):
     assert rows == {"anna": "clips/anna-new.mp4", "ben": "clips/ben-new.mp4", "other": "clips/anna.mp4"}
 
 
+def test_a_record_that_says_when_it_was_made_is_newer_than_one_that_does_not(output):
+    with Records(output) as table:
+        table.add(ok("a", seed=1, finished_at=None))
+    for seed, when in ((2, datetime(2026, 1, 2, tzinfo=UTC)), (3, datetime(2026, 1, 1, tzinfo=UTC)), (4, None)):
+        commit_pending(output, ok("a", seed=seed, finished_at=when))
+        Records(output)
+    assert read_records(output)["seed"].to_pylist() == [2]
+
+
 def test_a_former_file_is_gone_before_its_row(tmp_path, kill):
     (tmp_path / "clips").mkdir()
     for step in range(4):

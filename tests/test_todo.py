@@ -30,7 +30,7 @@ from latentsync_ray.records import Records
 from latentsync_ray.stages.failures import failed_record, sources, telling
 from latentsync_ray.stages.inputs import fetch_input
 from latentsync_ray.storage import fetch_version, write_bytes
-from latentsync_ray.todo import check_places, reopen_failed, rows_of
+from latentsync_ray.todo import Todo, check_places, prune, reopen, rows_of
 from latentsync_ray.types import ClipRecord
 
 RECIPE = Recipe(model="tiny-random", detector="embedded", steps=1, preset="ultrafast")
@@ -427,6 +427,27 @@ def test_a_file_that_is_gone_is_made_again_when_asked_for(dataset: Dataset) -> N
     assert dataset.run(clip_name="talk/{clip_id}", retry="missing")[1] == []
 
 
+def test_a_clip_whose_file_is_gone_has_failed_when_it_cannot_be_made_again(dataset: Dataset) -> None:
+    dataset.run()
+    (dataset.folder / "out" / "clips" / "ben.mp4").unlink()
+    dataset.say("ben", "nobody")
+    summary, made = dataset.run(on_change="keep", retry="missing")
+    assert (made, summary.failed) == (["ben"], 1)
+    row = next(row for row in read_records(dataset.folder / "out").to_pylist() if row["clip_id"] == "ben")
+    assert (row["status"], row["output_path"]) == ("failed", None)
+
+
+def test_prune_leaves_a_file_that_another_clip_names(dataset: Dataset) -> None:
+    dataset.run()
+    output = str(dataset.folder / "out")
+    records = Records(output)
+    with records:
+        records.add(ClipRecord(clip_id="dora", video="d.mp4", audio="d.wav", status="ok", output_path="clips/ben.mp4"))
+    prune(output, records, pa.chunked_array([["anna", "ben"]]))
+    assert sorted(dataset.clips()) == ["ben.mp4", "cleo.mp4"]
+    assert sorted(read_records(output)["clip_id"].to_pylist()) == ["cleo", "dora"]
+
+
 def test_a_store_that_does_not_answer_has_lost_no_clip(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset.run()
 
@@ -468,7 +489,11 @@ def test_text_of_more_than_two_gigabytes_is_no_hindrance(tmp_path: Path) -> None
         table.take(rows)
     records = Records(str(tmp_path))
     check_places(str(tmp_path), table, rows)
-    reopen_failed(table, rows, records)
+    reopen(
+        table,
+        Todo(rows=rows, over_limit=rows[:0], changed=rows[:0], missing=rows[1:], removed=pa.chunked_array([[""]])),
+        records,
+    )
     assert rows_of(table, rows, ["clip_id", "none"]).to_pydict() == {"clip_id": ["c1", "c2999"]}
     assert [len(text) for text in rows_of(table, rows, ["notes"])["notes"].to_pylist()] == [1_200_000] * 2
     assert len(changes.changed_rows(table, rows, str(tmp_path))) == 0

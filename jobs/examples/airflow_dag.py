@@ -22,5 +22,5 @@ with DAG("dub", schedule="@daily", start_date=datetime(2026, 1, 1, tzinfo=UTC), 
         ),
         skip_on_exit_code=3,  # nothing failed, but the time limit left clips: clear the task, and it goes on
         retries=3,
-        retry_delay=timedelta(minutes=4),  # a run that was killed with its machine counts as alive for three
+        retry_delay=timedelta(minutes=1),
     )

@@ -162,8 +162,10 @@ class Joins:
 
     def finished(self) -> Iterator[Part | ClipRecord]:
         """What is finished by now."""
-        while self._running and (done := list(self._finished(timeout=0))):
-            yield from done
+        before = len(self._running) + 1
+        while 0 < len(self._running) < before:
+            before = len(self._running)
+            yield from self._finished(timeout=0)
 
     def drain(self) -> Iterator[Part | ClipRecord]:
         """All that are left, as they finish."""

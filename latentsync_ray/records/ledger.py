@@ -243,7 +243,7 @@ class Records:
         codes = self.codes(ids)
         known = look_up(self.output, ids, ["finished_at"])["finished_at"].to_pylist() if records else []
         for record, code, before in zip(records, codes.to_pylist(), known, strict=True):
-            if code != "" or (before and record.finished_at and record.finished_at > before):
+            if code != "" or (record.finished_at and (not before or record.finished_at > before)):
                 self.add(record)
         self.flush()
         delete(uris)
