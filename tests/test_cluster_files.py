@@ -136,7 +136,6 @@ def test_the_dag_runs_a_job_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     found.loader.exec_module(loaded)
     assert (loaded.dag.max_active_runs, loaded.dag.catchup) == (1, False)
     assert told["skip_on_exit_code"] == LATE
-    assert told["retry_delay"].total_seconds() > lease._STALE
     exec_, program, command, path, option, limit, *overrides = told["bash_command"].replace("{{ ds }}", "2026-01-01").split()
     assert (exec_, program, command, path, option) == ("exec", "latentsync-ray", "run", "/jobs/dub.yaml", "--time-limit")
     job = load_job(ROOT / "configs" / "local.yaml", f"time_limit={limit}", *overrides)
