@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from processes import cpu_workers, kill_soon, model_workers
 from latentsync_ray import Cluster, ConfigError, Job, ModelError, Pair, Recipe
 from latentsync_ray.driver import dub
 from latentsync_ray.pipeline import check_nodes, cluster, connect, join_parts, told
+from latentsync_ray.pipeline.turns import Turns
 from latentsync_ray.stages.join import Join
 from latentsync_ray.types import ClipRecord, Part
 
@@ -73,10 +74,20 @@ def test_a_killed_model_worker_costs_nothing_but_time(
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker in /proc")
-def test_neither_does_a_killed_worker_of_another_stage(pairs: list[Pair], tmp_path: Path) -> None:
+def test_neither_does_a_killed_worker_of_another_stage(
+    pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, clips = Turns._add_inner, []
+
+    def noted(turns: Turns, bundle: Any, **options: Any) -> None:
+        add(turns, bundle, **options)
+        clips.append(bundle.metadata[0].exec_stats.task_idx)
+
+    monkeypatch.setattr(Turns, "_add_inner", noted)
     killed = kill_soon(cpu_workers)
     assert records(dub(pairs, job(tmp_path))) == {"talk0": "ok", "talk1": "ok", "red2": "no_face", "talk3": "ok"}
     assert killed
+    assert len(set(clips)) == len(pairs), "Ray Data has its queue take turns by clips"
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,13 @@ from ray.data import DataContext
 from latentsync_ray.pipeline import steady
 
 
+class Operator(SimpleNamespace):
+    __hash__ = object.__hash__
+
+
 def operator(name: str, *, before: Any = None, waiting: int = 0, tasks: int = 0) -> Any:
     """One that blocks wait for, and that has some in tasks."""
-    made = SimpleNamespace(
+    made = Operator(
         name=name, output_dependencies=[], waiting=waiting, num_active_tasks=lambda: tasks, _output_blocks_stats=[1, 2]
     )
     if before is not None:
@@ -23,14 +27,17 @@ def operator(name: str, *, before: Any = None, waiting: int = 0, tasks: int = 0)
 
 def asked(of: Any) -> bool:
     """Whether an operator gets a task more."""
-    policy = object.__new__(steady._FewWaiting)
-    policy._topology = _Topology()
-    return policy.can_add_input(of)
+    return steady._FewWaiting(DataContext(), Topology(of), None).can_add_input(of)
 
 
-class _Topology:
+class Topology(list[Any]):
+    """Operators, and what waits before each."""
+
+    def __init__(self, *all_: Any) -> None:
+        super().__init__(all_)
+
     def __getitem__(self, one: Any) -> Any:
-        return SimpleNamespace(total_enqueued_input_blocks=lambda: one.waiting)
+        return SimpleNamespace(total_enqueued_input_blocks=lambda: one.waiting, input_queues=getattr(one, "queues", []))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +69,7 @@ def test_what_is_noted_of_finished_blocks_is_dropped_and_the_users_is_not() -> N
 
 
 def test_where_ray_data_is_built_otherwise_all_runs_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert asked(SimpleNamespace(name="FlatMap(crop)"))
+    assert asked(operator("FlatMap(crop)", before=SimpleNamespace(name="Map(_ModelWorker)", output_dependencies=[])))
     monkeypatch.setattr(steady, "_ray", None)
     context = DataContext()
     steady.steady(context)

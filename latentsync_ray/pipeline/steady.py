@@ -13,7 +13,8 @@ from typing import Any
 
 from ray.data import DataContext
 
-from latentsync_ray.stages.table import tasks
+from latentsync_ray.pipeline.turns import Turns, take_turns
+from latentsync_ray.stages.table import Stage, tasks
 
 _ray: Any = None
 with suppress(ImportError):
@@ -25,14 +26,18 @@ __all__ = ["operators", "steady"]
 log = logging.getLogger(__name__)
 
 _FEWEST = 64
-"""Blocks that may wait before any stage; before one with many tasks, two for each."""
+"""Blocks that may wait before any stage, or clips where they take turns; before one with many tasks, two for each."""
+_MOST = 4096
+"""Blocks of clips that take turns."""
 
 
 def operators() -> dict[str, str]:
     """What Ray Data calls a stage's operator -> the name of the stage; of stages that share a task, that of the last."""
-    return {
-        "_ModelWorker" if group[-1].model else "_and_".join(stage.name for stage in group): group[-1].name for group in tasks()
-    }
+    return {name: group[-1].name for name, group in _groups().items()}
+
+
+def _groups() -> dict[str, tuple[Stage, ...]]:
+    return {"_ModelWorker" if group[-1].model else "_and_".join(stage.name for stage in group): group for group in tasks()}
 
 
 def steady(context: DataContext) -> None:
@@ -48,6 +53,13 @@ def steady(context: DataContext) -> None:
 class _FewWaiting(_Policy):
     """No new task for an operator while enough blocks wait before the next, if that is ours."""
 
+    def __init__(self, context: DataContext, topology: Any, *others: Any) -> None:
+        super().__init__(context, topology, *others)
+        self._turns: dict[Any, Turns | None] = {}
+        for operator in topology:
+            if _fans_out(operator):
+                self._turns |= {after: take_turns(topology[after]) for after in operator.output_dependencies}
+
     def can_add_input(self, op: Any) -> bool:
         with suppress(AttributeError, KeyError):
             if _is_ours(op):
@@ -57,7 +69,13 @@ class _FewWaiting(_Policy):
 
     def _wants_more(self, operator: Any) -> bool:
         waiting = self._topology[operator].total_enqueued_input_blocks()
+        if (turns := self._turns.get(operator)) and len(turns) < _MOST:
+            waiting += turns.clips - len(turns)
         return waiting < max(_FEWEST, 2 * operator.num_active_tasks())
+
+
+def _fans_out(operator: Any) -> bool:
+    return any(f"({name})" in operator.name for name, stages in _groups().items() if stages[-1].fans_out)
 
 
 def _is_ours(operator: Any) -> bool:
