@@ -12,7 +12,8 @@ from latentsync_ray.pipeline import steady
 
 
 class Operator(SimpleNamespace):
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return id(self)
 
 
 def operator(name: str, *, before: Any = None, waiting: int = 0, tasks: int = 0) -> Any:
