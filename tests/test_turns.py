@@ -73,6 +73,19 @@ def test_blocks_of_unknown_clips_keep_their_order() -> None:
     assert (len(turns), turns.clips, list(turns)) == (0, 0, [])
 
 
+def test_clips_take_turns_too_when_their_blocks_are_cut_up_first() -> None:
+    model = Thing(name="Map(_ModelWorker)", output_dependencies=[])
+    crop = Thing(name="FlatMap(crop)", output_dependencies=[model])
+    cut = Thing(name="StreamingRepartition[num_rows_per_block=1,strict=False]", output_dependencies=[crop])
+    track = Thing(name="FlatMap(plan_and_track)", output_dependencies=[cut])
+    for before, after in ((track, cut), (cut, crop), (crop, model)):
+        after.input_dependencies = [before]
+    states = {each: Thing(input_queues=[OpBufferQueue(1)]) for each in (track, cut, crop, model)}
+    steady._FewWaiting(DataContext(), states, None)
+    turning = [each for each, state in states.items() if isinstance(state.input_queues[0]._queues[0]._inner, Turns)]
+    assert turning == [cut, crop]
+
+
 def operators(waiting: int) -> tuple[Any, Any, dict[Any, Any]]:
     """Those of ``track`` and ``crop``, and a topology of Ray Data's kind: one clip has so many blocks before the second."""
     queue = OpBufferQueue(1)

@@ -29,6 +29,8 @@ _FEWEST = 64
 """Blocks that may wait before any stage, or clips where they take turns; before one with many tasks, two for each."""
 _MOST = 4096
 """Blocks of clips that take turns."""
+_CUT = "StreamingRepartition"
+"""What Ray Data calls an operator that makes blocks of one row."""
 
 
 def operators() -> dict[str, str]:
@@ -57,7 +59,7 @@ class _FewWaiting(_Policy):
         super().__init__(context, topology, *others)
         self._turns: dict[Any, Turns | None] = {}
         for operator in topology:
-            if _fans_out(operator):
+            if _fans_out(operator) or (_CUT in operator.name and any(map(_fans_out, operator.input_dependencies))):
                 self._turns |= {after: take_turns(topology[after]) for after in operator.output_dependencies}
 
     def can_add_input(self, op: Any) -> bool:
@@ -80,6 +82,4 @@ def _fans_out(operator: Any) -> bool:
 
 def _is_ours(operator: Any) -> bool:
     """Or cuts up blocks for those that are."""
-    return any(
-        name in operator.name for name in ("StreamingRepartition", "(_one_by_one)", *(f"({name})" for name in operators()))
-    )
+    return any(name in operator.name for name in (_CUT, "(_one_by_one)", *(f"({name})" for name in operators())))
