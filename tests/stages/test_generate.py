@@ -15,6 +15,7 @@ from latentsync_ray.config import Recipe
 from latentsync_ray.errors import ModelError, NotFinite, OutOfMemory
 from latentsync_ray.models.latentsync.denoise import denoise as model_denoise
 from latentsync_ray.models.latentsync.model import LatentSync
+from latentsync_ray.models.latentsync.specs import MODELS, Flops
 from latentsync_ray.stages.generate import Generate, fill_gaps, window_frames
 from latentsync_ray.stages.plan import segment_stops
 from latentsync_ray.types import FaceCrops, GeneratedFaces
@@ -146,14 +147,22 @@ def a_segment(frames: int = 40, **asked: Any) -> FaceCrops:
     return replace(crops(0, frames, clip, np.ones(frames, np.bool_), mel), **asked)
 
 
+def flops_of(name: str) -> tuple[Flops, Flops]:
+    """Without guidance, and with it."""
+    flops = MODELS[name].flops
+    assert flops is not None
+    return flops
+
+
 def test_what_it_took_is_in_the_row(generate: Generate) -> None:
     generate.rest()
     cast("LatentSync", generate.model).latents.forget()
     made, again = generate(a_segment()), generate(a_segment(guidance_scale=1.5))
-    picture = 623_640_576 / 16  # to encode it, masked and whole
-    first = 3 * (2 * 731_512_832 + 1_411_350_528) - 8 * picture
+    once, guided = flops_of("tiny-random")
+    picture = once.encoding / 16  # masked and whole
+    first = 3 * (2 * once.whole + once.around) - 8 * picture
     assert made.tflop == pytest.approx(first / 1e12), "three windows, two of which share 8 pictures"
-    second = 3 * (2 * 1_433_935_872 + 1_411_350_528 - 16 * picture)
+    second = 3 * (2 * guided.whole + guided.around - 16 * picture)
     assert again.tflop == pytest.approx(second / 1e12), "all pictures are encoded already"
     assert made.generate_seconds > 0
     assert again.idle_seconds > 0, "between its calls, and since the last segment"
@@ -167,7 +176,8 @@ def test_all_work_is_counted_once_however_windows_are_packed(generate: Generate,
     packed = Generate(recipe, model=generate.model)
     cast("LatentSync", generate.model).latents.forget()
     made = packed(a_segment())
-    assert made.tflop == pytest.approx((3 * (2 * 731_512_832 + 1_411_350_528) - 8 * 623_640_576 / 16) / 1e12)
+    flops = flops_of("tiny-random")[0]
+    assert made.tflop == pytest.approx((3 * (2 * flops.whole + flops.around) - 8 * flops.encoding / 16) / 1e12)
 
 
 def test_what_a_model_says_of_too_few_windows_is_refused(generate: Generate) -> None:
