@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from latentsync_ray import redact, storage
+from latentsync_ray import __version__, redact, storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InputNotFound, MixedParts
@@ -25,6 +25,7 @@ from latentsync_ray.layout import relative
 from latentsync_ray.measure import sync_score
 from latentsync_ray.media.join import Extras, join_parts
 from latentsync_ray.media.join import verify as verify_file
+from latentsync_ray.media.xmp import SOURCE_TYPE, embed_xmp, xmp_packet
 from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
 from latentsync_ray.stages.failures import provenance, sources
@@ -32,7 +33,7 @@ from latentsync_ray.stages.inputs import planned_input
 from latentsync_ray.stages.parts import drop_parts
 from latentsync_ray.types import Clip, ClipRecord, Part
 
-__all__ = ["STEPS", "Join", "Step", "Unfinished", "check_parts", "measure", "mux", "publish", "verify"]
+__all__ = ["STEPS", "Join", "Step", "Unfinished", "check_parts", "mark", "measure", "mux", "publish", "verify"]
 
 _DOWNLOADS = 8
 """Parts fetched at once."""
@@ -128,6 +129,24 @@ def mux(work: Unfinished) -> None:
     work.sound_start, work.facts["duration"] = joined.sound_start, joined.duration
 
 
+def mark(work: Unfinished) -> None:
+    """Have the file say that a model changed it, and which, of what. No address is in it, nor a folder's name."""
+    clip, recipe = work.clip, work.recipe
+    name = redact.shown(recipe.model).partition("?")[0].rstrip("/").rpartition("/")[2]
+    properties = {
+        "xmp:CreatorTool": f"latentsync_ray {__version__}",
+        "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
+        "Iptc4xmpExt:AISystemUsed": name,
+        "latentsync:checkpoint": next((part.checkpoint for part in work.parts if part.checkpoint), ""),
+        "latentsync:recipe": recipe.fingerprint(),
+        "latentsync:seed": str(clip.seed),
+        "latentsync:guidanceScale": str(clip.guidance_scale),
+        "latentsync:videoSha256": clip.video_sha256,
+        "latentsync:audioSha256": clip.audio_sha256,
+    }
+    embed_xmp(work.file, xmp_packet(properties))
+
+
 def verify(work: Unfinished) -> None:
     """Read the file back."""
     verify_file(work.file, work.clip.frame_count, sound_start=work.sound_start)
@@ -145,7 +164,7 @@ def publish(work: Unfinished) -> None:
     }
 
 
-STEPS: tuple[Step, ...] = (check_parts, measure, mux, verify, publish)
+STEPS: tuple[Step, ...] = (check_parts, measure, mux, mark, verify, publish)
 """From parts to a clip in its place. What changes the file stands before ``verify``, what needs its address last."""
 
 

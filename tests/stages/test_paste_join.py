@@ -13,6 +13,7 @@ from eight_pairs import decoded
 from latentsync_ray import assets
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import MixedParts, StorageUnavailable
+from latentsync_ray.media.xmp import SOURCE_TYPE, read_xmp
 from latentsync_ray.sinks.mp4 import Mp4Sink
 from latentsync_ray.stages.join import STEPS, Join, Unfinished
 from latentsync_ray.stages.parts import finished_parts, load_part
@@ -82,6 +83,26 @@ def test_join_publishes_commits_and_cleans_up(segments: list[FaceCrops], tmp_pat
     assert [path.name for path in (tmp_path / "_work" / "records").iterdir()] == ["a.json"]
     joined = decoded(Path(str(record.output)))
     assert len(joined) == record.frames
+
+
+def test_a_clip_says_how_it_was_made(segments: list[FaceCrops], tmp_path: Path) -> None:
+    parts = pasted(segments, tmp_path, "aa")
+    record = Join(RECIPE.model_copy(update={"model": "/home/me/nano"}), str(tmp_path), Mp4Sink(str(tmp_path)))(parts)
+    file = Path(str(record.output))
+    assert read_xmp(file) == {
+        "xmp:CreatorTool": f"latentsync_ray {record.version}",
+        "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
+        "Iptc4xmpExt:AISystemUsed": "nano",
+        "latentsync:checkpoint": "a",
+        "latentsync:recipe": record.recipe,
+        "latentsync:seed": str(record.seed),
+        "latentsync:guidanceScale": str(record.guidance_scale),
+        "latentsync:videoSha256": record.video_sha256,
+        "latentsync:audioSha256": record.audio_sha256,
+    }
+    assert None not in (record.seed, record.guidance_scale, record.video_sha256)
+    content = file.read_bytes()
+    assert not any(name in content for name in (b"/home/me", str(tmp_path).encode(), assets.demo_video().name.encode()))
 
 
 def test_a_step_of_ones_own_sees_the_file_and_adds_to_the_record(segments: list[FaceCrops], tmp_path: Path) -> None:
