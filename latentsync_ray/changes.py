@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from latentsync_ray import storage
+from latentsync_ray import redact, storage
 from latentsync_ray.config import ROW_SETTINGS, own_settings
 from latentsync_ray.errors import ClipError
 from latentsync_ray.layout import join
@@ -49,7 +49,9 @@ def changed_rows(
     look = _digests if content else _Versions([table["video"], table["audio"]])
     told = table.select([name for name in ("clip_id", "video", "audio", *_OF_SETTINGS) if name in table.column_names])
     changed, seen = [rows[:0]], 0
-    for there, mine, made in _with_records(told, rows, output, ["settings", f"video_{kind}", f"audio_{kind}"]):
+    for there, mine, made in _with_records(
+        told, rows, output, ["settings", "video", "audio", f"video_{kind}", f"audio_{kind}"]
+    ):
         where = f", of clips {seen + 1} to {seen + len(there)} of {len(rows)}" if len(there) < len(rows) else ""
         changed.append(there[_changed(mine, made, look, kind, partial(_told, phase, where))])
         seen += len(there)
@@ -96,8 +98,22 @@ def _changed(mine: pa.Table, made: pa.Table, look: _Look, kind: str, phase: Call
     now = _now(there, look, phase, "inputs have changed")
     now = _pc.if_else(_pc.equal(now, _UNTOLD), None, now)
     for name in ("video", "audio"):
+        changed = _pc.or_(changed, _moved(mine[name], made[name], made[f"{name}_{kind}"]))
         changed = _pc.or_(changed, _differs(now.take(_pc.index_in(mine[name], there)), made[f"{name}_{kind}"]))
     return np.asarray(changed)
+
+
+def _moved(now: Any, then: Any, versions: Any) -> Any:
+    """Where a version is a size and nothing else: whether the address is another. Signatures do not count."""
+    vague = np.asarray(_pc.fill_null(_pc.ends_with(versions, "-"), False))
+    moved = np.zeros(len(vague), np.bool_)
+    places = np.flatnonzero(vague)
+    for start in range(0, len(places), _AT_ONCE):
+        some = places[start : start + _AT_ONCE]
+        shown = pa.chunked_array([[redact.shown(uri) for uri in now.take(some).to_pylist()]], pa.string())
+        bare = (_pc.replace_substring_regex(each, r"[?&]\*\*\*", "") for each in (shown, then.take(some)))
+        moved[some] = np.asarray(_differs(*bare))
+    return pa.array(moved)
 
 
 def settings_of(table: pa.Table) -> pa.Array:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -497,6 +499,36 @@ def test_text_of_more_than_two_gigabytes_is_no_hindrance(tmp_path: Path) -> None
     assert rows_of(table, rows, ["clip_id", "none"]).to_pydict() == {"clip_id": ["c1", "c2999"]}
     assert [len(text) for text in rows_of(table, rows, ["notes"])["notes"].to_pylist()] == [1_200_000] * 2
     assert len(changes.changed_rows(table, rows, str(tmp_path))) == 0
+
+
+class Curt(BaseHTTPRequestHandler):
+    """A web server that tells of its files how long they are, and nothing else."""
+
+    def do_GET(self) -> None:
+        content = self.path.encode()[:2]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET  # noqa: N815 - its base's name
+
+    def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 - its base's name
+
+
+def test_another_address_is_another_input_where_a_server_tells_sizes_only(dataset: Dataset) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Curt) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        site = f"http://127.0.0.1:{server.server_port}"
+        dataset.rows["ben"]["audio"] = f"{site}/a"
+        assert dataset.run()[1] == ["anna", "ben", "cleo"]
+        dataset.rows["ben"]["audio"] = f"{site}/a?signature=today"
+        assert dataset.run()[1] == [], "signed anew"
+        dataset.rows["ben"]["audio"] = f"{site}/b?signature=today"
+        assert dataset.run()[1] == ["ben"]
+        assert dataset.clips()["ben.mp4"] == "ben says /b"
+        server.shutdown()
 
 
 def test_a_large_folder_is_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
