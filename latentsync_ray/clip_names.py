@@ -44,7 +44,8 @@ def clip_names(table: pa.Table, template: str, uri: str) -> pa.ChunkedArray | No
     if (row := _pc.index(unusable(names), True).as_py()) >= 0:
         raise ConfigError(
             f"{uri}: clip_name {template!r} gives row {row + 1} the name {names[row].as_py()[:200]!r}, which not every storage "
-            "takes: no piece of it may be empty, begin with a dot or have more than 180 bytes, no folder end in .mp4"
+            "takes: no piece of it may be empty, begin with a dot or have more than 180 bytes, no folder end in .mp4. Columns "
+            "in braces are for the job's clip_name"
         )
     _check_unique(names, template, uri)
     return names

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from latentsync_ray.errors import CLIP_ERRORS, InvalidPair
+from latentsync_ray.errors import CLIP_ERRORS, InvalidPair, NotBegun
 from latentsync_ray.naming import DEFAULT_TEMPLATE, check_template
 from latentsync_ray.resources import Budget, Cluster, Strict
 from latentsync_ray.storage_options import guarded
@@ -244,7 +244,7 @@ class Job(Strict):
     def _codes(cls, value: Any) -> Any:
         """Words apart by commas, or a list of them."""
         words = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value or ()
-        known = ["failed", "missing", "all", *CLIP_ERRORS]
+        known = ["failed", "missing", "all", *(code for code in CLIP_ERRORS if code != NotBegun.code)]
         if not isinstance(words, list | tuple) or not set(words) <= set(known):
             raise PydanticCustomError("retry", "use {known}", {"known": ", ".join(known)})
         return tuple(words)
@@ -328,7 +328,8 @@ def settle(pair: Pair, recipe: Recipe) -> Pair:
         )
     if pair.clip_name is not None and re.search(UNUSABLE_NAME, pair.clip_name):
         raise InvalidPair(
-            f"clip_name {pair.clip_name!r} cannot be a path: no piece may be empty, begin or end with a dot, hold a backslash"
+            f"clip_name {pair.clip_name!r} cannot be a path: no piece may be empty, begin or end with a dot, hold a backslash, "
+            "or be a column in braces"
         )
     own = row_settings(pair.to_row())
     return Pair.of(pair, **{name: own.get(name, getattr(recipe, name)) for name in ROW_SETTINGS})

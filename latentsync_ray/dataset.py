@@ -56,13 +56,14 @@ def lipsync_dataset(
     """Lip-sync every row of ``pairs``: a Dataset of clip records, which carries the other columns of ``pairs`` along.
 
     ``pairs`` has the columns ``video`` and ``audio`` and, if you like, ``clip_id``, ``language``, ``guidance_scale``, ``seed``,
-    ``loop_mode`` and ``face``. Other columns follow those of the record, in the order of ``pairs``; one with the name of a
-    record's column becomes ``manifest_NAME``. Of rows with the same ``clip_id`` the first to arrive is dubbed; the others fail
-    as ``invalid_pair``.
+    ``loop_mode``, ``face`` and ``clip_name``, the clip's path below ``clips/`` without ".mp4". Other columns follow those of
+    the record, in the order of ``pairs``; one with the name of a record's column becomes ``manifest_NAME``. Of rows with the
+    same ``clip_id``, or the same file, the first to arrive is dubbed; the others fail as ``invalid_pair``.
 
-    Lazy like any Dataset, and streaming: records come out as clips are finished, in no particular order, and later steps work
-    on them meanwhile. Nothing is resumed, and a worker that keeps dying fails it all: for jobs that must survive that, and keep
-    a table, there is ``run``. Face tracks stay in ``_work/faces`` of the output, for the next Dataset of the same videos.
+    Lazy like any Dataset (asking it for its schema runs it), and streaming: records come out as clips are finished, in no
+    particular order, and later steps work on them meanwhile. Nothing is resumed, and a worker that keeps dying fails it all:
+    for jobs that must survive that, and keep a table, there is ``run``. Face tracks stay in ``_work/faces`` of the output, for
+    the next Dataset of the same videos.
     ``storage_options`` are those of a ``Job``.
 
     Raises ConfigError for what can be known before a row is read.
@@ -162,7 +163,7 @@ class _Collector:
             drop_parts([part])
         if taken.copied:
             pair = Pair.from_row({**json.loads(row[_PAIR]), "error_code": None})
-            shared = InvalidPair("another row has this clip_id; give each its own")
+            shared = InvalidPair("another row has this clip_id, or the same file by its clip_name; give each its own")
             return None if part.index else failed_record(pair, recipe, shared)
         if not taken.parts:
             return None

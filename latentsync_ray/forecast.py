@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -86,6 +87,8 @@ class Forecast:
     """Of one device: as given, or as it was for the clips that the output has already, waiting included."""
     device_hours: float | None
     dollars: float | None
+    over_budget: bool | None
+    """Whether these are more than the job's budget."""
     lacking: list[str]
     """What would stop the run before it begins."""
 
@@ -186,6 +189,7 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
         frames_per_second=speed,
         device_hours=hours,
         dollars=hours * price if hours is not None and price else None,
+        over_budget=hours > (job.budget.hours or math.inf) if hours is not None else None,
         lacking=[redact.text(each, job.output) for each in lacking],
     )
 

@@ -102,7 +102,7 @@ def check_inputs(
         return
     known = sum(each is not None for each in found.values())
     named = "; ".join(f"{uris[uri]}: {redact.shown(uri)}" for uri in missing[:3])
-    told = f"{len(missing)} of {known} inputs that were looked at do not exist ({named})"
+    told = f"{len(missing)} of {known} inputs that were looked at do{'es' * (len(missing) == 1)} not exist ({named})"
     if len(missing) > max(_MOSTLY, tolerated) * known:
         raise ConfigError(
             f"{told}; nothing was started. Relative paths are relative to the manifest's folder; to try all rows nevertheless, "

@@ -46,7 +46,7 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 
 UNUSABLE_ID = r"[/\\\x00-\x1f\x7f]|^\.|^$|\.\.|::"
 """What a clip id must not match, since it becomes a file name: a slash, a control character, "..", "::", a leading dot."""
-UNUSABLE_NAME = r"(^|/)(\.|/|$)|[\\\x00-\x1f\x7f]|\.\.|::|[. ](/|$)|(?i:\.mp4)/"
+UNUSABLE_NAME = r"\{\w+\}|(^|/)(\.|/|$)|[\\\x00-\x1f\x7f]|\.\.|::|[. ](/|$)|(?i:\.mp4)/"
 """The same for each piece of a clip's path; nor may a piece end in a dot or space, or a folder in ".mp4"."""
 
 

@@ -348,9 +348,11 @@ def test_run_takes_limits_and_gives_json(monkeypatch, capsys):
     assert shown.out.count("\n") == 1
     assert shown.err == ""
     assert call("run", config, "--quiet") == 3
-    assert capsys.readouterr().out == ""
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "exit code 3: the time limit left 4 clips; run the same command again to continue\n"
     assert call("run", config) == 3
-    assert "exit code 3: the time limit left 4 clips; the same command goes on\n" in capsys.readouterr().out
+    assert "exit code 3: the time limit left 4 clips; run the same command again to continue\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -415,10 +417,56 @@ def test_verbose_tells_each_segment_and_clip(tmp_path: Path, capsys: pytest.Capt
     assert logging.getLogger("latentsync_ray").level == level
 
 
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        (
+            {"failed": 1, "failed_before": 2, "exit_code": 1},
+            "exit code 1: 3 of 12 clips have failed, now or before; failure_budget allows 10%. Correct or drop their rows, or "
+            "raise failure_budget",
+        ),
+        (
+            {"failed": 2, "stopped": "stop_at_failed", "exit_code": 1},
+            "exit code 1: stopped after 2 clips had failed (stop_at_failed: 2)",
+        ),
+        (
+            {"ok": 0, "failed": 0, "frames": 0, "left": 9, "stopped": "time_limit", "exit_code": 3},
+            "exit code 3: the time limit ended before a first segment was made, and left 9 clips; raise it",
+        ),
+    ],
+)
+def test_an_exit_code_is_given_its_reason(ended: dict[str, Any], told: str, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("latentsync_ray.driver.run", lambda job, progress: summary(**ended))
+    given = str(ROOT / "configs" / "demo.yaml"), "failure_budget=0.1", "stop_at_failed=2"
+    assert call("run", *given, "--quiet") == ended["exit_code"]
+    assert capsys.readouterr().err == f"{told}\n"
+    assert call("run", *given) == ended["exit_code"]
+    assert f"{told}\n" in capsys.readouterr().out
+
+
+def test_what_a_summary_points_to_can_be_pasted(monkeypatch, capsys) -> None:
+    config = str(ROOT / "configs" / "demo.yaml")
+    nothing = dict.fromkeys(("done_before", "ok", "failed", "frames"), 0)
+    for ended, told in (({"ok": 1}, "more: latentsync-ray report '/my out'\n"), (nothing, None)):
+        monkeypatch.setattr("latentsync_ray.driver.run", lambda job, progress, ended=ended: summary(output="/my out", **ended))
+        call("run", config)
+        shown = capsys.readouterr().out
+        assert told in shown if told else "more:" not in shown
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_wrong_option_is_told_as_one(command: str, capsys) -> None:
+    config = str(ROOT / "configs" / "demo.yaml")
+    assert call(command, config, "--retry", "no_fase") == 2
+    assert "error: --retry: use failed, missing, all, unreadable_video" in capsys.readouterr().err
+    assert call(command, config, "retry=no_fase") == 2
+    assert "error: overrides: retry: use failed" in capsys.readouterr().err
+
+
 def test_what_a_limit_leaves_is_no_error(monkeypatch, capsys):
     monkeypatch.setattr("latentsync_ray.driver.run", lambda job, progress: summary(left=1))
     assert call("run", str(ROOT / "configs" / "demo.yaml"), "--limit", "1") == 0
-    assert "left for another run: 1 clip; the same command goes on\n" in capsys.readouterr().out
+    assert "left for another run: 1 clip; run the same command again to continue\n" in capsys.readouterr().out
 
 
 def test_demo_runs_the_shipped_pair_and_lists_what_it_wrote(monkeypatch, tmp_path, capsys):
@@ -520,7 +568,7 @@ def test_report_as_json_is_nothing_else(made, capsys):
     assert made == []
     assert told["output"] == "memory://***@o?***"
     assert (told["clips"], told["bytes"], told["output_seconds"]) == (12, 12_300_000, 144)
-    assert told["failures"][0]["examples"] == [{"clip_id": "[1]", "message": "nobody"}]
+    assert told["failures"][0]["examples"] == [{"clip_id": "[1]", "language": None, "message": "nobody"}]
     assert told["first_finished_at"] == "2026-11-28T14:59:59.900000+00:00"
     assert told["course"]["start"] == "2026-11-28T14:50:00+00:00"
     assert told["languages"][1]["language"] is None

@@ -55,6 +55,7 @@ def test_without_template_and_column_a_clip_is_called_by_its_id() -> None:
         ("{title}", {"title": ["é" * 91, "b"]}, "row 1 the name 'é"),
         ("{score}", {"score": [0.5, 1.0]}, "only text and whole numbers"),
         (DEFAULT_TEMPLATE, {"clip_name": ["/etc/passwd", "b"]}, "row 1 the name '/etc/passwd'"),
+        (DEFAULT_TEMPLATE, {"clip_name": ["a", "{video_stem}/de"]}, "row 2 the name '{video_stem}/de'"),
     ],
 )
 def test_names_that_cannot_be_are_refused_before_work_starts(

@@ -81,6 +81,7 @@ def test_a_sample_stands_for_all(inputs: Path, tmp_path: Path) -> None:
     told = forecast(asked, sample=5, speed=25.0)
     assert (told.probed, told.frames, told.device_hours) == (5, 30 * 25, pytest.approx(30 / 3600))
     assert told.dollars == pytest.approx(60 / 3600)
+    assert told.over_budget is False
     assert told.bytes_in == (inputs / "talk.mp4").stat().st_size + (inputs / "one.wav").stat().st_size
     limited = forecast(asked.model_copy(update={"limit": 10}), sample=0)
     assert (limited.new, limited.left, limited.frames) == (10, 20, None)

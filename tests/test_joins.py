@@ -74,6 +74,16 @@ def test_parts_are_gathered_by_clip_in_any_order_and_copies_told_apart() -> None
     assert gathering.take(part(0), "row") == Taken(copied=True, stray=True)
 
 
+def test_two_clips_do_not_get_one_file() -> None:
+    gathering = Gathering()
+    first, second = (Part.of(part(0, clip_id=name), clip_name="Talk/de") for name in ("a", "b"))
+    assert gathering.take(first, "row") == Taken()
+    assert gathering.take(second, "another") == Taken(copied=True, stray=True)
+    twin = Part.of(part(0, clip_id="c"), clip_name="talk/DE")
+    assert gathering.take(twin, "third") == Taken(copied=True, stray=True), "one file on disks that know no case"
+    assert gathering.take(part(0, clip_id="A"), "fourth") == Taken()
+
+
 def test_of_a_failed_clip_only_the_first_error_is_told() -> None:
     gathering = Gathering()
     failed = [Part.of_failed(part(index), NoFace(f"nobody in {index}")) for index in (1, 2)]

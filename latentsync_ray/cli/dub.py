@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -13,11 +14,11 @@ from rich.markup import escape
 
 from latentsync_ray import redact
 from latentsync_ray.cli.ending import Ended, ErrorsAsJson, ending_in_time, leave
-from latentsync_ray.cli.plan import LIMIT, RETRY, show_plan
+from latentsync_ray.cli.plan import LIMIT, RETRY, load, show_plan
 from latentsync_ray.cli.terminal import ERR, OUT, duration
-from latentsync_ray.config import Cluster, Recipe
+from latentsync_ray.config import Cluster, Job, Recipe
 from latentsync_ray.errors import ConfigError
-from latentsync_ray.job_file import build_job, load_job
+from latentsync_ray.job_file import build_job
 from latentsync_ray.progress import display, make_progress
 from latentsync_ray.registry import DETECTORS
 from latentsync_ray.types import Device
@@ -154,10 +155,8 @@ def run(
     storage failed; with 2 when nothing was started, 3 when the time limit or the budget left clips, 130 after Ctrl-C, 143 after
     SIGTERM.
     """
-    options = {"limit": limit, "time_limit": time_limit, "retry": retry}
-    given = [f"{name}={value}" for name, value in options.items() if value is not None]
     with ErrorsAsJson(as_json):
-        job = load_job(config, *(overrides or ()), *given)
+        job = load(config, overrides, limit=limit, time_limit=time_limit, retry=retry)
     if dry_run:
         show_plan(job, as_json=as_json)
         return
@@ -171,15 +170,17 @@ def run(
             if as_json:
                 OUT.print_json(json.dumps({**asdict(summary), "output": redact.shown(summary.output)}), indent=None)
             elif not quiet:
-                print_summary(summary, options=f" --config {config}" if job.storage_options else "")
+                print_summary(summary, job, options=f" --config {shlex.quote(config)}" if job.storage_options else "")
+            if quiet and not as_json and summary.exit_code:
+                ERR.print(escape("; ".join(_reasons(summary, job))), soft_wrap=True)
     except Ended as ended:
-        ERR.print(f"ended by {ended}; finished clips and segments are kept: the same command goes on where it was")
+        ERR.print(f"ended by {ended}; finished clips and segments are kept; run the same command again to continue")
         leave(ended.exit_code)
     raise typer.Exit(summary.exit_code)
 
 
-def print_summary(summary: Summary, *, options: str = "") -> None:
-    """How a run ended, in a few lines; ``options`` are what ``report`` needs besides the output."""
+def print_summary(summary: Summary, job: Job | None = None, *, options: str = "") -> None:
+    """How a run of ``job`` ended, in a few lines; ``options`` are what ``report`` needs besides the output."""
     before = f" ({summary.done_before} before)" if summary.done_before else ""
     failed = f", [red]{summary.failed} failed[/]" if summary.failed else ""
     earlier = (
@@ -188,20 +189,45 @@ def print_summary(summary: Summary, *, options: str = "") -> None:
     OUT.print(f"[bold]{summary.done_before + summary.ok} of {summary.total} clips done[/]{before}{failed}{earlier}")
     if not summary.ok + summary.failed + summary.left:
         OUT.print("nothing to do: no clip is new, to be tried again, or known to have changed")
-    if summary.bugs:
-        what = "1 clip met a bug; its row holds" if summary.bugs == 1 else f"{summary.bugs} clips met bugs; their rows hold"
-        OUT.print(f"exit code 1: {what} the end of the traceback (column error)")
-    elif summary.stopped == "stop_at_failed":
-        OUT.print("exit code 1: so many clips failed that the run stopped (stop_at_failed)")
-    elif summary.exit_code == 1:
-        OUT.print("exit code 1: more clips failed than the job's failure_budget allows")
-    if summary.left:
-        why = "budget" if summary.stopped == "budget" else "time limit"
-        late = f"exit code 3: the {why} left" if summary.exit_code == 3 else "left for another run:"
-        OUT.print(f"{late} {summary.left} clip{'s' * (summary.left > 1)}; the same command goes on")
+    for reason in _reasons(summary, job):
+        OUT.print(escape(reason), soft_wrap=True)
     if summary.frames:
         rate = summary.frames / max(summary.seconds, 1e-9)
         OUT.print(f"{summary.frames} frames in {duration(summary.seconds)}, {rate:.1f} frames/s")
     if summary.speed:
         OUT.print(escape(summary.speed), soft_wrap=True)
-    OUT.print(f"[dim]more: latentsync-ray report {escape(redact.shown(summary.output) + options)}[/]", soft_wrap=True)
+    if summary.done_before + summary.failed_before + summary.ok + summary.failed:
+        place = shlex.quote(redact.shown(summary.output))
+        OUT.print(f"[dim]more: latentsync-ray report {escape(place + options)}[/]", soft_wrap=True)
+
+
+def _reasons(summary: Summary, job: Job | None) -> Iterator[str]:
+    """Why the exit code is what it is, and what is left."""
+    if summary.bugs:
+        what = "1 clip met a bug; its row holds" if summary.bugs == 1 else f"{summary.bugs} clips met bugs; their rows hold"
+        yield f"exit code 1: {what} the end of the traceback (column error)"
+    elif summary.stopped == "stop_at_failed":
+        limit = f": {job.stop_at_failed:g}" if job and job.stop_at_failed else ""
+        yield f"exit code 1: stopped after {_clips(summary.failed)} had failed (stop_at_failed{limit})"
+    elif summary.exit_code == 1:
+        failed = summary.failed + summary.failed_before
+        allowed = f"; failure_budget allows {job.failure_budget:.0%}" if job else ", more than failure_budget allows"
+        yield (
+            f"exit code 1: {failed} of {_clips(summary.total)} have failed, now or before{allowed}. Correct or drop their "
+            "rows, or raise failure_budget"
+        )
+    if not summary.left:
+        return
+    left = f"{_clips(summary.left)}; run the same command again to continue"
+    if summary.exit_code != 3:
+        yield f"left for another run: {left}"
+    elif summary.stopped == "budget":
+        yield f"exit code 3: the budget left {left}"
+    elif summary.frames or summary.ok + summary.failed:
+        yield f"exit code 3: the time limit left {left}"
+    else:
+        yield f"exit code 3: the time limit ended before a first segment was made, and left {_clips(summary.left)}; raise it"
+
+
+def _clips(count: int) -> str:
+    return f"{count} clip{'s' * (count != 1)}"

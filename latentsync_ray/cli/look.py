@@ -18,6 +18,7 @@ from latentsync_ray.job_file import load_job
 
 if TYPE_CHECKING:
     from latentsync_ray.report import Report
+    from latentsync_ray.report.numbers import Example, OutOfSync, SlowClip
 
 __all__ = ["report"]
 
@@ -122,12 +123,12 @@ def _print_report(numbers: Report) -> None:
     if numbers.failures:
         failures = table("error", "clips", "try again?", "for example")
         for each in numbers.failures:
-            example = " ".join(f"{each.examples[0].clip_id}: {each.examples[0].message}".split())
+            example = " ".join(f"{_named(each.examples[0])}: {each.examples[0].message}".split())
             failures.add_row(f"[red]{escape(each.code)}[/]", str(each.count), numbers.tried_again(each), escape(example))
         OUT.print()
         show(failures)
 
-    stages = table("stage", "seconds of one worker", "frames/s of one worker")
+    stages = table("stage", "work, s", "frames/s per worker")
     for stage, seconds in numbers.stage_seconds.items():
         rate = numbers.frames_per_second.get(stage)
         stages.add_row(stage, f"{seconds:.1f}", f"{rate:.1f}" if rate else "-")
@@ -138,7 +139,7 @@ def _print_report(numbers: Report) -> None:
 
     slowest = table("slowest clips", "work", "frames")
     for clip in numbers.slowest[:_NAMED]:
-        slowest.add_row(escape(clip.clip_id), duration(clip.seconds), str(clip.frames))
+        slowest.add_row(escape(_named(clip)), duration(clip.seconds), str(clip.frames))
     OUT.print()
     show(slowest)
 
@@ -146,7 +147,7 @@ def _print_report(numbers: Report) -> None:
         lagging = table("least in sync", "sync_correlation", "lag", "frames")
         for clip in numbers.least_in_sync[:_NAMED]:
             lag = "-" if clip.sync_lag_ms is None else f"{clip.sync_lag_ms:+.0f} ms"
-            lagging.add_row(escape(clip.clip_id), f"{clip.sync_correlation:.2f}", lag, str(clip.frames))
+            lagging.add_row(escape(_named(clip)), f"{clip.sync_correlation:.2f}", lag, str(clip.frames))
         OUT.print()
         show(lagging)
 
@@ -157,3 +158,7 @@ def _print_report(numbers: Report) -> None:
             languages.add_row(escape(row.language or "not told"), *known)
         OUT.print()
         show(languages)
+
+
+def _named(clip: Example | SlowClip | OutOfSync) -> str:
+    return f"{clip.clip_id} ({clip.language})" if clip.language else clip.clip_id

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,12 +15,13 @@ from latentsync_ray import redact
 from latentsync_ray.cli.ending import ErrorsAsJson
 from latentsync_ray.cli.terminal import ERR, OUT, duration, show, size, table
 from latentsync_ray.config import Job
+from latentsync_ray.errors import ConfigError
 from latentsync_ray.job_file import load_job
 
 if TYPE_CHECKING:
     from latentsync_ray.forecast import Forecast
 
-__all__ = ["LIMIT", "RETRY", "plan", "show_plan"]
+__all__ = ["LIMIT", "RETRY", "load", "plan", "show_plan"]
 
 _SAMPLE = 100
 
@@ -27,8 +30,8 @@ RETRY = Annotated[
     str | None,
     typer.Option(
         "--retry",
-        metavar="failed|all|CODE,...",
-        help="Make again: what failed, with these error codes, or all.",
+        metavar="failed|missing|all|CODE,...",
+        help="Make again: clips that failed, whose MP4 is gone, with these error codes, or all.",
         show_default=False,
     ),
 ]
@@ -56,10 +59,21 @@ def plan(
 
     May be asked while a run is at work. Exits with 2 when something is lacking that would stop the run.
     """
-    given = [f"{name}={value}" for name, value in (("limit", limit), ("retry", retry)) if value is not None]
     with ErrorsAsJson(as_json):
-        job = load_job(config, *(overrides or ()), *given)
+        job = load(config, overrides, limit=limit, retry=retry)
     show_plan(job, sample=None if everything else sample, speed=speed, price=price, as_json=as_json)
+
+
+def load(config: str, overrides: Sequence[str] | None, **options: Any) -> Job:
+    """The job, with what the command's ``options`` say of it. Raises ConfigError, in which these have the names of options."""
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return load_job(config, *(overrides or ()), *(f"{name}={value}" for name, value in given.items()))
+    except ConfigError as error:
+        told = re.sub(
+            rf"^overrides: ({'|'.join(given) or '$'})(?=:)", lambda name: f"--{name[1].replace('_', '-')}", str(error)
+        )
+        raise ConfigError(told) from error
 
 
 def show_plan(
@@ -83,7 +97,11 @@ def _print(told: Forecast, *, prune: bool) -> None:
     of = [(told.new, "new"), (told.changed, "changed"), (told.retried, "tried again"), (told.again, "dubbed before")]
     parts = ", ".join(f"{count} {what}" for count, what in of if count)
     OUT.print(f"[bold]{making} of {told.total} clips to be made[/]" + (f": {parts}" if parts else ""))
-    rest = [(told.done, "done"), (told.failed, "failed before and kept"), (told.left, "left by the limit")]
+    rest = [
+        (told.done, "done"),
+        (told.failed, "failed before, not tried again (--retry failed)"),
+        (told.left, "left by the limit"),
+    ]
     rest += [(told.removed, f"not in the manifest any more{', would be removed' if prune else ''}")]
     if kept := ", ".join(f"{count} {what}" for count, what in rest if count):
         OUT.print(kept)
@@ -96,7 +114,7 @@ def _print(told: Forecast, *, prune: bool) -> None:
         OUT.print()
         show(failures)
     for each in told.lacking:
-        OUT.print(f"[bold red]lacking:[/] {escape(each)}", soft_wrap=True)
+        OUT.print(f"[bold red]would not start:[/] {escape(each)}", soft_wrap=True)
 
 
 def _print_work(told: Forecast, making: int) -> None:
@@ -109,7 +127,9 @@ def _print_work(told: Forecast, making: int) -> None:
     if text := ", ".join(f"{size(count)} {what}" for count, what in moved if count is not None):
         OUT.print(text)
     if told.device_hours is None:
-        OUT.print("hours of devices: unknown until the output has clips; --speed gives frames per second")
+        OUT.print("device hours: unknown before the first clips are done; estimate with --speed FRAMES_PER_SECOND")
         return
     cost = f", ${told.dollars:,.2f}" if told.dollars is not None else ""
     OUT.print(f"{duration(told.device_hours * 3600)} of one device at {told.frames_per_second:.1f} frames/s{cost}")
+    if told.over_budget:
+        OUT.print("[red]more than the budget: a run would end early, with exit code 3[/]")

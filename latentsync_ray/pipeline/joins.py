@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Taken:
     parts: Sequence[Part] = ()
     """All parts of the clip that it completes, or the part alone if it is the first of its clip that failed."""
     copied: bool = False
-    """Whether it belongs to another row with the id of a clip that came before."""
+    """Whether it belongs to another row with the id, or the file, of a clip that came before."""
     stray: bool = False
     """Whether such a part is in a file of its own, which nobody will join."""
 
@@ -92,7 +93,7 @@ class _Gathered:
 class Gathering:
     """Brings the parts of clips together where every row comes exactly once, and several may ask for one id.
 
-    The first row whose part comes has the id. Clips that are whole are remembered by their ids. For any thread.
+    The first row whose part comes has the id, and the file. Clips that are whole are remembered by both. For any thread.
     """
 
     def __init__(self) -> None:
@@ -100,12 +101,17 @@ class Gathering:
         self._clips: dict[str, _Gathered] = {}
         self._whole: dict[str, str] = {}
         """Clip -> key of its parts, empty when they are joined."""
+        self._owners: dict[str, str] = {}
+        """File, as disks see it to which upper and lower case are the same -> clip."""
         self._again: set[str] = set()
         """Clips whose parts were made once more while they were joined."""
 
     def take(self, part: Part, row: str) -> Taken:
         """A part of the clip that ``row`` asked for."""
+        file = unicodedata.normalize("NFC", part.clip_name or part.clip_id).lower()
         with self._lock:
+            if self._owners.setdefault(file, part.clip_id) != part.clip_id:
+                return Taken(copied=True, stray=bool(part.uri))
             clip = self._clips.get(part.clip_id)
             if part.clip_id in self._whole or (clip and (clip.row != row or part.index in clip.seen)):
                 keys = {other.key for other in clip.parts.values()} if clip else {self._whole[part.clip_id]}

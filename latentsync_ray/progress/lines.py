@@ -62,7 +62,7 @@ class PlainProgress:
     def start(self, total: int, done: int) -> None:
         with self._speaking():
             self._tally, self._started = Tally(total, done, self._clock()), True
-            self._say(f"{total} clip{'s' * (total != 1)}" + (f", {done} of them done before" if done else ""))
+            self._say(f"{total} clip{'s' * (total != 1)}" + (f", {total - done or 'none'} of them to be made" if done else ""))
 
     def frames(self, count: int) -> None:
         with self._speaking():
@@ -93,7 +93,7 @@ class PlainProgress:
                 return
             if self._started and self._told != self._numbers():
                 self._phase, self._ask = "", UnderWay
-                self._say_numbers()
+                self._say_numbers(at_end=True)
             if summary := self._tally.summary(self._output):
                 self._say(summary)
             self._stopped.set()
@@ -120,14 +120,14 @@ class PlainProgress:
         if self._clock() - self._last_numbers >= _EVERY:
             self._say_numbers()
 
-    def _say_numbers(self) -> None:
+    def _say_numbers(self, *, at_end: bool = False) -> None:
         self._last_numbers, self._phase_is_new, self._told = self._clock(), False, self._numbers()
-        self._say(self._line())
+        self._say(self._line(at_end=at_end))
 
     def _numbers(self) -> tuple[int, int]:
         return self._tally.done, self._tally.frames
 
-    def _line(self) -> str:
+    def _line(self, *, at_end: bool = False) -> str:
         tally, now = self._tally, self._clock()
         elapsed = f"{clock_time(now - self._began)} elapsed"
         if not self._started:
@@ -136,7 +136,7 @@ class PlainProgress:
         line += tally.counts() + (f", {tally.frames} frames, {tally.speed(now):.1f} frames/s" if tally.frames else "")
         line += f", {work}" if (work := self._ask().text) else ""
         line += f", {elapsed}"
-        if (left := tally.left(now)) is not None:
+        if not at_end and (left := tally.left(now)) is not None:
             line += f", about {clock_time(left)} left"
         return line
 

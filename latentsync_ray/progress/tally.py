@@ -60,7 +60,7 @@ class Tally:
         return f"{self.done}/{self.total} clips" + (f", {failed} failed" if failed else "")
 
     def count(self, record: ClipRecord) -> Iterator[tuple[str, str]]:
-        """Count a clip; of a failure worth telling, the clip's id and the reason, and once that others are not told."""
+        """Count a clip; of a failure worth telling, clip and language, and the reason; once, that others are not told."""
         self.finished += 1
         if record.ok:
             self._dubbed += 1
@@ -70,7 +70,10 @@ class Tally:
         self.codes[code] += 1
         if self.codes.total() <= _LISTED or self.codes[code] == 1:
             self.listed += 1
-            yield record.clip_id, f"{code}: {headline(record.error)}"
+            yield (
+                f"{record.clip_id} ({record.language})" if record.language else record.clip_id,
+                f"{code}: {headline(record.error)}",
+            )
         elif self.codes.total() == self.listed + 1:
             yield "", f"{_LISTED} failures were listed; of others only the first with a new error code will be"
 

@@ -30,6 +30,7 @@ class Example:
     """A clip that failed, and what it was told."""
 
     clip_id: str
+    language: str | None = None
     message: str
 
 
@@ -50,6 +51,7 @@ class SlowClip:
     """One clip and the seconds that all stages together worked on it."""
 
     clip_id: str
+    language: str | None = None
     seconds: float
     frames: int
 
@@ -59,6 +61,7 @@ class OutOfSync:
     """A clip whose lips follow its sound less than others' do; see ``measure``."""
 
     clip_id: str
+    language: str | None = None
     sync_correlation: float
     sync_lag_ms: float | None
     frames: int
@@ -152,7 +155,7 @@ def summarise(output: str, *, slowest: int = 10, least_in_sync: int = 8, peak: f
         failed=int(failed.sum()),
         first_finished_at=finished["min"],
         last_finished_at=finished["max"],
-        failures=_failures(table.filter(pa.array(failed)).select(["clip_id", "error_code", "error"])),
+        failures=_failures(table.filter(pa.array(failed)).select(["clip_id", "language", "error_code", "error"])),
         cost=_sum(table["cost"].to_pylist()),
         frames=int(column["frames"].sum()),
         frames_without_face=int(column["frames_without_face"].sum()),
@@ -161,7 +164,11 @@ def summarise(output: str, *, slowest: int = 10, least_in_sync: int = 8, peak: f
         stage_seconds=stage_seconds,
         speed=_speed(table, stage_seconds, peak),
         slowest=[
-            SlowClip(clip_id=table["clip_id"][row].as_py(), seconds=float(seconds[row]), frames=int(column["frames"][row]))
+            SlowClip(
+                **{name: table[name][row].as_py() for name in ("clip_id", "language")},
+                seconds=float(seconds[row]),
+                frames=int(column["frames"][row]),
+            )
             for row in np.argsort(-seconds, kind="stable")[:slowest].tolist()
             if seconds[row] > 0
         ],
@@ -181,7 +188,8 @@ def _failures(failed: pa.Table) -> list[Failures]:
             count=len(rows),
             transient=is_transient(code),
             examples=[
-                Example(clip_id=row["clip_id"], message=redact.text(headline(row["error"]) or "")) for row in rows[:_EXAMPLES]
+                Example(clip_id=row["clip_id"], language=row["language"], message=redact.text(headline(row["error"]) or ""))
+                for row in rows[:_EXAMPLES]
             ],
         )
         for code, rows in sorted(by_code.items(), key=lambda item: -len(item[1]))
@@ -191,7 +199,7 @@ def _failures(failed: pa.Table) -> list[Failures]:
 def _least_in_sync(table: pa.Table, most: int) -> list[OutOfSync]:
     known = table.filter((_pc.field("status") == "ok") & _pc.is_finite(_pc.field("sync_correlation")))
     known = known.sort_by([("sync_correlation", "ascending"), ("clip_id", "ascending")])[:most]
-    names = ["clip_id", "sync_correlation", "sync_lag_ms", "frames"]
+    names = ["clip_id", "language", "sync_correlation", "sync_lag_ms", "frames"]
     return [OutOfSync(**{**row, "frames": row["frames"] or 0}) for row in known.select(names).to_pylist()]
 
 

@@ -57,7 +57,7 @@ def test_lines_come_every_ten_seconds_and_failures_at_once(progress: PlainProgre
     progress.frames(1)
     progress.stop()
     assert stream.getvalue().splitlines() == [
-        "5 clips, 2 of them done before",
+        "5 clips, 3 of them to be made",
         "2/5 clips, 50 frames, 5.0 frames/s, 0:00:10 elapsed",
         "2/5 clips, 100 frames, 5.0 frames/s, 0:00:20 elapsed",
         "failed [bad]: no_face: no face in [0, 120] frames",

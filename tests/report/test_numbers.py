@@ -70,7 +70,7 @@ def test_it_is_json_with_numbers_as_numbers(output):
     told = json.loads(json.dumps(summarise(output).to_json(), allow_nan=False))
     assert told["output"] == output
     assert (told["clips"], told["bytes"], told["stage_seconds"]["generate"]) == (5, 40, 20.0)
-    assert told["failures"][0]["examples"][0] == {"clip_id": "f1", "message": "about f1"}
+    assert told["failures"][0]["examples"][0] == {"clip_id": "f1", "language": None, "message": "about f1"}
     assert told["first_finished_at"] is told["course"] is None
 
 

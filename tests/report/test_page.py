@@ -91,8 +91,8 @@ def test_it_tells_all_there_is(tmp_path: Path, film: str) -> None:
         "frames per minute",
         "input_not_found 5 clips tried again: by itself in the next run dora0 about dora0",
         "and 2 more",
-        "no_face 1 clip tried again: with --retry failed carl about carl",
-        "anna 0.25 at -40 ms, 20 frames",
+        "no_face 1 clip tried again: with --retry failed carl (de) about carl",
+        "anna (de) 0.25 at -40 ms, 20 frames",
         "language clips failed frames video not told 6 5 20 0.8 s de 2 1 20 0.8 s",
         "generate 8.0 s 5.0",
     ):
