@@ -62,7 +62,8 @@ def attempt(
         cause = ended.last_attempt.exception()
         assert cause
         told, shown = told_as(cause), redact.shown(uri)
-        reason = redact.text((str(cause).strip() or type(cause).__name__).splitlines()[0], uri)
+        said = cause.__cause__ or cause if isinstance(cause, FileNotFoundError) else cause  # http's own has the address only
+        reason = redact.text((str(said).strip() or type(said).__name__).splitlines()[0], uri)
         times = ended.last_attempt.attempt_number
         if is_full(cause):
             error = full(disk or shown, cause)

@@ -98,7 +98,7 @@ def version(uri: str) -> str | None:
     None when it is missing, or storage does not say. Raises StorageUnavailable.
     """
     if uri.startswith("/"):
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # the latter of a null character
             facts = Path(uri).stat()  # as fsspec asks, in a fraction of the time: a manifest may have millions
             return _version({"size": facts.st_size, "mtime": facts.st_mtime})
         return None
@@ -144,7 +144,7 @@ def seen(uri: str) -> bool | None:
         if not is_remote(uri):
             return os.access(opened(uri)[1], os.R_OK)
         return _on(uri, _unless_missing(_info), once=True) is not None
-    except InputNotFound:
+    except (InputNotFound, ValueError):  # the latter of a null character
         return False
     except (StorageUnavailable, ConfigError):
         return None

@@ -26,7 +26,10 @@ from latentsync_ray import lease, redact
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
-_ON_RAY = ("test_job.py", "test_pipeline.py", "test_dataset.py", "test_metrics.py")
+_ON_RAY = (
+    *("test_job.py", "test_pipeline.py", "test_dataset.py", "test_metrics.py"),
+    *("test_forecast.py", "test_watch.py", "test_family.py"),
+)
 """Files that share one Ray: they run one after the other in one process."""
 _LONGEST = (*_ON_RAY, "test_endpoint.py", "test_nano.py", "test_survival.py", "test_evaluate.py", "test_notebooks.py")
 """Files that take a minute or more. They begin, so that two processes end at about the same time."""
@@ -227,7 +230,11 @@ def ray_cluster(_file_alone: None) -> None:
             include_dashboard=False,
             log_to_driver=False,
             object_store_memory=600 << 20,
-            _system_config={"num_workers_soft_limit": 8, "idle_worker_killing_time_threshold_ms": 600_000},
+            _system_config={
+                "num_workers_soft_limit": 8,
+                "idle_worker_killing_time_threshold_ms": 600_000,
+                "metrics_report_interval_ms": 1000,  # instead of ten seconds
+            },
         )
 
 

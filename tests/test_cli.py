@@ -406,7 +406,7 @@ def test_verbose_tells_each_segment_and_clip(tmp_path: Path, capsys: pytest.Capt
     write_clip(tmp_path / "v.mp4", portrait(30))
     shutil.copy(assets.demo_audio(), tmp_path / "a.wav")
     (tmp_path / "pairs.csv").write_text("clip_id,video,audio\nanna,v.mp4,a.wav\n")
-    recipe = "recipe: {model: tiny-random, detector: embedded, steps: 1, preset: ultrafast}"
+    recipe = "recipe: {model: 'toy:TOY', detector: embedded, preset: ultrafast}"
     text = f"manifest: {tmp_path}/pairs.csv\noutput: {tmp_path}/out\n{recipe}\ncluster: {{runner: local}}\n"
     (tmp_path / "job.yaml").write_text(text)
     level = logging.getLogger("latentsync_ray").level

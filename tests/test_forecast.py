@@ -123,7 +123,7 @@ def test_money_needs_a_price() -> None:
 
 def test_a_budget_ends_a_run_before_it_is_exceeded(inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text(
-        "\n".join(["clip_id,video,audio", *(f"n{number},{inputs}/talk.mp4,{inputs}/two.wav" for number in range(6))])
+        "\n".join(["clip_id,video,audio", *(f"n{number},{inputs}/talk.mp4,{inputs}/one.wav" for number in range(6))])
     )
     asked = job(inputs, tmp_path / "out", manifest=str(tmp_path / "pairs.csv"), budget=Budget(gpu_hours=1e-6))
     summary = run(asked)
@@ -133,13 +133,13 @@ def test_a_budget_ends_a_run_before_it_is_exceeded(inputs: Path, tmp_path: Path)
 
 
 def test_a_budget_of_less_than_a_segment_gets_on_by_one_in_each_run(inputs: Path, tmp_path: Path) -> None:
-    rows = [f"n{number},{inputs}/talk.mp4,{inputs}/two.wav" for number in range(3)]
+    rows = [f"n{number},{inputs}/talk.mp4,{inputs}/one.wav" for number in range(3)]
     (tmp_path / "pairs.csv").write_text("\n".join(["clip_id,video,audio", *rows]))
     small = job(inputs, tmp_path / "out", manifest=str(tmp_path / "pairs.csv"), budget=Budget(gpu_hours=1e-9))
     ended = [run(small) for _ in range(3)]
     assert [summary.done_before + summary.ok for summary in ended] == [0, 1, 3]
     assert [summary.exit_code for summary in ended] == [3, 3, 0]
-    assert [summary.frames for summary in ended] == [50, 50, 50], "none is made twice"
+    assert [summary.frames for summary in ended] == [25, 25, 25], "none is made twice"
 
 
 def test_a_plan_says_what_a_retry_makes_again(inputs: Path, tmp_path: Path) -> None:

@@ -164,6 +164,13 @@ def test_odd_names(tmp_path, name):
     assert storage.list_files(str(tmp_path)) == [other]
 
 
+def test_a_name_with_a_null_character_is_of_no_file():
+    assert storage.seen("/a\0b.mp4") is False
+    assert storage.version("/a\0b.mp4") is None
+    with pytest.raises(InputNotFound, match="null"):
+        storage.fetch("/a\0b.mp4")
+
+
 def test_magic_characters_in_keys_touch_nothing_else(memory, tmp_path):
     local = tmp_path / "x"
     local.write_bytes(b"star")

@@ -18,6 +18,9 @@ __all__ = ["Levels", "decoded", "finite", "lateness", "one_channel", "resampled"
 _ROUNDED = Fraction(5, 1000)
 """Streams that start this close together (s) start together: some containers count in milliseconds and round the priming."""
 
+_LOUDEST = 40_000.0
+"""Times full scale. 16-bit numbers that were never divided stay below; of noise at 1e5 FFmpeg's AAC encoder never ends."""
+
 _LEFT_OF_A_MIX = 0.25
 """A mix of independent channels keeps their power and one of equal channels doubles it; wide stereo goes down to about half.
 At a quarter (-6 dB) the sound that is common to the channels is going, and noise, which is not common, stays."""
@@ -30,7 +33,7 @@ def decoded(container: InputContainer, stream: av.AudioStream) -> Iterator[av.Au
 
 
 def finite(frames: Iterable[av.AudioFrame], name: str) -> Iterator[av.AudioFrame]:
-    """``frames`` as they are; raises UnreadableAudio at the first sample of ``name`` that is no number (NaN) or infinite.
+    """``frames`` as they are; raises UnreadableAudio at the first sample of ``name`` that is NaN, infinite or too loud.
 
     Floating-point sound can hold such samples, and one of them spoils everything that is computed from it.
     """
@@ -39,16 +42,24 @@ def finite(frames: Iterable[av.AudioFrame], name: str) -> Iterator[av.AudioFrame
         if frame.format.name.startswith(("flt", "dbl")):
             with np.errstate(over="ignore"):
                 samples = _floats(frame)
-            wrong = ~np.isfinite(samples)
+            wrong = ~(np.abs(samples) < _LOUDEST)
             if wrong.any():
                 first = int(wrong.any(axis=0).argmax())
-                kind = "not a number (NaN)" if np.isnan(samples[:, first]).any() else "infinite"
+                kind = _kind_of(samples[:, first])
                 raise UnreadableAudio(
                     f"{name}: its sound is {kind} at {float(position + Fraction(first, frame.sample_rate)):.3f} s; "
                     "the file is damaged or was written by a faulty program; export it again"
                 )
         position += Fraction(frame.samples, frame.sample_rate)
         yield frame
+
+
+def _kind_of(samples: np.ndarray) -> str:
+    """What is wrong with the samples of one moment."""
+    if np.isnan(samples).any():
+        return "not a number (NaN)"
+    loudest = float(np.abs(samples).max())
+    return f"{loudest:.1g} times as loud as full scale" if np.isfinite(loudest) else "infinite"
 
 
 def lateness(start: Fraction, zero: Fraction | None) -> Fraction:

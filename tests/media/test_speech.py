@@ -237,7 +237,15 @@ def write_floats(path: Path, samples: np.ndarray, codec: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("value", "kind"), [(np.nan, r"not a number \(NaN\)"), (np.inf, "infinite"), (-np.inf, "infinite")])
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (np.nan, r"not a number \(NaN\)"),
+        (np.inf, "infinite"),
+        (-np.inf, "infinite"),
+        (-(2.0**31), r"2e\+09 times as loud as full scale"),
+    ],
+)
 @pytest.mark.parametrize(("codec", "channels"), [("pcm_f32le", 1), ("pcm_f32le", 2), ("pcm_f64le", 8)])
 def test_samples_that_are_no_numbers_are_refused_with_their_place(
     tmp_path, value, kind: str, codec: str, channels: int

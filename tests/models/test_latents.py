@@ -147,8 +147,7 @@ def test_a_picture_is_encoded_alike_in_any_company(name: str, dtype: Any) -> Non
     assert not torch.equal(together[0], together[1])
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]])
-@pytest.mark.parametrize("packed", [1, 2, 3])
+@pytest.mark.parametrize(("packed", "order"), [(1, [3, 1, 0, 2]), (2, [0, 1, 2, 3]), (3, [3, 1, 0, 2])])
 def test_bits_do_not_depend_on_what_is_known(tiny: LatentSync, order: list[int], packed: int) -> None:
     """Windows of two languages, some of whose pictures were seen, in calls of one shape in any order, the last filled up."""
     clip = film(8)

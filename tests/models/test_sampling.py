@@ -36,8 +36,10 @@ def asked(form: str, windows: int, *, guided: bool, **options: Any) -> tuple[Que
     return SamplingUNet(unet).about(conditions, speech, timesteps=TIMESTEPS, guided=guided), latents, expected
 
 
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("windows", [1, 3])
+@pytest.mark.parametrize(
+    ("windows", "guided"),
+    [(1, False), (3, True), pytest.param(1, True, marks=pytest.mark.slow), pytest.param(3, False, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("form", VARIANTS)
 @torch.inference_mode()
 def test_it_predicts_the_same(form: str, windows: int, guided: bool) -> None:

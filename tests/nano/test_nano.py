@@ -118,13 +118,12 @@ def test_silence_closes_the_mouth(dub: Dub, voices: list[np.ndarray]) -> None:
     assert record.sync_correlation is None
 
 
-def test_guidance(dub: Dub, take: Take, tmp_path: Path) -> None:
+def test_guided_lips_follow_too(dub: Dub, take: Take, tmp_path: Path) -> None:
+    """That guidance changes the clip, ``test_local.py`` says."""
     short = Rendered.of(make_take(take.speech[::-1].copy(), take.speech[: int(1.28 * SAMPLE_RATE)], seed=5))
-    records = {guidance: dub(short, f"guided-{guidance}", guidance_scale=guidance) for guidance in (1.0, 2.0)}
-    crops = crops_of(records[1.0], tmp_path)
-    for record in records.values():
-        assert score_take(short, Path(str(record.output)), crops).correlation >= 0.85
-    assert len({record.sha256 for record in records.values()}) == 2
+    record = dub(short, "guided", guidance_scale=2.0)
+    assert record.guidance_scale == 2
+    assert score_take(short, Path(str(record.output)), crops_of(record, tmp_path)).correlation >= 0.85
 
 
 def test_it_is_small_and_complete() -> None:

@@ -32,7 +32,7 @@ def test_who_gets_the_speech_is_green(tmp_path: Path, kept: bool) -> None:
     job = Job(
         manifest=tmp_path / "pairs.csv",
         output=tmp_path / "out",
-        recipe=Recipe(model="tiny-random", steps=1, detector="mesh", preset="ultrafast"),
+        recipe=Recipe(model="toy:TOY", detector="mesh", preset="ultrafast"),
         cluster=Cluster(runner="local", device="cpu"),
         keep_faces=kept,
     )
