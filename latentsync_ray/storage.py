@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from tenacity import RetryError
 
-from latentsync_ray import redact
+from latentsync_ray import local_files, redact
 from latentsync_ray.cache import cached, held
 from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
 from latentsync_ray.filesystems import forget, is_remote, opened
@@ -165,17 +165,14 @@ def list_files(folder: str) -> list[str]:
 
 def find_files(folder: str) -> list[str]:
     """URIs of all files in ``folder`` and below, sorted; none when it does not exist. Raises as ``exists`` does."""
-    names = _on(folder, _unless_missing(lambda fs, path: fs.find(path))) or []
-    path = opened(folder)[1]
-    return sorted(join(folder, name.strip("/").removeprefix(path.strip("/")).strip("/")) for name in names)
+    return sorted(file_sizes(folder))
 
 
 def file_sizes(folder: str) -> dict[str, int]:
     """URI -> bytes of all files in ``folder`` and below, sorted; none when it does not exist. Raises as ``exists`` does."""
-    found = _on(folder, _unless_missing(lambda fs, path: fs.find(path, detail=True))) or {}
+    found = _on(folder, _unless_missing(_found if is_remote(folder) else lambda fs, path: local_files.found(path))) or {}
     path = opened(folder)[1].strip("/")
-    names = {name: join(folder, name.strip("/").removeprefix(path).strip("/")) for name in found}
-    return {names[name]: found[name]["size"] for name in sorted(found)}
+    return {join(folder, name.strip("/").removeprefix(path).strip("/")): found[name] for name in sorted(found)}
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -278,6 +275,10 @@ def _on(uri: str, action: Callable[[Any, str], _T], **how: Any) -> _T:
 
 def _info(fs: Any, path: str) -> dict[str, Any]:
     return fs.info(path)
+
+
+def _found(fs: Any, path: str) -> dict[str, int]:
+    return {name: facts.get("size", 0) for name, facts in fs.find(path, detail=True).items()}
 
 
 def _unless_missing(action: Callable[[Any, str], _T]) -> Callable[[Any, str], _T | None]:
