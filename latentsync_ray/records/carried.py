@@ -9,20 +9,38 @@ import pyarrow as pa
 
 from latentsync_ray.errors import ConfigError, InputNotFound
 from latentsync_ray.layout import metadata_folder
-from latentsync_ray.records.files import read_all
+from latentsync_ray.records.files import encoded, read_all
 from latentsync_ray.records.schema import RECORD_SCHEMA, carried_name
 
 __all__ = ["check_together", "named"]
 
 
 def named(extra: pa.Table) -> pa.Table:
-    """The columns to carry, under the names they have in the table. Raises ConfigError when two get the same."""
+    """The columns to carry, under the names they have in the table.
+
+    Raises ConfigError when two get the same, and for types that the table cannot hold.
+    """
     names = [name if name == "clip_id" else carried_name(name) for name in extra.column_names]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(
             f"the manifest has a column {twice!r}, the name its column {twice.partition('_')[2]!r} is carried under: rename one"
         )
-    return extra.rename_columns(names)
+    extra = extra.rename_columns(names)
+    for name in names:
+        _check_type(extra.select([name]).slice(0, 1))
+    return extra
+
+
+def _check_type(one: pa.Table) -> None:
+    """Do with one row of one column what is done with all: take it, and write it."""
+    try:
+        encoded(one.take(list(range(len(one)))))
+    except pa.ArrowException as error:
+        (column,) = one.schema
+        raise ConfigError(
+            f"the manifest's column {column.name!r} is {column.type}, which the table cannot hold ({error}); "
+            "leave it out or give it another type, such as text"
+        ) from error
 
 
 def check_together(extra: pa.Table | None, files: dict[str, pa.Schema], output: str) -> None:
