@@ -5,11 +5,16 @@ Knows paths only, and raises what the system does.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["found"]
+__all__ = ["found", "sync"]
+
+
+_NO_SYNC = {errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What filesystems say that have no ``fsync``, as some of object stores."""
 
 
 def found(folder: str) -> dict[str, int]:
@@ -23,6 +28,18 @@ def found(folder: str) -> dict[str, int]:
             with suppress(FileNotFoundError):
                 sizes[str(path)] = path.stat().st_size
     return sizes
+
+
+def sync(path: str) -> None:
+    """Have a file's content on the disk: else its name may survive a machine that dies, and the content not."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(file)
 
 
 def _unless_missing(error: OSError) -> None:

@@ -190,6 +190,7 @@ def write_bytes(uri: str, data: bytes) -> None:
             return
         with _drafted(fs, path) as draft:
             fs.pipe_file(draft, data)
+            local_files.sync(draft)
             Path(draft).replace(path)
 
     _on(uri, write if is_remote(uri) else partial(_unpruned, write), writing=True)
@@ -219,6 +220,7 @@ def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
                 fs.cp_file(draft, path)  # not ``mv``, which expands * and [ ] in names
                 fs.rm_file(draft)
             else:
+                local_files.sync(draft)
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 Path(draft).replace(path)
                 _prune(Path(draft).parent)

@@ -111,7 +111,7 @@ class Track:
         if uri not in self._known:
             try:
                 tracks = read_tracks(storage.read_bytes(uri))
-            except InputNotFound:
+            except (InputNotFound, ValueError):  # the latter when a machine died while it was written
                 data = write_tracks(self._look_through(plan, index, stop))
                 if self.share:
                     storage.write_bytes(uri, data)
