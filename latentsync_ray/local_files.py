@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["found", "sync"]
+__all__ = ["found", "move", "sync"]
 
 
 _NO_SYNC = {errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -28,6 +29,23 @@ def found(folder: str) -> dict[str, int]:
             with suppress(FileNotFoundError):
                 sizes[str(path)] = path.stat().st_size
     return sizes
+
+
+def move(draft: str, path: str) -> None:
+    """Give a file its name, over an existing one; on another disk, by way of a hidden copy there."""
+    try:
+        Path(draft).replace(path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = Path(path).with_name(Path(draft).name)
+        try:
+            shutil.copyfile(draft, beside)
+            sync(str(beside))
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        Path(draft).unlink()
 
 
 def sync(path: str) -> None:

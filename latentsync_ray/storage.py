@@ -27,7 +27,7 @@ from latentsync_ray import local_files, redact
 from latentsync_ray.cache import cached, held
 from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
 from latentsync_ray.filesystems import forget, is_remote, opened
-from latentsync_ray.layout import WORK, join
+from latentsync_ray.layout import WORK, drafts_of, join
 from latentsync_ray.retry import attempt, attempt_once, told_as
 
 __all__ = [
@@ -178,8 +178,10 @@ def file_sizes(folder: str) -> dict[str, int]:
     return {join(folder, name.strip("/").removeprefix(path).strip("/")): found[name] for name in sorted(found)}
 
 
-def write_bytes(uri: str, data: bytes) -> None:
+def write_bytes(uri: str, data: bytes, *, drafts: str | None = None) -> None:
     """Write a file in one step, over an existing one: nobody ever sees half of it.
+
+    On a disk it lies in the folder ``drafts`` first (of what is below a ``_work`` folder, that one's), or else beside ``uri``.
 
     Raises ConfigError when writing is refused, StorageUnavailable when it keeps failing.
     """
@@ -188,10 +190,11 @@ def write_bytes(uri: str, data: bytes) -> None:
         if is_remote(uri):
             fs.pipe_file(path, data)  # one PUT
             return
-        with _drafted(fs, path) as draft:
+        with _drafted(fs, path, opened(folder)[1] if folder else None) as draft:
             fs.pipe_file(draft, data)
-            local_files.sync(draft)
-            Path(draft).replace(path)
+            _move(draft, path)
+
+    folder = drafts or drafts_of(uri)
 
     _on(uri, write if is_remote(uri) else partial(_unpruned, write), writing=True)
 
@@ -206,7 +209,7 @@ def check_writable(uri: str) -> None:
 def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
     """Copy a finished local file to ``uri``, over an existing one: under a draft name first, then checked, then moved.
 
-    Drafts lie in the folder ``drafts``, which has to be on the same filesystem, or else beside ``uri`` under a hidden name.
+    Drafts lie in the folder ``drafts``, which has to be in the same store, or else beside ``uri`` under a hidden name.
 
     Raises ConfigError when writing is refused, StorageUnavailable when it keeps failing.
     """
@@ -220,10 +223,7 @@ def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
                 fs.cp_file(draft, path)  # not ``mv``, which expands * and [ ] in names
                 fs.rm_file(draft)
             else:
-                local_files.sync(draft)
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                Path(draft).replace(path)
-                _prune(Path(draft).parent)
+                _move(draft, path)
 
     _on(uri, copy if is_remote(uri) else partial(_unpruned, copy), writing=True)
 
@@ -304,6 +304,13 @@ def _unpruned(write: Callable[[Any, str], None], fs: Any, path: str) -> None:
         with suppress(FileNotFoundError, FileExistsError):  # the latter when it goes while mkdir asks what it is
             return write(fs, path)
     return write(fs, path)
+
+
+def _move(draft: str, path: str) -> None:
+    local_files.sync(draft)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    local_files.move(draft, path)
+    _prune(Path(draft).parent)
 
 
 def _prune(folder: Path, below: str | None = None) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from latentsync_ray import retry, storage
+from latentsync_ray import local_files, retry, storage
 from latentsync_ray.errors import StorageUnavailable
 from latentsync_ray.layout import record_uri
 from latentsync_ray.records import Records, commit_pending
@@ -77,3 +79,49 @@ def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: seen.append((os.fstat(file).st_size, (tmp_path / "a" / "b").exists())))
     storage.write_bytes(str(tmp_path / "a" / "b"), b"content")
     assert seen == [(7, False)]
+
+
+def test_drafts_of_an_output_lie_where_the_next_run_sweeps_them(tmp_path, monkeypatch):
+    drafts, move = [], local_files.move
+
+    def moved(draft: str, path: str) -> None:
+        drafts.append(Path(draft))
+        move(draft, path)
+
+    monkeypatch.setattr(local_files, "move", moved)
+    record = ClipRecord(clip_id="a", video="v", audio="a", status="ok", output_path="clips/a.mp4")
+    commit_pending(str(tmp_path), record)
+    with Records(str(tmp_path), partition_by=["status"]) as table:
+        table.add(ClipRecord(clip_id="b", video="v", audio="a", status="failed"))
+    storage.write_bytes(str(tmp_path / "_work" / "run.json"), b"{}")
+    assert len(drafts) >= 4
+    assert {draft.parent for draft in drafts} == {tmp_path / "_work" / "drafts"}
+    assert not (tmp_path / "_work" / "drafts").exists()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_folder_on_another_disk_is_written_too(tmp_path, monkeypatch, full):
+    replace, copy = Path.replace, shutil.copyfile
+
+    def replaced(self: Path, target: str | Path) -> Path:
+        if self.parent != Path(target).parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(self, target)
+
+    def copied(source: str, target: Path) -> None:
+        copy(source, target)
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(shutil, "copyfile", copied)
+    local, clip = tmp_path / "x.mp4", tmp_path / "out" / "clips" / "talk" / "x.mp4"
+    local.write_bytes(b"content")
+    publish = partial(storage.publish, local, str(clip), drafts=str(tmp_path / "out" / "_work" / "drafts"))
+    if full:
+        with pytest.raises(StorageUnavailable, match="is full"):
+            publish()
+    else:
+        publish()
+    left = {Path(uri): size for uri, size in storage.file_sizes(str(tmp_path / "out")).items()}
+    assert left == ({} if full else {clip: 7})

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from latentsync_ray.layout import join, metadata_folder, partition_of
+from latentsync_ray.layout import drafts_folder, join, metadata_folder, partition_of
 from latentsync_ray.records.files import SUPERSEDES, encoded, metadata_files, read_all, read_file, row_count
 from latentsync_ray.records.partition import check_values, split
 from latentsync_ray.storage import delete, write_bytes
@@ -59,7 +59,7 @@ class Writer:
         if len(table) == 0:
             delete([uri], below=self._folder)
         else:
-            write_bytes(uri, encoded(_bare(table, partition_of(uri, self._output) or {})))
+            self._put(uri, _bare(table, partition_of(uri, self._output) or {}))
 
     def crowded(self) -> bool:
         """Whether a folder has got so many files that they should be merged before the run ends."""
@@ -125,8 +125,11 @@ class Writer:
 
     def _write(self, place: str, table: pa.Table, *, kind: str) -> None:
         name = f"{kind}-{self._run}-{self._counts[place]:05d}.parquet"
-        write_bytes(join(self._folder, *([place] if place else []), name), encoded(_bare(table, self._names)))
+        self._put(join(self._folder, *([place] if place else []), name), _bare(table, self._names))
         self._counts[place] += 1  # not of one that failed: it may be there all the same, and has to be written over
+
+    def _put(self, uri: str, table: pa.Table) -> None:
+        write_bytes(uri, encoded(table), drafts=drafts_folder(self._output))  # Polars reads hidden files of the table's folder
 
 
 def _runs(files: list[_File]) -> Iterator[list[_File]]:
