@@ -175,7 +175,7 @@ class _Versions:
             del self._kept[next(iter(self._kept))]
 
     def __call__(self, uris: list[str]) -> Iterable[str | None]:
-        known: dict[str, str | None] = {uri: storage.version(uri) for uri in uris if uri.startswith("/")}
+        known: dict[str, str | None] = {uri: _version(uri) for uri in uris if uri.startswith("/")}
         asked = pa.array([uri for uri in uris if uri not in known], pa.string())
         for folder in {uri.rpartition("/")[0] for uri in uris} & set(self._kept):
             listed = self._kept[folder]

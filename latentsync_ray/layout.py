@@ -23,6 +23,7 @@ __all__ = [
     "clip_uri",
     "declaration",
     "drafts_folder",
+    "drafts_of",
     "faces_folder",
     "faces_uri",
     "file_uri",
@@ -119,6 +120,12 @@ def declaration(part: str) -> str:
 def drafts_folder(output: str) -> str:
     """What is being written: nothing half-written lies among the clips, not even hidden."""
     return join(output, WORK, "drafts")
+
+
+def drafts_of(uri: str) -> str | None:
+    """The drafts of the output in whose ``_work`` a file is; None when it is in none."""
+    output, work, _ = uri.rpartition(f"/{WORK}/")
+    return drafts_folder(output) if work else None
 
 
 def faces_folder(output: str, *, keep: bool) -> str:

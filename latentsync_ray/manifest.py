@@ -145,10 +145,19 @@ def _read_parquet(uri: str, base: str) -> tuple[pa.Table, str]:
 def _parquet(uri: str) -> pa.Table:
     with pq.ParquetFile(fetch(uri)) as file:  # not ``read_table``, which makes columns of folders named like a=b
         table = file.read()
-    for name in table.column_names:  # pandas writes categories so
-        if pa.types.is_dictionary(table.schema.field(name).type):
-            table = _replace(table, name, table[name].cast(table.schema.field(name).type.value_type))
+    for name in table.column_names:
+        if (kind := _plain(table.schema.field(name).type)) != table.schema.field(name).type:
+            table = _replace(table, name, table[name].cast(kind))
     return table
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type without what saves room: pandas writes categories, and Arrow can do little with views."""
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    return pa.large_binary() if pa.types.is_binary_view(kind) else kind
 
 
 def _read_json_lines(path: Path) -> pa.Table:

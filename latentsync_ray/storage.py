@@ -23,11 +23,11 @@ from typing import Any, TypeVar
 
 from tenacity import RetryError
 
-from latentsync_ray import redact
+from latentsync_ray import local_files, redact
 from latentsync_ray.cache import cached, held
 from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
 from latentsync_ray.filesystems import forget, is_remote, opened
-from latentsync_ray.layout import WORK, join
+from latentsync_ray.layout import WORK, drafts_of, join
 from latentsync_ray.retry import attempt, attempt_once, told_as
 
 __all__ = [
@@ -98,10 +98,13 @@ def version(uri: str) -> str | None:
     None when it is missing, or storage does not say. Raises StorageUnavailable.
     """
     if uri.startswith("/"):
-        with suppress(OSError, ValueError):  # the latter of a null character
+        try:
             facts = Path(uri).stat()  # as fsspec asks, in a fraction of the time: a manifest may have millions
-            return _version({"size": facts.st_size, "mtime": facts.st_mtime})
-        return None
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a null character
+            return None
+        except OSError as error:
+            raise StorageUnavailable(f"{uri} cannot be looked at: {error.strerror}") from error
+        return _version({"size": facts.st_size, "mtime": facts.st_mtime})
     try:
         return _version(_facts(uri))
     except InputNotFound:
@@ -165,21 +168,20 @@ def list_files(folder: str) -> list[str]:
 
 def find_files(folder: str) -> list[str]:
     """URIs of all files in ``folder`` and below, sorted; none when it does not exist. Raises as ``exists`` does."""
-    names = _on(folder, _unless_missing(lambda fs, path: fs.find(path))) or []
-    path = opened(folder)[1]
-    return sorted(join(folder, name.strip("/").removeprefix(path.strip("/")).strip("/")) for name in names)
+    return sorted(file_sizes(folder))
 
 
 def file_sizes(folder: str) -> dict[str, int]:
     """URI -> bytes of all files in ``folder`` and below, sorted; none when it does not exist. Raises as ``exists`` does."""
-    found = _on(folder, _unless_missing(lambda fs, path: fs.find(path, detail=True))) or {}
+    found = _on(folder, _unless_missing(_found if is_remote(folder) else lambda fs, path: local_files.found(path))) or {}
     path = opened(folder)[1].strip("/")
-    names = {name: join(folder, name.strip("/").removeprefix(path).strip("/")) for name in found}
-    return {names[name]: found[name]["size"] for name in sorted(found)}
+    return {join(folder, name.strip("/").removeprefix(path).strip("/")): found[name] for name in sorted(found)}
 
 
-def write_bytes(uri: str, data: bytes) -> None:
+def write_bytes(uri: str, data: bytes, *, drafts: str | None = None) -> None:
     """Write a file in one step, over an existing one: nobody ever sees half of it.
+
+    On a disk it lies in the folder ``drafts`` first (of what is below a ``_work`` folder, that one's), or else beside ``uri``.
 
     Raises ConfigError when writing is refused, StorageUnavailable when it keeps failing.
     """
@@ -188,9 +190,11 @@ def write_bytes(uri: str, data: bytes) -> None:
         if is_remote(uri):
             fs.pipe_file(path, data)  # one PUT
             return
-        with _drafted(fs, path) as draft:
+        with _drafted(fs, path, opened(folder)[1] if folder else None) as draft:
             fs.pipe_file(draft, data)
-            Path(draft).replace(path)
+            _move(draft, path)
+
+    folder = drafts or drafts_of(uri)
 
     _on(uri, write if is_remote(uri) else partial(_unpruned, write), writing=True)
 
@@ -205,7 +209,7 @@ def check_writable(uri: str) -> None:
 def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
     """Copy a finished local file to ``uri``, over an existing one: under a draft name first, then checked, then moved.
 
-    Drafts lie in the folder ``drafts``, which has to be on the same filesystem, or else beside ``uri`` under a hidden name.
+    Drafts lie in the folder ``drafts``, which has to be in the same store, or else beside ``uri`` under a hidden name.
 
     Raises ConfigError when writing is refused, StorageUnavailable when it keeps failing.
     """
@@ -219,9 +223,7 @@ def publish(local: Path, uri: str, *, drafts: str | None = None) -> None:
                 fs.cp_file(draft, path)  # not ``mv``, which expands * and [ ] in names
                 fs.rm_file(draft)
             else:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                Path(draft).replace(path)
-                _prune(Path(draft).parent)
+                _move(draft, path)
 
     _on(uri, copy if is_remote(uri) else partial(_unpruned, copy), writing=True)
 
@@ -280,6 +282,10 @@ def _info(fs: Any, path: str) -> dict[str, Any]:
     return fs.info(path)
 
 
+def _found(fs: Any, path: str) -> dict[str, int]:
+    return {name: facts.get("size", 0) for name, facts in fs.find(path, detail=True).items()}
+
+
 def _unless_missing(action: Callable[[Any, str], _T]) -> Callable[[Any, str], _T | None]:
     def tried(fs: Any, path: str) -> _T | None:
         try:
@@ -298,6 +304,13 @@ def _unpruned(write: Callable[[Any, str], None], fs: Any, path: str) -> None:
         with suppress(FileNotFoundError, FileExistsError):  # the latter when it goes while mkdir asks what it is
             return write(fs, path)
     return write(fs, path)
+
+
+def _move(draft: str, path: str) -> None:
+    local_files.sync(draft)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    local_files.move(draft, path)
+    _prune(Path(draft).parent)
 
 
 def _prune(folder: Path, below: str | None = None) -> None:

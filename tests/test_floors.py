@@ -32,6 +32,7 @@ GROUND = {
     "layout",
     "levels",
     "licence",
+    "local_files",
     "naming",
     "redact",
     "registry",

@@ -370,9 +370,9 @@ def kill(monkeypatch):
         if left[0] < 0:
             raise Killed
 
-    def counted_write(uri: str, data: bytes) -> None:
+    def counted_write(uri: str, data: bytes, **where) -> None:
         count()
-        write(uri, data)
+        write(uri, data, **where)
 
     def counted_delete(uris, **where) -> None:
         for uri in uris:  # one by one: a kill may come between any two

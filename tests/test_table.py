@@ -145,6 +145,19 @@ def test_split_keeps_every_row() -> None:
 # Another layout than before
 
 
+def test_a_text_that_is_too_long_for_a_folder_is_refused_before_anything_moves(output: str) -> None:
+    title = {"clip_id": ["a"], "title": ["題名" * 20]}
+    with pytest.raises(ConfigError, match=r"partition_by: 'title' has the value '題名.*more than 255 characters"):
+        Records(output, extra=pa.table(title), partition_by=["title"])
+    with Records(output, extra=pa.table(title)) as table:
+        table.add(ok("a"))
+    before = files.metadata_files(output)
+    short = pa.table({"clip_id": ["b"], "title": ["short"]})
+    with pytest.raises(ConfigError, match="'title' has the value '題名"):
+        Records(output, extra=short, partition_by=["title"])
+    assert files.metadata_files(output) == before
+
+
 @pytest.mark.parametrize(("before", "after"), [([], ["language"]), (["language"], []), (["language"], ["status", "language"])])
 def test_a_table_moves_when_partition_by_changes(output: str, before: list[str], after: list[str]) -> None:
     written(output, partition_by=before)

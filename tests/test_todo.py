@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import shutil
 import threading
@@ -459,6 +460,22 @@ def test_a_store_that_does_not_answer_has_lost_no_clip(dataset: Dataset, monkeyp
     monkeypatch.setattr(storage, "version", away)
     monkeypatch.setattr(changes, "join", lambda *names: "memory://" + "/".join(names).strip("/") + "/")
     assert dataset.run(on_change="keep", retry="missing")[1] == []
+
+
+def test_a_disk_that_does_not_answer_has_lost_no_clip(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset.run()
+    stat = Path.stat
+
+    def away(self: Path, **how: Any) -> Any:
+        if self.parent.name == "clips":
+            raise OSError(errno.EIO, "Input/output error", str(self))
+        return stat(self, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", away)
+        assert dataset.run(on_change="keep", retry="missing")[1] == []
+    (dataset.folder / "out" / "clips" / "ben.mp4").unlink()
+    assert dataset.run(on_change="keep", retry="missing")[1] == ["ben"]
 
 
 def test_prune_leaves_no_empty_folder(dataset: Dataset) -> None:

@@ -70,7 +70,11 @@ def write_tracks(tracks: Tracks) -> bytes:
 
 def read_tracks(data: bytes) -> Tracks:
     """What ``write_tracks`` wrote. Raises ValueError when it is something else."""
-    return tracks_of(pq.read_table(io.BytesIO(data)))
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"not a file of face tracks: {error}") from error
+    return tracks_of(table)
 
 
 def tracks_of(table: pa.Table) -> Tracks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from latentsync_ray import redact
 from latentsync_ray.arguments import path_text
 from latentsync_ray.errors import ConfigError, InputNotFound
 from latentsync_ray.layout import metadata_folder, partition_of, record_uri, records_folder
@@ -33,6 +35,7 @@ __all__ = [
     "row_count",
 ]
 
+log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 SUPERSEDES = b"latentsync_ray.supersedes"
@@ -66,7 +69,10 @@ def commit_pending(output: str, record: ClipRecord) -> None:
 
 
 def pending_records(output: str) -> tuple[list[str], list[ClipRecord]]:
-    """URIs of the records that workers committed, and the records. What vanishes meanwhile is in the table."""
+    """URIs of the records that workers committed, and the records. What vanishes meanwhile is in the table.
+
+    A file that a dying machine left empty or torn counts as no record.
+    """
 
     def read(uri: str) -> bytes | None:
         with suppress(InputNotFound):
@@ -75,8 +81,17 @@ def pending_records(output: str) -> tuple[list[str], list[ClipRecord]]:
 
     uris = [uri for uri in list_files(records_folder(output)) if uri.endswith(".json")]
     with ThreadPoolExecutor(_READERS) as pool:
-        rows = [json.loads(content) for content in pool.map(read, uris) if content is not None]
-    return uris, [record for row in rows for record in _records_of(row)]
+        rows = [_row(uri, content) for uri, content in zip(uris, pool.map(read, uris), strict=True) if content is not None]
+    return uris, [record for row in rows if row for record in _records_of(row)]
+
+
+def _row(uri: str, content: bytes) -> dict[str, Any] | None:
+    with suppress(ValueError):
+        row = json.loads(content)
+        if isinstance(row, dict) and row.get("clip_id"):
+            return row
+    log.warning("%s is no whole record: its clip is made again", redact.shown(uri))
+    return None
 
 
 def _records_of(row: dict[str, Any]) -> Iterator[ClipRecord]:

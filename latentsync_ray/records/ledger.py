@@ -18,12 +18,13 @@ import pyarrow.compute
 
 from latentsync_ray.errors import CLIP_ERRORS, ConfigError, StorageUnavailable
 from latentsync_ray.layout import join, metadata_folder, record_uri
+from latentsync_ray.records.carried import check_together, named
 from latentsync_ray.records.files import WEIGHED, metadata_files, pending_records, read_all, read_file, read_table
 from latentsync_ray.records.finished import Finished
 from latentsync_ray.records.held import Held, with_common_clips
 from latentsync_ray.records.lookup import among, look_up, rows_where
 from latentsync_ray.records.partition import check_partition
-from latentsync_ray.records.schema import RECORD_SCHEMA, carried_name, one_row_a_clip, to_table
+from latentsync_ray.records.schema import RECORD_SCHEMA, one_row_a_clip, to_table
 from latentsync_ray.records.writer import Writer
 from latentsync_ray.storage import delete
 from latentsync_ray.types import ClipRecord
@@ -73,7 +74,7 @@ class Records:
         self._finished = Finished()
         self._outdated: list[pa.ChunkedArray] = []
         """Clips that failed under another recipe: this one may do better."""
-        self._extra = _named(extra) if extra is not None and extra.num_columns > 1 else None
+        self._extra = named(extra) if extra is not None and extra.num_columns > 1 else None
         check_partition(partition_by, self._extra)
         self._recipe, self._mixed_recipes = recipe, mixed_recipes
         self._every_rows, self._every_seconds, self._confirm = every_rows, every_seconds, confirm
@@ -202,7 +203,6 @@ class Records:
         self._writer.compact(crowded=crowded)
 
     def _load(self, note: Callable[[str], None] | None) -> None:
-        schemas = [RECORD_SCHEMA] if self._extra is None else [RECORD_SCHEMA, self._extra.schema]
         count = len(metadata_files(self.output)) if note else 0
         if note and count > _MANY_FILES:
             note(f"reading the records of earlier runs, {count} files")
@@ -214,17 +214,10 @@ class Records:
             self._load(note)
             return
         for rows in files.values():
-            schemas.append(rows.schema)
             self._check_recipe(rows.recipes)
             self._outdated += [ids for recipe, ids in rows.failed_with.items() if self._recipe and recipe != self._recipe]
             self._finished.add(rows.clip_ids, rows.codes)
-        try:
-            pa.unify_schemas(schemas, promote_options="permissive")
-        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
-            raise ConfigError(
-                f"the manifest's extra columns do not go together with those in {metadata_folder(self.output)}: {error}; "
-                "rename the column or choose another output folder"
-            ) from error
+        check_together(self._extra, {uri: rows.schema for uri, rows in files.items()}, self.output)
 
     def _check_recipe(self, made_with: Iterable[str | None]) -> None:
         others = sorted({recipe or "unknown" for recipe in made_with} - {self._recipe})
@@ -314,13 +307,3 @@ class Records:
         for name in carried.column_names:
             table = table.append_column(carried.schema.field(name), carried[name])
         return table
-
-
-def _named(extra: pa.Table) -> pa.Table:
-    """The columns to carry, under the names they have in the table. Raises ConfigError when two get the same."""
-    names = [name if name == "clip_id" else carried_name(name) for name in extra.column_names]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(
-            f"the manifest has a column {twice!r}, the name its column {twice.partition('_')[2]!r} is carried under: rename one"
-        )
-    return extra.rename_columns(names)

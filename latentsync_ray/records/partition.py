@@ -15,12 +15,14 @@ from latentsync_ray.errors import ConfigError
 from latentsync_ray.layout import partition
 from latentsync_ray.records.schema import RECORD_SCHEMA
 
-__all__ = ["MOST_FOLDERS", "check_partition", "split"]
+__all__ = ["MOST_FOLDERS", "check_partition", "check_values", "split"]
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
 MOST_FOLDERS = 1000
 """Each has files of its own, and a reader opens them all."""
+_LONGEST = 255
+"""Characters of a folder's name, which are bytes, as all others are percent-encoded."""
 _OURS = (
     *("language", "status", "error_code", "loop_mode", "face_choice", "detector", "model", "checkpoint", "precision", "card"),
     *("recipe", "version"),
@@ -42,6 +44,17 @@ def check_partition(names: Sequence[str], extra: pa.Table | None) -> None:
             raise ConfigError(f"partition_by: {name!r} holds {carried[name].type}; only columns of text make folders")
         if (count := _pc.count_distinct(carried[name]).as_py()) > MOST_FOLDERS:
             raise ConfigError(f"partition_by: {name!r} has {count} values, each of which gets a folder; at most {MOST_FOLDERS}")
+        check_values(name, carried[name])
+
+
+def check_values(name: str, column: pa.Array | pa.ChunkedArray) -> None:
+    """Raise ConfigError when the folder of one of these texts would have a name that disks do not take."""
+    for value in column.unique().to_pylist():
+        if len(partition({name: value})) > _LONGEST:
+            raise ConfigError(
+                f"partition_by: {name!r} has the value {value[:40] + '...'!r}, whose folder would have a name of more than "
+                f"{_LONGEST} characters; partition by another column, or shorten the text"
+            )
 
 
 def split(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:

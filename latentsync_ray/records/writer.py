@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from latentsync_ray.layout import join, metadata_folder, partition_of
-from latentsync_ray.records.files import SUPERSEDES, encoded, metadata_files, read_file, row_count
-from latentsync_ray.records.partition import split
+from latentsync_ray.layout import drafts_folder, join, metadata_folder, partition_of
+from latentsync_ray.records.files import SUPERSEDES, encoded, metadata_files, read_all, read_file, row_count
+from latentsync_ray.records.partition import check_values, split
 from latentsync_ray.storage import delete, write_bytes
 
 __all__ = ["Writer"]
@@ -59,7 +59,7 @@ class Writer:
         if len(table) == 0:
             delete([uri], below=self._folder)
         else:
-            write_bytes(uri, encoded(_bare(table, partition_of(uri, self._output) or {})))
+            self._put(uri, _bare(table, partition_of(uri, self._output) or {}))
 
     def crowded(self) -> bool:
         """Whether a folder has got so many files that they should be merged before the run ends."""
@@ -84,6 +84,7 @@ class Writer:
         wrong = [uri for uri in metadata_files(self._output) if list(partition_of(uri, self._output) or {}) != self._names]
         if not wrong:
             return
+        self._check_values(wrong)
         confirm()
         if note:
             note(
@@ -97,6 +98,11 @@ class Writer:
                 self._write(place, rows, kind="moved")
             delete([file.uri for file in group], below=self._folder)
         self.compact()
+
+    def _check_values(self, uris: list[str]) -> None:
+        for columns in read_all(uris, self._output, columns=self._names, each=_distinct)[0].values():
+            for name, values in columns.items():
+                check_values(name, values)
 
     def _is_crowded(self, place: str) -> bool:
         return self._counts[place] - self._merged[place] >= _CROWD
@@ -119,8 +125,11 @@ class Writer:
 
     def _write(self, place: str, table: pa.Table, *, kind: str) -> None:
         name = f"{kind}-{self._run}-{self._counts[place]:05d}.parquet"
-        write_bytes(join(self._folder, *([place] if place else []), name), encoded(_bare(table, self._names)))
+        self._put(join(self._folder, *([place] if place else []), name), _bare(table, self._names))
         self._counts[place] += 1  # not of one that failed: it may be there all the same, and has to be written over
+
+    def _put(self, uri: str, table: pa.Table) -> None:
+        write_bytes(uri, encoded(table), drafts=drafts_folder(self._output))  # Polars reads hidden files of the table's folder
 
 
 def _runs(files: list[_File]) -> Iterator[list[_File]]:
@@ -152,6 +161,10 @@ def _groups(files: Iterable[_File]) -> Iterator[list[_File]]:
 def _bare(table: pa.Table, names: Iterable[str]) -> pa.Table:
     """Without the columns that the place tells."""
     return table.drop_columns([name for name in names if name in table.column_names])
+
+
+def _distinct(_: pa.Schema, table: pa.Table) -> dict[str, pa.Array]:
+    return {name: table[name].cast(pa.string()).unique() for name in table.column_names}
 
 
 def _plain(table: pa.Table) -> pa.Table:

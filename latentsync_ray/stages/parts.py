@@ -31,12 +31,17 @@ def save_part(part: Part, data: bytes) -> None:
 
 
 def load_part(output: str, segment: Segment) -> Part:
-    """A part that an earlier run or pass finished. Raises MixedParts when it went away meanwhile."""
+    """A part that an earlier run or pass finished. Raises MixedParts when it went away, or was torn as a machine died."""
     uri = part_uri(output, segment.clip_id, segment.key, segment.index)
     try:
         row = json.loads(storage.read_bytes(declaration(uri)))
     except InputNotFound as error:
         raise MixedParts(f"the finished part {uri} went away; run the job again to have it made again") from error
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        storage.delete([declaration(uri)])
+        raise MixedParts(f"the finished part {uri} is not whole; run the job again to have it made again")
     unknown = [np.nan] * (segment.stop - segment.start)  # of parts that were made before there was such a column
     arrays = {
         field.name: np.array(row.get(field.name, unknown), field.metadata["dtype"])

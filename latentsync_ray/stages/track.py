@@ -31,7 +31,7 @@ from latentsync_ray.faces.steady import bridged, steady
 from latentsync_ray.faces.store import read_tracks, write_tracks
 from latentsync_ray.faces.tracks import Tracks, outline_at
 from latentsync_ray.faces.visible import covered
-from latentsync_ray.layout import faces_uri, relative
+from latentsync_ray.layout import drafts_folder, faces_uri, relative
 from latentsync_ray.measure import loudness
 from latentsync_ray.media.decode import read_frames
 from latentsync_ray.media.source import VideoIndex
@@ -111,10 +111,10 @@ class Track:
         if uri not in self._known:
             try:
                 tracks = read_tracks(storage.read_bytes(uri))
-            except InputNotFound:
+            except (InputNotFound, ValueError):  # the latter when a machine died while it was written
                 data = write_tracks(self._look_through(plan, index, stop))
                 if self.share:
-                    storage.write_bytes(uri, data)
+                    storage.write_bytes(uri, data, drafts=drafts_folder(self.output))
                 tracks = read_tracks(data)  # as other processes would see them
             self._known[uri] = tracks
             while len(self._known) > _REMEMBERED:

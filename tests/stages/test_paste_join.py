@@ -13,6 +13,7 @@ from eight_pairs import decoded
 from latentsync_ray import assets
 from latentsync_ray.config import Recipe
 from latentsync_ray.errors import MixedParts, StorageUnavailable
+from latentsync_ray.layout import declaration
 from latentsync_ray.media.xmp import SOURCE_TYPE, read_xmp
 from latentsync_ray.sinks.mp4 import Mp4Sink
 from latentsync_ray.stages.join import STEPS, Join, Unfinished
@@ -158,6 +159,15 @@ def test_parts_that_went_away_are_worth_another_run(segments: list[FaceCrops], t
         Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))(parts)
     with pytest.raises(MixedParts, match="went away"):
         load_part(str(tmp_path), segments[1])
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b'{"cli'])
+def test_a_part_whose_declaration_is_torn_is_made_again(segments: list[FaceCrops], tmp_path: Path, content: bytes) -> None:
+    parts = pasted(segments, tmp_path)
+    Path(declaration(parts[1].uri)).write_bytes(content)
+    with pytest.raises(MixedParts, match="is not whole"):
+        load_part(str(tmp_path), segments[1])
+    assert finished_parts(str(tmp_path), parts[0]).tolist() == [0]
 
 
 def test_parts_are_found_where_the_output_is_now(segments: list[FaceCrops], tmp_path: Path) -> None:

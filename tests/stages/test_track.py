@@ -247,6 +247,18 @@ def test_a_second_language_is_not_tracked_again(
     assert picture.shape == (96, 96, 3)
 
 
+def test_torn_face_tracks_are_found_again(head: Heads, speech: Path, tmp_path: Path) -> None:
+    video = write_clip(tmp_path / "v.mp4", head.frames)
+    first = tracked(video, speech, output=str(tmp_path / "out"))
+    (kept,) = storage.find_files(str(tmp_path / "out" / "_work" / "faces"))
+    whole = storage.read_bytes(kept)
+    for torn in (b"", whole[:-10]):
+        storage.write_bytes(kept, torn)
+        again = tracked(video, speech, output=str(tmp_path / "out"))
+        assert np.array_equal(again[0].affines, first[0].affines)
+        assert storage.read_bytes(kept) == whole
+
+
 def test_languages_of_different_lengths_share_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """How far a video of 1400 frames is looked through for clips that need so many of them."""
     monkeypatch.setattr("latentsync_ray.stages.track.faces_uri", lambda *_, **__: "")
