@@ -30,7 +30,7 @@ from latentsync_ray.records import Records
 from latentsync_ray.speed import Work
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
-from latentsync_ray.todo import Todo, check_places, check_prune, find_todo, prune, reopen
+from latentsync_ray.todo import Todo, check_places, check_prune, find_todo, finish_prune, prune, reopen
 from latentsync_ray.types import ClipRecord, Part
 
 __all__ = ["Summary", "dub", "run"]
@@ -106,6 +106,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 confirm=lease.confirm,
                 note=progress.note,
             )
+            finish_prune(job.output, lease.confirm)
             todo = find_todo(job, table, records, progress.phase)
             if job.prune:
                 check_prune(job.output, records, todo.removed)
@@ -120,6 +121,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 check_room(job)
             if job.prune and len(todo.removed):
                 progress.phase("removing what the manifest no longer has")
+                lease.confirm()
                 prune(job.output, records, todo.removed)
             reopen(table, todo, records)
         except ClipError as error:

@@ -136,6 +136,33 @@ def test_prune_removes_files_and_rows_of_what_left_the_manifest(dataset: Dataset
     assert dataset.run(prune=True)[0].removed == 0
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_prune_that_breaks_off_leaves_no_row_without_a_file(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    dataset.run()
+    real, row = storage.delete, dataset.rows.pop("cleo")
+
+    def killed(uris: Iterable[str], **where: Any) -> None:
+        uris = list(uris)
+        clips = any("/clips/" in uri for uri in uris)
+        if gone or not clips:
+            real(uris, **where)
+        if clips:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "delete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        dataset.run(prune=True)
+    monkeypatch.setattr(storage, "delete", real)
+    dataset.run()
+    assert sorted(dataset.clips()) == ["anna.mp4", "ben.mp4"], "the next run finishes it"
+    assert not list((dataset.folder / "out" / "_work").iterdir())
+    dataset.rows["cleo"] = row
+    assert dataset.run()[1] == ["cleo"]
+    assert "cleo.mp4" in dataset.clips()
+
+
 def test_a_changed_setting_of_a_row_makes_its_clip_again(dataset: Dataset) -> None:
     dataset.run()
     dataset.rows["anna"]["seed"] = "7"
