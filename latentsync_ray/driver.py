@@ -26,11 +26,11 @@ from latentsync_ray.pairs import Pairs
 from latentsync_ray.passes import Prepared, dub, passes
 from latentsync_ray.preflight import check_inputs, check_recipe, check_room, resolved
 from latentsync_ray.progress import Progress, Silent, noting
-from latentsync_ray.records import Records
+from latentsync_ray.records import Records, among
 from latentsync_ray.speed import Work
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
-from latentsync_ray.todo import Todo, check_places, check_prune, find_todo, finish_prune, prune, reopen
+from latentsync_ray.todo import Todo, check_places, check_prune, find_todo, finish_prune, prune, reopen, rows_of
 from latentsync_ray.types import ClipRecord, Part
 
 __all__ = ["Summary", "dub", "run"]
@@ -187,9 +187,8 @@ def _run(
                 break
         progress.phase("writing the table")
     if made.stopped:  # joins that were under way then may have ended well
-        known = len(records)
-        records.absorb()
-        made.ok += len(records) - known
+        dubbed = pa.chunked_array([records.absorb()], pa.string())
+        made.ok += among(dubbed, rows_of(table, todo.rows, ["clip_id"])["clip_id"]).to_pylist().count(True)
     records.compact()
     lease.confirm()
     left = len(todo.over_limit) + count - made.ok - made.failed

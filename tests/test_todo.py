@@ -6,6 +6,7 @@ import csv
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from latentsync_ray.forecast import forecast
 from latentsync_ray.layout import clip_uri
 from latentsync_ray.manifest import read_manifest
 from latentsync_ray.progress import PlainProgress
-from latentsync_ray.records import Records
+from latentsync_ray.records import Records, commit_pending
 from latentsync_ray.stages.failures import failed_record, sources, telling
 from latentsync_ray.stages.inputs import fetch_input
 from latentsync_ray.storage import fetch_version, write_bytes
@@ -268,6 +269,28 @@ def test_limit_and_stop_count_what_is_left(dataset: Dataset) -> None:
     summary, made = dataset.run(stop_at_failed=2)
     assert (summary.ok, summary.failed, summary.left, summary.stopped, summary.exit_code) == (2, 2, 1, "stop_at_failed", 1)
     assert dataset.run()[1] == ["z"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_clips_that_were_joined_when_a_run_stopped_count(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """As on Ray, where clips are committed while the driver is still told of others."""
+    if again:
+        dataset.run()
+    dataset.say("anna", "nobody")
+    for name in ("ben", "cleo"):
+        dataset.say(name, "goodbye!")
+
+    def ahead(pairs: Iterable[Pair], job: Job, **how: Any) -> Iterator[ClipRecord]:
+        results = list(dataset.runner(pairs, job, **how))
+        for record in (result for result in results if result.ok):
+            commit_pending(job.output, ClipRecord.from_row({**record.to_row(), "finished_at": datetime.now(UTC)}))
+        yield from sorted(results, key=lambda result: result.ok)
+
+    monkeypatch.setattr("latentsync_ray.local.one_pass", ahead)
+    summary, _ = dataset.run(stop_at_failed=1)
+    assert (summary.stopped, summary.failed, summary.ok, summary.left) == ("stop_at_failed", 1, 2, 0)
 
 
 def test_a_share_of_failed_clips_counts_from_the_hundredth_on(dataset: Dataset) -> None:
