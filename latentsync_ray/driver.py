@@ -26,11 +26,11 @@ from latentsync_ray.pairs import Pairs
 from latentsync_ray.passes import Prepared, dub, passes
 from latentsync_ray.preflight import check_inputs, check_recipe, check_room, resolved
 from latentsync_ray.progress import Progress, Silent, noting
-from latentsync_ray.records import Records
+from latentsync_ray.records import Records, among
 from latentsync_ray.speed import Work
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
-from latentsync_ray.todo import Todo, check_places, check_prune, find_todo, prune, reopen
+from latentsync_ray.todo import Todo, check_places, check_prune, find_todo, finish_prune, prune, reopen, rows_of
 from latentsync_ray.types import ClipRecord, Part
 
 __all__ = ["Summary", "dub", "run"]
@@ -106,6 +106,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 confirm=lease.confirm,
                 note=progress.note,
             )
+            finish_prune(job.output, lease.confirm)
             todo = find_todo(job, table, records, progress.phase)
             if job.prune:
                 check_prune(job.output, records, todo.removed)
@@ -120,6 +121,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 check_room(job)
             if job.prune and len(todo.removed):
                 progress.phase("removing what the manifest no longer has")
+                lease.confirm()
                 prune(job.output, records, todo.removed)
             reopen(table, todo, records)
         except ClipError as error:
@@ -185,9 +187,8 @@ def _run(
                 break
         progress.phase("writing the table")
     if made.stopped:  # joins that were under way then may have ended well
-        known = len(records)
-        records.absorb()
-        made.ok += len(records) - known
+        dubbed = pa.chunked_array([records.absorb()], pa.string())
+        made.ok += among(dubbed, rows_of(table, todo.rows, ["clip_id"])["clip_id"]).to_pylist().count(True)
     records.compact()
     lease.confirm()
     left = len(todo.over_limit) + count - made.ok - made.failed

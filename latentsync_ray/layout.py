@@ -3,6 +3,7 @@
     clips/{clip_name}.mp4                   finished clips; a name is the clip's id, or a path such as talk/de
     metadata/*.parquet                      the table: one row per clip; or in folders, metadata/language=de/*.parquet
     _work/run.json                          whose run it is
+    _work/prune.json                        files that are to go: a prune is under way, or broke off
     _work/records/{clip_id}.json            records that are not in the table yet
     _work/parts/{clip_id}/{key}/00007.mp4   finished segments of unfinished clips; 00007.json says that one is whole
     _work/faces/{key}.parquet               face tracks of videos; in faces/ when they are to be kept
@@ -34,6 +35,7 @@ __all__ = [
     "partition",
     "partition_of",
     "parts_folder",
+    "prune_uri",
     "record_uri",
     "records_folder",
     "relative",
@@ -85,6 +87,11 @@ def partition_of(uri: str, output: str) -> dict[str, str | None] | None:
 def run_uri(output: str) -> str:
     """The sign of the run that works there."""
     return join(output, WORK, "run.json")
+
+
+def prune_uri(output: str) -> str:
+    """The paths of files whose rows a prune takes out, until they are gone."""
+    return join(output, WORK, "prune.json")
 
 
 def mark_uri(output: str, name: str) -> str:

@@ -1,6 +1,7 @@
 """One run at a time in an output: the file ``{output}/_work/run.json`` says whose, and is renewed as long as the run lives.
 
-Storage knows no locks: of two runs that start in the same moment, one finds out at its next beat, and is told to stop.
+Storage knows no locks: of two runs that start in the same moment, one finds out at its next beat, and is told to stop. It
+may find no sign at all then: the other one has ended, and taken along what it had written over this one's.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Lease:
         self._output, self._uri, self._note = output, run_uri(output), note
         here = {"host": socket.gethostname(), "pid": os.getpid(), "processes": _processes()}
         self._run = _Run(**here, started=_now(), beat="", token=uuid.uuid4().hex)
-        self._taken_by: _Run | None = None
+        self._signed, self._taken_by = False, ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="latentsync-lease", daemon=True)
 
@@ -87,7 +88,9 @@ class Lease:
         with ExitStack() as undo:  # whatever breaks in here must not keep others out
             undo.callback(self._give_back)
             self._write()
+            self._signed = True
             _HELD.add(self._run.token)
+            self.confirm()
             self._thread.start()
             undo.pop_all()
         return self
@@ -154,8 +157,17 @@ class Lease:
         """Once it was another's it stays so, although that one may have ended: what it did there is unknown here."""
         other = self._read()
         if other and other.token != self._run.token:
-            self._taken_by = other
+            self._taken_by = str(other)
+        elif not other and self._signed and self._is_missing():
+            self._taken_by = f"{redact.shown(self._uri)} is gone: that run has ended, or somebody deleted it"
         return not self._taken_by
+
+    def _is_missing(self) -> bool:
+        """Whether the sign is certainly not there; one that may not be read just now may be. Raises StorageUnavailable."""
+        try:
+            return not storage.exists(self._uri)
+        except InputNotFound:
+            return False
 
     def _read(self) -> _Run | None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ import pyarrow.compute
 from latentsync_ray import storage
 from latentsync_ray.changes import changed_rows, missing_rows
 from latentsync_ray.config import Job
-from latentsync_ray.errors import ConfigError
-from latentsync_ray.layout import clip_uri, join, relative
+from latentsync_ray.errors import ConfigError, InputNotFound
+from latentsync_ray.layout import clip_uri, join, prune_uri, relative
 from latentsync_ray.records import Records, look_up, rows_where, taken
 
-__all__ = ["Todo", "check_places", "check_prune", "find_todo", "prune", "reopen", "rows_of"]
+__all__ = ["Todo", "check_places", "check_prune", "find_todo", "finish_prune", "prune", "reopen", "rows_of"]
 
 log = logging.getLogger(__name__)
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
@@ -88,13 +89,24 @@ def check_prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> Non
 
 
 def prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:
-    """Remove these clips, files first: a row that is left is found again. A file that a row of another clip names stays."""
+    """Remove these clips, rows first, so that none is without its file. Should this break off, ``finish_prune`` goes on."""
     paths = look_up(output, clip_ids, ["output_path"])["output_path"].drop_null()
-    named = rows_where(output, "output_path", paths, [])
-    shared = named.filter(_pc.invert(_pc.is_in(named["clip_id"], clip_ids)))["output_path"]
-    paths = paths.filter(_pc.invert(_pc.is_in(paths, shared)))
-    storage.delete((join(output, path.as_py()) for path in paths), below=output)
+    storage.write_bytes(prune_uri(output), json.dumps(paths.to_pylist()).encode())
     records.reopen(clip_ids)
+    finish_prune(output)
+
+
+def finish_prune(output: str, confirm: Callable[[], None] = lambda: None) -> None:
+    """Remove the files of a prune that is under way or broke off, unless a row names them. ``confirm`` is asked before."""
+    try:
+        paths = pa.chunked_array([json.loads(storage.read_bytes(prune_uri(output)))], pa.string())
+    except (InputNotFound, ValueError):  # the latter where a machine went down before all of it was on its disk
+        return
+    confirm()
+    named = rows_where(output, "output_path", paths, [])["output_path"]
+    gone = paths.filter(_pc.invert(_pc.is_in(paths, named)))
+    storage.delete((join(output, path.as_py()) for path in gone), below=output)
+    storage.delete([prune_uri(output)])
 
 
 def check_places(output: str, table: pa.Table, rows: np.ndarray, removed: pa.ChunkedArray | None = None) -> None:

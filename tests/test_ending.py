@@ -5,10 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import ray
+from ray._private import utils as ray_utils
 
+from latentsync_ray import Cluster
 from latentsync_ray.cli.ending import Ended, ending_in_time
+from latentsync_ray.pipeline import connect
 
 SCRIPT = """
 import sys, time
@@ -51,6 +56,16 @@ def test_the_second_one_ends_it_at_once() -> None:
         assert process.wait(30) == 130
 
 
+def test_a_signal_that_comes_twice_at_once_is_one() -> None:
+    with started(60, 2) as process:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.wait(30) == 143
+        assert time.monotonic() - began > 1, "it was left its time"
+
+
 def test_it_ends_in_time_whatever_keeps_it() -> None:
     with started(0.5, 60) as process:
         process.send_signal(signal.SIGTERM)
@@ -64,9 +79,40 @@ def test_it_ends_in_time_in_the_middle_of_c_code() -> None:
         assert process.wait(30) == 143
 
 
+@pytest.mark.parametrize("does", ["sys.exit(number)", "None"])
+def test_a_signal_that_another_handler_took_tells_the_exit_code(does: str) -> None:
+    work = f"import signal; signal.signal(signal.SIGTERM, lambda number, frame: {does}); signal.raise_signal(signal.SIGTERM)"
+    with started(60, 0, work) as process:
+        assert process.stdout is not None
+        assert process.stdout.read() == ("" if does == "None" else "SIGTERM\n")
+    assert process.returncode == 143
+
+
 def test_handlers_are_as_before_afterwards() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with ending_in_time():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
     assert issubclass(Ended, KeyboardInterrupt), "whatever tidies up after Ctrl-C does so here"
+
+
+def test_a_handler_of_sigterm_stays_while_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[object] = []
+
+    def init(**_: object) -> None:
+        ray_utils.set_sigterm_handler(pytest.fail)
+        found.append(signal.getsignal(signal.SIGTERM))
+
+    def ours(number: int, frame: object) -> None: ...
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        connect(Cluster())
+        monkeypatch.delattr(ray_utils, "set_sigterm_handler")  # another version of Ray
+        monkeypatch.setattr(ray, "init", lambda **_: None)
+        connect(Cluster())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert found == [ours]

@@ -5,14 +5,16 @@ import os
 import socket
 import subprocess
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from latentsync_ray import Cluster, Job, Recipe, driver, lease, storage
-from latentsync_ray.errors import ConfigError, StorageUnavailable
+from latentsync_ray.errors import ConfigError, InputNotFound, StorageUnavailable
 from latentsync_ray.layout import join, run_uri
 from latentsync_ray.lease import Lease
 from latentsync_ray.records import Records, commit_pending
@@ -127,9 +129,10 @@ def test_the_sign_of_a_run_elsewhere_is_watched(output, monkeypatch, host, ago, 
 
 
 def test_the_sign_is_renewed_through_an_outage(output, monkeypatch):
-    written, renewed = [], threading.Event()
+    written, renewed, real = [], threading.Event(), storage.write_bytes
 
     def write(uri: str, data: bytes) -> None:
+        real(uri, data)
         written.append(json.loads(data))
         if len(written) == 2:
             raise StorageUnavailable("the bucket is away")
@@ -160,6 +163,33 @@ def test_a_run_that_was_taken_over_stops_and_leaves_the_sign(output, monkeypatch
         with pytest.raises(ConfigError, match="this run stops"):
             held.confirm()
     assert not storage.exists(sign(output))
+
+
+def test_a_sign_that_is_gone_was_written_over_and_taken_along(output, monkeypatch):
+    with Lease(output) as held:
+        for error, told in ((StorageUnavailable, pytest.raises(StorageUnavailable)), (InputNotFound, nullcontext())):
+            with monkeypatch.context() as patched, told:
+                for name in ("read_bytes", "exists"):
+                    patched.setattr(storage, name, Mock(side_effect=error("away, or not to be read just now")))
+                held.confirm()
+            held.confirm()
+        storage.delete([sign(output)])
+        with pytest.raises(ConfigError, match=r"this run stops: another took .*run\.json is gone: that run has ended"):
+            held.confirm()
+
+
+def test_a_run_looks_whether_another_signed_at_once(output, monkeypatch):
+    real = storage.write_bytes
+
+    def write(uri: str, data: bytes) -> None:
+        real(uri, data)
+        monkeypatch.setattr(storage, "write_bytes", real)
+        signed(output)
+
+    monkeypatch.setattr(storage, "write_bytes", write)
+    with pytest.raises(ConfigError, match="process 17 on elsewhere"), Lease(output):
+        pass
+    assert read(output)["token"] == "other"
 
 
 def job_of(names: str, output: str, folder: Path) -> Job:

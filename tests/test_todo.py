@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,7 +30,7 @@ from latentsync_ray.forecast import forecast
 from latentsync_ray.layout import clip_uri
 from latentsync_ray.manifest import read_manifest
 from latentsync_ray.progress import PlainProgress
-from latentsync_ray.records import Records
+from latentsync_ray.records import Records, commit_pending
 from latentsync_ray.stages.failures import failed_record, sources, telling
 from latentsync_ray.stages.inputs import fetch_input
 from latentsync_ray.storage import fetch_version, write_bytes
@@ -139,6 +140,33 @@ def test_prune_removes_files_and_rows_of_what_left_the_manifest(dataset: Dataset
     assert dataset.run(prune=True)[0].removed == 0
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_prune_that_breaks_off_leaves_no_row_without_a_file(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    dataset.run()
+    real, row = storage.delete, dataset.rows.pop("cleo")
+
+    def killed(uris: Iterable[str], **where: Any) -> None:
+        uris = list(uris)
+        clips = any("/clips/" in uri for uri in uris)
+        if gone or not clips:
+            real(uris, **where)
+        if clips:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "delete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        dataset.run(prune=True)
+    monkeypatch.setattr(storage, "delete", real)
+    dataset.run()
+    assert sorted(dataset.clips()) == ["anna.mp4", "ben.mp4"], "the next run finishes it"
+    assert not list((dataset.folder / "out" / "_work").iterdir())
+    dataset.rows["cleo"] = row
+    assert dataset.run()[1] == ["cleo"]
+    assert "cleo.mp4" in dataset.clips()
+
+
 def test_a_changed_setting_of_a_row_makes_its_clip_again(dataset: Dataset) -> None:
     dataset.run()
     dataset.rows["anna"]["seed"] = "7"
@@ -244,6 +272,28 @@ def test_limit_and_stop_count_what_is_left(dataset: Dataset) -> None:
     summary, made = dataset.run(stop_at_failed=2)
     assert (summary.ok, summary.failed, summary.left, summary.stopped, summary.exit_code) == (2, 2, 1, "stop_at_failed", 1)
     assert dataset.run()[1] == ["z"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_clips_that_were_joined_when_a_run_stopped_count(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """As on Ray, where clips are committed while the driver is still told of others."""
+    if again:
+        dataset.run()
+    dataset.say("anna", "nobody")
+    for name in ("ben", "cleo"):
+        dataset.say(name, "goodbye!")
+
+    def ahead(pairs: Iterable[Pair], job: Job, **how: Any) -> Iterator[ClipRecord]:
+        results = list(dataset.runner(pairs, job, **how))
+        for record in (result for result in results if result.ok):
+            commit_pending(job.output, ClipRecord.from_row({**record.to_row(), "finished_at": datetime.now(UTC)}))
+        yield from sorted(results, key=lambda result: result.ok)
+
+    monkeypatch.setattr("latentsync_ray.local.one_pass", ahead)
+    summary, _ = dataset.run(stop_at_failed=1)
+    assert (summary.stopped, summary.failed, summary.ok, summary.left) == ("stop_at_failed", 1, 2, 0)
 
 
 def test_a_share_of_failed_clips_counts_from_the_hundredth_on(dataset: Dataset) -> None:

@@ -164,7 +164,7 @@ def run(
     from latentsync_ray.driver import run as run_job
 
     try:
-        with ending_in_time(), ErrorsAsJson(as_json):
+        with ErrorsAsJson(as_json), ending_in_time():
             with display(job, verbose=verbose) as progress:
                 summary = run_job(job, progress=None if quiet else progress)
             if as_json:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -24,6 +25,8 @@ __all__ = ["GRACE_SECONDS", "Ended", "ErrorsAsJson", "ending_in_time", "exit_cod
 
 GRACE_SECONDS = 20.0
 """Longest time from the signal to the end: less than the 30 s after which Kubernetes and spot machines are switched off."""
+_ECHO_SECONDS = 1.0
+"""The same signal so soon after the first is no second one: ``timeout`` tells the process, and then its whole group."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -71,7 +74,7 @@ def leave(code: int) -> NoReturn:
 @contextmanager
 def ending_in_time() -> Iterator[None]:
     """Meanwhile, the first SIGINT or SIGTERM raises ``Ended`` in the main thread, and the process ends in time whatever then
-    keeps it, C code included. The second one ends it at once.
+    keeps it, C code included. The second one ends it at once; an echo of the first does not.
     """
     told: list[int] = []
 
@@ -88,6 +91,11 @@ def ending_in_time() -> Iterator[None]:
     before = {number: signal.signal(number, end) for number in _SIGNALS}
     try:
         yield
+    except SystemExit as left:
+        if left.code != signal.SIGTERM:
+            raise
+        told.append(signal.SIGTERM)
+        raise Ended(signal.SIGTERM) from None  # a handler of Ray's had taken the place of ours
     finally:
         if not told:  # else the process is about to end, and a second signal has to find all this
             for number, handler in before.items():
@@ -103,9 +111,13 @@ def _watch(heard: socket.socket, written: socket.socket) -> None:
         first = heard.recv(1)
         if first[0] not in _SIGNALS:
             return
-        heard.settimeout(GRACE_SECONDS)
+        began = time.monotonic()
         try:
-            last = heard.recv(1)
+            while True:
+                heard.settimeout(max(0.01, began + GRACE_SECONDS - time.monotonic()))
+                last = heard.recv(1)
+                if last != first or time.monotonic() > began + _ECHO_SECONDS:
+                    break
         except TimeoutError:
             last = first
-        os._exit(128 + last[0])
+        os._exit(128 + (last[0] or first[0]))  # 0: the end came, and the first signal had gone to another handler

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import ray
+from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -50,19 +51,21 @@ def connect(cluster: Cluster) -> None:
         if cluster.address:
             try:
                 _wait_for_head(cluster.address)
-                ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+                with _without_its_handler():
+                    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
             except ConnectionError as error:
                 raise ConfigError(f"cluster.address is {cluster.address!r}, and {_no_answer(error)}") from error
         else:
             store = int(cluster.object_store_gb * 2**30) if cluster.object_store_gb else None
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=store,
-                _system_config={"idle_worker_killing_time_threshold_ms": _IDLE_SECONDS * 1000},
-            )
+            with _without_its_handler():
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=store,
+                    _system_config={"idle_worker_killing_time_threshold_ms": _IDLE_SECONDS * 1000},
+                )
         ray_worker._worker_logs_enabled = False  # what it tells of workers that died would be on stdout, among the results
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's would print a stack of C++
@@ -72,6 +75,22 @@ def connect(cluster: Cluster) -> None:
         # Ray's console; its log files keep everything, and what hears all other loggers too is not Ray's.
         if isinstance(handler, logging.StreamHandler) and handler not in logging.root.handlers:
             handler.setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _without_its_handler() -> Iterator[None]:
+    """Meanwhile, Ray leaves the handler of SIGTERM alone if there is one: Ray's own takes 15 for the exit code, and no notice
+    of what is to be tidied up. Another version of Ray may set it in another way, and then does.
+    """
+    before = getattr(ray_utils, "set_sigterm_handler", None)
+    if before is None or not callable(signal.getsignal(signal.SIGTERM)):
+        yield
+        return
+    ray_utils.set_sigterm_handler = lambda sigterm_handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = before
 
 
 def _wait_for_head(address: str) -> None:

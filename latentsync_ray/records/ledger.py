@@ -228,8 +228,12 @@ class Records:
                 "recipe, rows hold model, detector, steps, cache_interval and what they may set themselves, and nothing else"
             )
 
-    def absorb(self) -> None:
-        """Take over what workers committed and no driver wrote down, unless the clip has a successful row that is as new."""
+    def absorb(self) -> list[str]:
+        """Take over what workers committed and no driver wrote down, unless the clip has a successful row that is as new.
+
+        Gives the ids of the clips that it found dubbed, without those that have the row of a failed one.
+        """
+        dubbed: list[str] = []
         uris, records = pending_records(self.output)
         self._check_recipe(record.recipe for record in records)
         ids = pa.chunked_array([[record.clip_id for record in records]], pa.string())
@@ -238,8 +242,10 @@ class Records:
         for record, code, before in zip(records, codes.to_pylist(), known, strict=True):
             if code != "" or (record.finished_at and (not before or record.finished_at > before)):
                 self.add(record)
+                dubbed += [record.clip_id] if record.ok and not code else []
         self.flush()
         delete(uris)
+        return dubbed
 
     def _look_at(self, uris: list[str], records: list[ClipRecord]) -> None:
         """Count what workers committed as finished, and leave it where it is."""
