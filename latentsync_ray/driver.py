@@ -197,7 +197,7 @@ def _run(
     if not left:  # else parts of clips in work are for the next run
         sweep(job.output, keep=records.kept_for_another_run())
     failed = records.failed(table["clip_id"]) + records.refused
-    too_many = made.stopped == "stop_at_failed" or failed > job.failure_budget * len(table)
+    too_many = made.stopped == "stop_at_failed" or failed / max(len(table), 1) > job.failure_budget
     return Summary(
         output=job.output,
         total=len(table),
@@ -243,7 +243,7 @@ class _Made:
     def too_many_failed(self, most: float) -> bool:
         """Whether the job wants to stop now; see ``Job.stop_at_failed``."""
         count = self.ok + self.failed
-        if self.failed >= most if most >= 1 else count >= _SHARE_FROM and self.failed > most * count:
+        if self.failed >= most if most >= 1 else count >= _SHARE_FROM and self.failed / count > most:
             self.stopped = "stop_at_failed"
         return self.stopped == "stop_at_failed"
 

@@ -193,7 +193,16 @@ def _is_gone(pid: int) -> bool:
         os.kill(pid, 0)
     except OSError as error:
         return isinstance(error, ProcessLookupError)  # else it is another user's
-    return pid == os.getpid()
+    return pid == os.getpid() or _has_ended(pid)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether nothing is left of the process but its exit code, which its parent has not asked for; see proc(5)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):  # no Linux, or gone this moment
+        return False
+    return state in (b"Z", b"X")
 
 
 def _now() -> str:

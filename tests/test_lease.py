@@ -102,6 +102,18 @@ def test_a_run_whose_process_is_gone_stops_nobody(output, monkeypatch):
         assert read(output)["host"] == HERE
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are asked for their state on Linux only")
+def test_a_run_that_was_killed_and_not_waited_for_stops_nobody(output):
+    with subprocess.Popen(["sleep", "60"]) as process:
+        signed(output, host=HERE, pid=process.pid)
+        with pytest.raises(ConfigError, match=f"process {process.pid}"), Lease(output):
+            pass
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with Lease(output):
+            assert read(output)["pid"] == os.getpid()
+
+
 @pytest.mark.parametrize(("host", "ago"), [("elsewhere", 5), ("elsewhere", 600), ("elsewhere", -600), (HERE, 5)])
 @pytest.mark.parametrize("alive", [True, False])
 def test_the_sign_of_a_run_elsewhere_is_watched(output, monkeypatch, host, ago, alive):

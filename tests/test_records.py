@@ -709,13 +709,21 @@ def test_the_former_file_of_a_clip_goes_when_its_record_is_taken_over(tmp_path):
     assert rows == {"anna": "clips/anna-new.mp4", "ben": "clips/ben-new.mp4", "other": "clips/anna.mp4"}
 
 
-def test_a_record_that_says_when_it_was_made_is_newer_than_one_that_does_not(output):
+def test_a_pending_record_is_newer_than_the_row_whatever_clocks_say(output):
+    at = partial(datetime, 2026, 1, tzinfo=UTC)
     with Records(output) as table:
-        table.add(ok("a", seed=1, finished_at=None))
-    for seed, when in ((2, datetime(2026, 1, 2, tzinfo=UTC)), (3, datetime(2026, 1, 1, tzinfo=UTC)), (4, None)):
-        commit_pending(output, ok("a", seed=seed, finished_at=when))
+        table.add(ok("a", seed=1, sha256="1", finished_at=None))
+    for seed, when in ((2, at(2)), (3, at(1)), (4, None)):
+        commit_pending(output, ok("a", seed=seed, sha256=str(seed), finished_at=when))
         Records(output)
-    assert read_records(output)["seed"].to_pylist() == [2]
+        assert read_records(output)["seed"].to_pylist() == [seed]
+    before = files(output)
+    commit_pending(output, ok("a", seed=5, sha256="4", finished_at=at(3)))  # of the same file: left by a kill, or made twice
+    commit_pending(output, failed("a", finished_at=at(4)))
+    Records(output)
+    commit_pending(output, ok("a", seed=5, sha256="4", finished_at=at(3)))
+    Records(output)
+    assert (files(output), pending(output)) == (before, [])
 
 
 def test_a_former_file_is_gone_before_its_row(tmp_path, kill):

@@ -304,6 +304,15 @@ def test_a_share_of_failed_clips_counts_from_the_hundredth_on(dataset: Dataset) 
     assert summary.ok + summary.failed == 100
 
 
+def test_a_share_that_is_reached_is_not_exceeded(dataset: Dataset) -> None:
+    """0.29 * 100 is less than 29 in binary fractions."""
+    dataset.rows.clear()
+    for number in range(100):
+        dataset.add(f"n{number:02d}", said="nobody" if number < 29 else "hello")
+    summary, _ = dataset.run(failure_budget=0.29, stop_at_failed=0.29)
+    assert (summary.failed, summary.stopped, summary.exit_code) == (29, "", 0)
+
+
 def test_a_thousand_rows_that_are_done_are_nothing_to_do(dataset: Dataset) -> None:
     for number in range(1000):
         dataset.add(f"n{number:04d}")

@@ -229,8 +229,9 @@ class Records:
             )
 
     def absorb(self) -> list[str]:
-        """Take over what workers committed and no driver wrote down, unless the clip has a successful row that is as new.
+        """Take over what workers committed and no driver wrote down, unless the clip has the successful row of that very file.
 
+        Whatever clocks say, such a record is no older than the row, or it would have gone when the row was written.
         Gives the ids of the clips that it found dubbed, without those that have the row of a failed one.
         """
         dubbed: list[str] = []
@@ -238,9 +239,9 @@ class Records:
         self._check_recipe(record.recipe for record in records)
         ids = pa.chunked_array([[record.clip_id for record in records]], pa.string())
         codes = self.codes(ids)
-        known = look_up(self.output, ids, ["finished_at"])["finished_at"].to_pylist() if records else []
+        known = look_up(self.output, ids, ["sha256", "output_path"]).to_pylist() if records else []
         for record, code, before in zip(records, codes.to_pylist(), known, strict=True):
-            if code != "" or (record.finished_at and (not before or record.finished_at > before)):
+            if code != "" or (record.ok and before != {"sha256": record.sha256, "output_path": record.output_path}):
                 self.add(record)
                 dubbed += [record.clip_id] if record.ok and not code else []
         self.flush()

@@ -7,6 +7,7 @@ checks clips is one more step.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ import numpy as np
 from latentsync_ray import __version__, redact, storage
 from latentsync_ray.config import Recipe
 from latentsync_ray.disk import scratch
-from latentsync_ray.errors import InputNotFound, MixedParts
+from latentsync_ray.errors import InputNotFound, MixedParts, StorageUnavailable
 from latentsync_ray.layout import relative
 from latentsync_ray.measure import sync_score
 from latentsync_ray.media.join import Extras, join_parts
@@ -34,6 +35,8 @@ from latentsync_ray.stages.parts import drop_parts
 from latentsync_ray.types import Clip, ClipRecord, Part
 
 __all__ = ["STEPS", "Join", "Step", "Unfinished", "check_parts", "mark", "measure", "mux", "publish", "verify"]
+
+log = logging.getLogger(__name__)
 
 _DOWNLOADS = 8
 """Parts fetched at once."""
@@ -196,7 +199,13 @@ class Join:
         seconds = {"join_seconds": time.perf_counter() - began}
         record = ClipRecord.of(clip, status="ok", **sources(clip), **work.facts, **seconds, **provenance(self.recipe))
         if self.commit:
-            commit_pending(self.output, record)
+            try:
+                commit_pending(self.output, record)
+            except (
+                StorageUnavailable
+            ) as error:  # the clip is in its place, and the driver writes its row; until then parts stay
+                log.warning("clip %s: its record could not be made safe before the driver has it: %s", clip.clip_id, error)
+                return record
         drop_parts(parts)
         return record
 

@@ -20,7 +20,7 @@ from latentsync_ray.stages.join import STEPS, Join, Unfinished
 from latentsync_ray.stages.parts import finished_parts, load_part
 from latentsync_ray.stages.paste import Paste
 from latentsync_ray.stages.plan import Plan
-from latentsync_ray.types import FaceCrops, GeneratedFaces, Pair, Part, Segment
+from latentsync_ray.types import ClipRecord, FaceCrops, GeneratedFaces, Pair, Part, Segment
 
 RECIPE = Recipe(model="nano", detector="embedded", segment_frames=80, crf=0, preset="ultrafast")
 
@@ -199,3 +199,17 @@ def test_a_finished_part_keeps_no_address_and_takes_todays(segments: list[FaceCr
     segment = Segment.of(part, audio="https://h.example/a.wav?signed=again")
     assert load_part(str(tmp_path), segment).audio == segment.audio
     assert load_part(str(tmp_path), segment).video == part.video
+
+
+def test_a_published_clip_has_not_failed_when_its_record_cannot_be_committed(
+    segments: list[FaceCrops], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(output: str, record: ClipRecord) -> None:
+        raise StorageUnavailable("the disk is full")
+
+    monkeypatch.setattr("latentsync_ray.stages.join.commit_pending", away)
+    parts = pasted(segments, tmp_path, "aa")
+    record = Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))(parts)
+    assert (record.status, Path(str(record.output)).stat().st_size) == ("ok", record.bytes)
+    assert "the disk is full" in caplog.text
+    assert finished_parts(str(tmp_path), parts[0]).tolist() == [0, 1], "they are kept until the row is safe"
