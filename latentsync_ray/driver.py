@@ -62,8 +62,12 @@ class Summary:
     """Clips that were not made, because of the job's ``limit``, ``time_limit``, ``stop_at_failed`` or ``budget``."""
     changed: int
     """Clips that earlier runs made of other inputs or settings, to be made again."""
+    kept: int
+    """Clips that failed when they were made again: their earlier version and its row stay, and ``failed`` counts them."""
     removed: int
-    """Clips in the table that the manifest does not have: removed from it if the job prunes."""
+    """Clips that the job pruned, as the manifest does not have them."""
+    not_in_manifest: int
+    """Such clips that stay in the table."""
     stopped: str
     """Why the run ended early: ``stop_at_failed``, ``budget``, ``time_limit``, or empty."""
     frames: int
@@ -208,7 +212,9 @@ def _run(
         bugs=made.bugs,
         left=left,
         changed=len(todo.changed),
-        removed=len(todo.removed),
+        kept=records.refused,
+        removed=len(todo.removed) if job.prune else 0,
+        not_in_manifest=0 if job.prune else len(todo.removed),
         stopped=made.stopped,
         frames=made.frames,
         seconds=time.perf_counter() - began,
@@ -266,10 +272,12 @@ class _Made:
 
     def spending(self) -> str:
         """What the budget went for, in words."""
-        spent = f"devices took {self._seconds:.1f} s, one segment up to {self._most:.1f} s: the next could exceed the budget"
+        spent = (
+            f"devices took {self._seconds:.1f} s, and the next segment, of up to {self._most:.1f} s, could exceed the budget"
+        )
         if self._seconds > self._most:
             return spent
-        return f"{spent}; each run makes at least one segment more and keeps it, so raise the budget to get on faster"
+        return f"{spent}. Each run keeps what is finished and makes at least one segment more; raise the budget to go faster"
 
 
 def _results(job: Job, table: pa.Table, rows: np.ndarray, runner: Prepared, progress: Progress) -> Generator[Part | ClipRecord]:

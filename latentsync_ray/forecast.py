@@ -68,8 +68,8 @@ class Forecast:
     """Made again, because their inputs or settings have changed."""
     left: int
     """Left to another run by the job's limit."""
-    removed: int
-    """In the table, and not in the manifest."""
+    not_in_manifest: int
+    """In the table only."""
     probed: int
     """Clips whose inputs were looked at."""
     failures: dict[str, int]
@@ -178,7 +178,7 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
         again=dubbed,
         changed=len(todo.changed),
         left=len(todo.over_limit),
-        removed=len(todo.removed),
+        not_in_manifest=len(todo.removed),
         probed=len(probes),
         failures={code: round(count * share) for code, count in failures.most_common()},
         examples=_examples(table, rows, probes),

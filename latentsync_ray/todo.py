@@ -83,8 +83,8 @@ def check_prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> Non
     """Raise ConfigError when these clips, which are to be removed, are most of the table: a manifest may be cut short."""
     if 2 * len(clip_ids) > len(records) and len(records) > 1:
         raise ConfigError(
-            f"prune would remove {len(clip_ids)} of the {len(records)} clips in {output}, which the manifest does not have; "
-            "if the manifest is whole, begin a new output, or remove clips by hand"
+            f"prune would remove {len(clip_ids)} of the {len(records)} clips in {output}, which the manifest does not have: "
+            "more than half, so that it may be cut short. If it is whole, begin a new output"
         )
 
 

@@ -250,8 +250,8 @@ def test_a_budget_counts_one_more_segment_of_each_worker(tmp_path: Path, monkeyp
     summary = run(asked.model_copy(update={"retry": ("all",)}), progress=heard)
     assert (summary.ok, summary.left, summary.stopped, summary.exit_code) == (0, 3, "budget", 3)
     (told,) = (told for told in heard.told if "stopping early" in told)
-    assert "devices took 10.0 s, one segment up to 10.0 s: the next could exceed the budget" in told
-    assert "each run makes at least one segment more" in told
+    assert "devices took 10.0 s, and the next segment, of up to 10.0 s, could exceed the budget" in told
+    assert "Each run keeps what is finished and makes at least one segment more" in told
 
 
 def test_what_is_left_keeps_its_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

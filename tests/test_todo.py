@@ -124,7 +124,7 @@ def test_on_a_schedule_only_what_changed_is_made(dataset: Dataset) -> None:
     del dataset.rows["cleo"]
     summary, made = dataset.run()
     assert made == ["ben", "dora"]
-    assert (summary.total, summary.changed, summary.removed, summary.ok, summary.done_before) == (3, 1, 1, 2, 1)
+    assert (summary.total, summary.changed, summary.not_in_manifest, summary.ok, summary.done_before) == (3, 1, 1, 2, 1)
     assert dataset.clips()["ben.mp4"] == "ben says goodbye!"
     assert "cleo.mp4" in dataset.clips(), "a removed row is reported, and its clip kept"
     assert dataset.run()[1] == []
@@ -134,7 +134,7 @@ def test_prune_removes_files_and_rows_of_what_left_the_manifest(dataset: Dataset
     dataset.run()
     del dataset.rows["cleo"]
     summary, made = dataset.run(prune=True)
-    assert (made, summary.removed) == ([], 1)
+    assert (made, summary.removed, summary.not_in_manifest) == ([], 1, 0)
     assert sorted(dataset.clips()) == ["anna.mp4", "ben.mp4"]
     assert sorted(read_records(dataset.folder / "out")["clip_id"].to_pylist()) == ["anna", "ben"]
     assert dataset.run(prune=True)[0].removed == 0
@@ -395,7 +395,7 @@ def test_a_clip_that_cannot_be_made_again_stays_as_it_was(dataset: Dataset) -> N
     dataset.run()
     dataset.say("ben", "nobody")
     summary, made = dataset.run(failure_budget=0.0)
-    assert (made, summary.failed, summary.exit_code) == (["ben"], 1, 1)
+    assert (made, summary.failed, summary.kept, summary.exit_code) == (["ben"], 1, 1, 1)
     assert dataset.clips()["ben.mp4"] == "ben says hello"
     row = next(row for row in read_records(dataset.folder / "out").to_pylist() if row["clip_id"] == "ben")
     assert (row["status"], row["output_path"]) == ("ok", "clips/ben.mp4")

@@ -102,7 +102,7 @@ def _print(told: Forecast, *, prune: bool) -> None:
         (told.failed, "failed before, not tried again (--retry failed)"),
         (told.left, "left by the limit"),
     ]
-    rest += [(told.removed, f"not in the manifest any more{', would be removed' if prune else ''}")]
+    rest += [(told.not_in_manifest, f"not in the manifest any more{', would be removed' if prune else ''}")]
     if kept := ", ".join(f"{count} {what}" for count, what in rest if count):
         OUT.print(kept)
     if making:

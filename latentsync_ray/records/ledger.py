@@ -225,11 +225,11 @@ class Records:
             raise ConfigError(
                 f"{self.output} holds clips made with another recipe ({', '.join(others)}, now {self._recipe}); "
                 "choose another output folder for the new recipe, or keep both in this one with mixed_recipes=true. Of a "
-                "recipe, rows hold model, detector, steps, cache_interval and what they may set themselves, and nothing else"
+                "recipe, the table tells model, detector, steps, cache_interval and what rows may set: others look the same"
             )
 
     def absorb(self) -> list[str]:
-        """Take over what workers committed and no driver wrote down, unless the clip has the successful row of that very file.
+        """Take over what workers committed and no driver wrote down, unless that is the clip's row already.
 
         Whatever clocks say, such a record is no older than the row, or it would have gone when the row was written.
         Gives the ids of the clips that it found dubbed, without those that have the row of a failed one.
@@ -239,9 +239,10 @@ class Records:
         self._check_recipe(record.recipe for record in records)
         ids = pa.chunked_array([[record.clip_id for record in records]], pa.string())
         codes = self.codes(ids)
-        known = look_up(self.output, ids, ["sha256", "output_path"]).to_pylist() if records else []
+        telling = ["sha256", "output_path", "finished_at"]
+        known = look_up(self.output, ids, telling).to_pylist() if records else []
         for record, code, before in zip(records, codes.to_pylist(), known, strict=True):
-            if code != "" or (record.ok and before != {"sha256": record.sha256, "output_path": record.output_path}):
+            if code != "" or (record.ok and before != {name: getattr(record, name) for name in telling}):
                 self.add(record)
                 dubbed += [record.clip_id] if record.ok and not code else []
         self.flush()
