@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from latentsync_ray import redact
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.naming import DEFAULT_TEMPLATE, pieces
 from latentsync_ray.types import UNUSABLE_NAME
@@ -104,8 +105,18 @@ def _filled(table: pa.Table, field: str | None, text: str, uri: str) -> Any:
 
 
 def _stem(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    """File names without their endings; of an address without its query."""
-    remote = _pc.match_substring_regex(uris, r"^https?://")
+    """File names without their endings; of an address without its query, and without secrets."""
+    uris = _shown(uris)
+    remote = _pc.match_substring_regex(uris, r"(?i)^https?://")
     paths = _pc.if_else(remote, _pc.replace_substring_regex(uris, r"[?#].*$", ""), uris)
     names = _pc.replace_substring_regex(_pc.replace_substring_regex(paths, r"^data:.*", ""), r"^.*/", "")
     return _pc.replace_substring_regex(names, r"\.[^.]*$", "")
+
+
+def _shown(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not _pc.any(_pc.match_substring_regex(uris, r"://.*[?#@;:]")).as_py():
+        return uris  # none of them could hold a secret
+    pieces = [(each.as_py() for each in chunk) for chunk in uris.chunks]
+    return pa.chunked_array(
+        [pa.array((uri and redact.shown(uri) for uri in some), pa.string()) for some in pieces], pa.string()
+    )

@@ -128,7 +128,7 @@ def _read(uri: str) -> tuple[pa.Table, str]:
         return _pairs_of_same_stem(files, shown), base
     except InputNotFound as error:
         raise ConfigError(f"cannot read the manifest: {error}") from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise ConfigError(f"cannot read the manifest {shown}: {error}") from error
 
 
@@ -177,6 +177,8 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}, line {number} is not valid JSON: {error.msg} at column {error.colno}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands of others
+        raise ConfigError(f"{path}, line {number} cannot be read: {error}") from error
     if not isinstance(row, dict):
         raise ConfigError(f"{path}, line {number} must be an object with video and audio")
     if type(row.get("clip_id")) is int:
@@ -189,10 +191,13 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _json_column(path: Path, name: str, rows: list[dict[str, Any]]) -> pa.Array:
     values = [row.get(name) for row in rows]
-    if name in ROW_SETTINGS:
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
     try:
+        if name in ROW_SETTINGS:
+            return pa.array([None if value is None else str(value) for value in values], pa.string())
         return pa.array(values)
+    except (UnicodeError, OverflowError) as error:
+        why = f"{error}; whole numbers have 64 bits at most, and text no half of a character"
+        raise ConfigError(f"{path}: the column {name!r} cannot be read: {why}") from error
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ConfigError(f"{path}: the column {name!r} mixes types ({error}); give all rows the same") from error
 
@@ -204,6 +209,8 @@ def _pairs_of_same_stem(files: list[str], uri: str) -> pa.Table:
         side = "video" if path.suffix.lower() in _VIDEO else "audio" if path.suffix.lower() in _AUDIO else None
         if side:
             found.setdefault(path.stem, {"video": [], "audio": []})[side].append(name)
+    if (odd := next((stem for stem in found if not _is_text(stem)), None)) is not None:
+        raise ConfigError(f"{uri}: the name of the file {odd!r} is not in UTF-8; rename it")
     if not found:
         raise ConfigError(
             f"no manifest at {uri}: it must be .parquet, .csv, .jsonl, .ndjson, or a folder with videos and audios"
@@ -218,6 +225,10 @@ def _pairs_of_same_stem(files: list[str], uri: str) -> pa.Table:
         raise ConfigError(f"{uri}: each stem needs one video and one audio, e.g. anna.mp4 and anna.wav; wrong are {shown}")
     pairs = {side: [sides[side][0] for sides in found.values()] for side in ("video", "audio")}
     return pa.table({"clip_id": list(found), **pairs})  # stems are unique here, and what people call their clips
+
+
+def _is_text(name: str) -> bool:
+    return name == name.encode("utf-8", "replace").decode("utf-8")
 
 
 # Columns

@@ -98,3 +98,19 @@ def test_the_manifest_hands_names_to_its_pairs(tmp_path: Path) -> None:
     assert [to_pair(table, row).clip_name for row in range(2)] == ["talk/de", "talk/fr"]
     assert to_pair(read_manifest(str(file)), 0).clip_name is None
     assert Job(manifest=file, output=tmp_path).clip_name == DEFAULT_TEMPLATE
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "simplecache::https://h/a.mp4?X-Sig=S3CRET.part",
+        "HTTPS://h/a.mp4?X-Sig=S3CRET.x",
+        "ftp://user:S3CRET@h/a.mp4?x=S3CRET.y",
+        "gs://b/a.mp4?X-Goog-Signature=S3CRET.zz",
+    ],
+)
+def test_no_secret_of_an_address_gets_into_a_name(uri: str) -> None:
+    table = pa.table({"clip_id": ["a", "b"], "video": [uri, None], "audio": ["a.wav", "b.wav"]})
+    made = clip_names(table.slice(0, 1), "{video_stem}/x", "m.csv")
+    assert made is not None
+    assert made.to_pylist() == ["a/x"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -370,3 +371,27 @@ def test_a_setting_that_is_a_list_is_named(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "pairs.parquet")
     with pytest.raises(ConfigError, match=r"seed of row 2 is \[7, 8\] \(list<.*>\); the column must hold single values"):
         read_manifest(str(tmp_path / "pairs.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (r'"note": "\ud800"', "column 'note' cannot be read: .*no half of a character"),
+        (r'"language": "\ud800"', "column 'language' cannot be read"),
+        ('"note": 99999999999999999999999', "column 'note' cannot be read: .*64 bits at most"),
+        ('"note": ' + "9" * 5000, "line 1 cannot be read"),
+        ('"note": ' + "[" * 20_000 + "]" * 20_000, "line 1 cannot be read"),
+    ],
+    ids=["text", "language", "number", "digits", "brackets"],
+)
+def test_json_that_no_table_can_hold_is_told(tmp_path, more: str, why: str):
+    (tmp_path / "p.jsonl").write_text(f'{{"video": "v.mp4", "audio": "a.wav", {more}}}\n')
+    with pytest.raises(ConfigError, match=why):
+        read_manifest(str(tmp_path / "p.jsonl"))
+
+
+def test_a_file_whose_name_is_not_in_utf_8_is_told(tmp_path):
+    for ending in (b"mp4", b"wav"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/x\xff." + ending)).touch()
+    with pytest.raises(ConfigError, match=r"the name of the file 'x\\udcff' is not in UTF-8; rename it"):
+        read_manifest(str(tmp_path))
