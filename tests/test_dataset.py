@@ -65,7 +65,9 @@ def test_every_kind_of_row_at_once(clip: dict[str, str], tmp_path: Path, monkeyp
         ("11", 7): "invalid_pair",
     }
     same_id = {found["9", take]["error"] for take in (4, 5)}
-    assert same_id == {None, "another row has this clip_id, or the same file by its clip_name; give each its own"}, "one of them is dubbed"
+    assert same_id == {None, "another row has this clip_id, or the same file by its clip_name; give each its own"}, (
+        "one of them is dubbed"
+    )
     assert (found["7", 3]["duration"], found["7", 3]["manifest_duration"], found["7", 3]["index"]) == (0.4, 99.0, 5)
     assert (found["7", 3]["guidance_scale"], found["8", None]["guidance_scale"]) == (1.0, 1.5)
     assert found["7", 3]["output"] == str(tmp_path / "out" / "clips" / "7.mp4")
