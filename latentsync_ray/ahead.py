@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, TypeVar
 
-__all__ = ["ahead"]
+__all__ = ["ahead", "apart"]
+
+_T = TypeVar("_T")
 
 _LOOK_SECONDS = 0.1
 """Between looks whether what was made is still wanted."""
@@ -65,3 +67,13 @@ def ahead(
     finally:
         unwanted.set()
         thread.join(_PATIENCE_SECONDS)
+
+
+def apart(rows: Iterable[_T]) -> Generator[_T]:
+    """The same, made in a thread of their own."""
+
+    def work(give: Callable[[_T], None]) -> None:
+        for row in rows:
+            give(row)
+
+    return ahead(work)

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute
 
 from latentsync_ray import redact, storage
-from latentsync_ray.config import ROW_SETTINGS, own_settings
 from latentsync_ray.errors import ClipError
 from latentsync_ray.layout import join
 from latentsync_ray.manifest import pair_of
+from latentsync_ray.recipe import ROW_SETTINGS, own_settings
 from latentsync_ray.records import among, in_batches
 
 __all__ = ["changed_rows", "missing_rows", "settings_of"]

@@ -53,6 +53,9 @@ class ClipRecord(Row):
     height: int | None = None
     bytes: int | None = None
     sha256: str | None = None
+    """Of the file as published, hex."""
+    content_sha256: str | None = None
+    """The same before it was signed, which does not differ from run to run; see ``Job.signing``."""
     content_type: str | None = None
     language: str | None = None
     """Of the speech, as the pair or the audio file says it."""
@@ -60,7 +63,12 @@ class ClipRecord(Row):
     """The channel, counted from 1, that the model heard because a mix of all would have cancelled; None: the mix."""
     deinterlaced: bool | None = None
     content_credentials: str | None = None
-    """Which inputs carried Content Credentials (C2PA), which the result does not: ``video``, ``audio``, ``video, audio``."""
+    """Which inputs carried Content Credentials (C2PA): ``video``, ``audio``, ``video, audio``. Clips that are signed keep them
+    as their ingredients'."""
+    signed_by: str | None = None
+    """Common name of the certificate that signed the file; None: it is not signed."""
+    consent: str | None = None
+    """What says that who is shown and heard agreed."""
     seed: int | None = None
     guidance_scale: float | None = None
     steps: int | None = None

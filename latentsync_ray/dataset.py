@@ -18,17 +18,27 @@ from ray.exceptions import RayError
 
 from latentsync_ray import filesystems
 from latentsync_ray.arguments import kind_of, path_text
-from latentsync_ray.config import Cluster, Recipe
+from latentsync_ray.config import Cluster, Recipe, Signing
 from latentsync_ray.errors import ConfigError, InvalidPair, WorkerDied
 from latentsync_ray.job_file import build_job
 from latentsync_ray.manifest import OWN_COLUMNS, made_id, pair_of
-from latentsync_ray.pipeline import Gathering, check_nodes, connect, join_parts, parts_dataset, retries_set, told
+from latentsync_ray.pipeline import (
+    Gathering,
+    check_nodes,
+    check_signing_there,
+    connect,
+    join_parts,
+    parts_dataset,
+    retries_set,
+    told,
+)
 from latentsync_ray.preflight import check_recipe, resolved
 from latentsync_ray.records import MANIFEST_PREFIX, RECORD_SCHEMA
 from latentsync_ray.records.schema import carried_name, to_table
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.failures import failed_record
-from latentsync_ray.stages.join import Join
+from latentsync_ray.stages.join import Join, steps
+from latentsync_ray.stages.mark import check_signing
 from latentsync_ray.stages.parts import drop_parts
 from latentsync_ray.storage_options import StorageOptions
 from latentsync_ray.types import ClipRecord, Pair, Part
@@ -51,20 +61,21 @@ def lipsync_dataset(
     recipe: Recipe | None = None,
     cluster: Cluster | None = None,
     sink: str = "mp4",
+    signing: Signing | None = None,
     storage_options: StorageOptions | None = None,
 ) -> Dataset:
     """Lip-sync every row of ``pairs``: a Dataset of clip records, which carries the other columns of ``pairs`` along.
 
     ``pairs`` has the columns ``video`` and ``audio`` and, if you like, ``clip_id``, ``language``, ``guidance_scale``, ``seed``,
-    ``loop_mode``, ``face`` and ``clip_name``, the clip's path below ``clips/`` without ".mp4". Other columns follow those of
-    the record, in the order of ``pairs``; one with the name of a record's column becomes ``manifest_NAME``. Of rows with the
-    same ``clip_id``, or the same file, the first to arrive is dubbed; the others fail as ``invalid_pair``.
+    ``loop_mode``, ``face``, ``consent`` and ``clip_name``, the clip's path below ``clips/`` without ".mp4". Other columns
+    follow those of the record, in the order of ``pairs``; one with the name of a record's column becomes ``manifest_NAME``. Of
+    rows with the same ``clip_id``, or the same file, the first to arrive is dubbed; the others fail as ``invalid_pair``.
 
     Lazy like any Dataset (asking it for its schema runs it), and streaming: records come out as clips are finished, in no
     particular order, and later steps work on them meanwhile. Nothing is resumed, and a worker that keeps dying fails it all:
     for jobs that must survive that, and keep a table, there is ``run``. Face tracks stay in ``_work/faces`` of the output, for
     the next Dataset of the same videos.
-    ``storage_options`` are those of a ``Job``.
+    ``signing`` and ``storage_options`` are those of a ``Job``.
 
     Raises ConfigError for what can be known before a row is read.
     """
@@ -72,17 +83,21 @@ def lipsync_dataset(
     recipe = kind_of(Recipe() if recipe is None else recipe, Recipe, "recipe", "a Recipe, e.g. Recipe(steps=10)")
     cluster = kind_of(Cluster() if cluster is None else cluster, Cluster, "cluster", "a Cluster, e.g. Cluster(generate_gpus=1)")
     tree = {"manifest": "pairs", "output": path_text(output, "output"), "sink": sink, "recipe": recipe, "cluster": cluster}
-    job = build_job({**tree, "storage_options": storage_options or {}}, source="lipsync_dataset")
+    tree |= {"signing": signing, "storage_options": storage_options or {}}
+    job = build_job(tree, source="lipsync_dataset")
     output, options = job.output, job.storage_options
     with filesystems.configured(options):
         recipe = resolved(recipe, note=log.info)
         check_recipe(recipe, note=log.info, fetch=cluster.address is None)
+        if signing and cluster.address is None:
+            check_signing(signing)
     carried = _carried_types(pairs)
-    join = Join(recipe, output, lookup(SINKS, sink, "sink")(output), commit=False)
+    join = Join(recipe, output, lookup(SINKS, sink, "sink")(output), commit=False, steps=steps(job.signing))
     connect(cluster)
     if cluster.address:
         with filesystems.configured(options):
             check_nodes(job)
+            check_signing_there(job)
 
     parts = parts_dataset(pairs.map(_prepared), output, recipe, cluster, storage_options=options)
     with retries_set():

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from latentsync_ray.arguments import kind_of
 from latentsync_ray.config import Job
+from latentsync_ray.consent import consented
 from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun
 from latentsync_ray.filesystems import configured
 from latentsync_ray.lease import Lease
@@ -28,6 +29,7 @@ from latentsync_ray.preflight import check_inputs, check_recipe, check_room, res
 from latentsync_ray.progress import Progress, Silent, noting
 from latentsync_ray.records import Records, among
 from latentsync_ray.speed import Work
+from latentsync_ray.stages.mark import check_signing
 from latentsync_ray.stages.parts import sweep
 from latentsync_ray.stages.table import TIMED
 from latentsync_ray.todo import Todo, check_places, check_prune, find_todo, finish_prune, prune, reopen, rows_of
@@ -115,14 +117,17 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             if job.prune:
                 check_prune(job.output, records, todo.removed)
             check_places(job.output, table, todo.rows, todo.removed if job.prune else None)
-            _tell(todo, job, progress)
+            _tell(todo, job, table, progress)
             if len(todo.rows):
                 alone = job.cluster.address is None
                 progress.phase("checking the inputs")
-                check_inputs(table, records.codes, tolerated=job.failure_budget, local=alone, note=progress.note)
+                asked = {"tolerated": job.failure_budget, "consent": job.require.consent}
+                check_inputs(table, records.codes, **asked, local=alone, note=progress.note)
                 progress.phase("checking the model")
                 check_recipe(job.recipe, note=progress.note, fetch=alone)
                 check_room(job)
+                if job.signing and alone:
+                    check_signing(job.signing)
             if job.prune and len(todo.removed):
                 progress.phase("removing what the manifest no longer has")
                 lease.confirm()
@@ -133,7 +138,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
         return _run(job, table, todo, records, lease, progress, began, deadline)
 
 
-def _tell(todo: Todo, job: Job, progress: Progress) -> None:
+def _tell(todo: Todo, job: Job, table: pa.Table, progress: Progress) -> None:
     if count := len(todo.changed):
         progress.note(f"inputs or settings of {count} clip{'s' * (count > 1)} have changed: made again")
     if count := len(todo.missing):
@@ -141,6 +146,10 @@ def _tell(todo: Todo, job: Job, progress: Progress) -> None:
     if count := len(todo.removed):
         what = "removed" if job.prune else "kept (prune=true removes them)"
         progress.note(f"{count} finished or failed clip{'s' * (count > 1)} not in the manifest any more: {what}")
+    if job.require.consent and (count := len(table) - len(np.union1d(todo.open_rows, np.flatnonzero(consented(table))))):
+        progress.note(
+            f"{count} clip{'s' * (count > 1)} made before without consent: kept; to withdraw one, remove its row and prune"
+        )
 
 
 def _run(
@@ -282,5 +291,5 @@ class _Made:
 
 def _results(job: Job, table: pa.Table, rows: np.ndarray, runner: Prepared, progress: Progress) -> Generator[Part | ClipRecord]:
     """Of the runner, for these rows of the manifest."""
-    pairs = Pairs.of_manifest(table, rows)
+    pairs = Pairs.of_manifest(table, rows, consent=job.require.consent)
     yield from passes(pairs, runner, on_phase=progress.phase, watch=progress.under_way)

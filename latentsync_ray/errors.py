@@ -12,10 +12,12 @@
         ├── NoFace              no_face
         ├── TooLarge            too_large
         ├── InvalidPair         invalid_pair (transient: the row may have been corrected)
+        ├── NotConsented        not_consented (transient: the row may have got a consent)
         ├── InputNotFound       input_not_found (transient: it may have arrived)
         ├── StorageUnavailable  storage_unavailable (transient: worth another run)
         ├── InputChanged        input_changed (transient: replaced while it was being dubbed)
         ├── MixedParts          mixed_parts (transient: its finished parts do not fit together, or went away)
+        ├── NotSigned           not_signed (transient: key service or time authority did not answer)
         ├── NotFinite           not_finite
         ├── OutOfMemory         out_of_memory (transient: more may be free)
         ├── WorkerDied          worker_died (transient: the process working on it was killed)
@@ -48,7 +50,9 @@ __all__ = [
     "ModelError",
     "NoFace",
     "NotBegun",
+    "NotConsented",
     "NotFinite",
+    "NotSigned",
     "OutOfMemory",
     "StorageUnavailable",
     "TooLarge",
@@ -131,6 +135,13 @@ class InvalidPair(ClipError):
     transient = True
 
 
+class NotConsented(ClipError):
+    """The job requires consent, and the row refers to none. Transient: it may have got one."""
+
+    code = "not_consented"
+    transient = True
+
+
 class InputNotFound(ClipError):
     """The video or audio does not exist at its URI, or access is denied. Transient: it may have arrived."""
 
@@ -156,6 +167,13 @@ class MixedParts(ClipError):
     """The clip's finished parts do not fit together, or went away; they will be made again."""
 
     code = "mixed_parts"
+    transient = True
+
+
+class NotSigned(ClipError):
+    """The finished clip could not be signed, and so was not published. Transient: who signs may answer."""
+
+    code = "not_signed"
     transient = True
 
 
@@ -201,10 +219,12 @@ CLIP_ERRORS: dict[str, type[ClipError]] = {
         NoFace,
         TooLarge,
         InvalidPair,
+        NotConsented,
         InputNotFound,
         StorageUnavailable,
         InputChanged,
         MixedParts,
+        NotSigned,
         NotFinite,
         OutOfMemory,
         WorkerDied,

@@ -17,7 +17,8 @@ import pyarrow.compute
 
 from latentsync_ray import redact, storage
 from latentsync_ray.config import Job
-from latentsync_ray.errors import ClipError, ConfigError, ModelError
+from latentsync_ray.consent import consented, refusal
+from latentsync_ray.errors import ClipError, ConfigError, ModelError, NotConsented
 from latentsync_ray.filesystems import configured
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.preflight import check_recipe, check_room, resolved
@@ -145,7 +146,8 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
     unchanged = pa.array(~np.isin(todo.rows, todo.changed))
     again = codes.filter(unchanged).drop_null()
     dubbed = _pc.sum(_pc.equal(again, "")).as_py() or 0
-    rows = todo.rows
+    given = consented(table) if job.require.consent else np.ones(len(table), np.bool_)
+    asked = rows = todo.rows[given[todo.rows]]
     if sample is not None and sample < len(rows):
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, sample).round().astype(int))]
     lacking = list(_lacking(job))
@@ -157,15 +159,16 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
         lacking.append(str(error))
     phase(f"looking at the inputs of {len(rows)} clips")
     probes = _probed([to_pair(table, int(row)) for row in rows], job, phase)
-    share = len(todo.rows) / len(rows) if len(rows) else 0
+    share = len(asked) / len(rows) if len(rows) else 0
     well = [each for each in probes if not each.error_code]
-    frames = round(sum(each.frames for each in well) * share) if probes or not len(todo.rows) else None
+    frames = round(sum(each.frames for each in well) * share) if probes or not len(asked) else None
     seconds = sum(each.seconds for each in well) * share
     known = _made_before(job.output)
     speed = speed or known.speed
     hours = frames / speed / 3600 if speed and frames is not None else None
     price = price or job.budget.dollars_per_hour
     failures = Counter(each.error_code for each in probes if each.error_code)
+    refused = len(todo.rows) - len(asked)
     others = todo.others(table["clip_id"])
     failed = records.failed(others)
     return Forecast(
@@ -180,11 +183,14 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
         left=len(todo.over_limit),
         not_in_manifest=len(todo.removed),
         probed=len(probes),
-        failures={code: round(count * share) for code, count in failures.most_common()},
-        examples=_examples(table, rows, probes),
+        failures={
+            **({NotConsented.code: refused} if refused else {}),
+            **{code: round(count * share) for code, count in failures.most_common()},
+        },
+        examples={**_without_consent(table, todo.rows[~given[todo.rows]]), **_examples(table, rows, probes)},
         frames=frames,
         hours=seconds / 3600 if frames is not None else None,
-        bytes_in=_bytes_in(rows_of(table, todo.rows, ["video", "audio"]), rows_of(table, rows, ["video", "audio"]), probes),
+        bytes_in=_bytes_in(rows_of(table, asked, ["video", "audio"]), rows_of(table, rows, ["video", "audio"]), probes),
         bytes_out=round(known.bytes_per_second * seconds) if known.bytes_per_second else None,
         frames_per_second=speed,
         device_hours=hours,
@@ -254,6 +260,10 @@ def _examples(table: pa.Table, rows: np.ndarray, probes: list[Probe]) -> dict[st
         if each.error_code:
             examples.setdefault(each.error_code, f"{table['clip_id'][row].as_py()} (row {row + 1}): {each.error}")
     return examples
+
+
+def _without_consent(table: pa.Table, rows: np.ndarray) -> dict[str, str]:
+    return {NotConsented.code: f"{table['clip_id'][rows[0]].as_py()}: {refusal(f'row {rows[0] + 1}: ')}"} if len(rows) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from latentsync_ray.config import Budget, Cluster, Job, Recipe
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.marking import Label, Require, Signing
 
 __all__ = ["build_job", "load_job"]
 
@@ -24,6 +25,15 @@ _FORMER = {
 """Keys that had another name."""
 
 
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "recipe": Recipe,
+    "cluster": Cluster,
+    "budget": Budget,
+    "require": Require,
+    "signing": Signing,
+    "label": Label,
+}
+"""By the keys that they stand under."""
 _QUOTED = "; text that begins with a brace or bracket needs quotes of its own within the shell's: '{}=\"{{...}}...\"'"
 """What to do about text that YAML takes for a mapping or list."""
 
@@ -114,7 +124,7 @@ def _explain(problem: Any) -> str:
         return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}{quoted}"
     section: type[BaseModel] = Job
     for step in problem["loc"][:-1]:
-        section = {"recipe": Recipe, "cluster": Cluster, "budget": Budget}.get(str(step), section)
+        section = _SECTIONS.get(str(step), section)
     if former := _FORMER.get(str(problem["loc"][-1])):
         return f"unknown key {where}; it is called {former} now"
     return f"unknown key {where}; known here: {', '.join(section.model_fields)}"

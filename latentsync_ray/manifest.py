@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 from latentsync_ray import redact
 from latentsync_ray.arguments import given
 from latentsync_ray.clip_names import clip_names, twins
-from latentsync_ray.config import ROW_SETTINGS, row_settings
 from latentsync_ray.csv_table import read_csv
 from latentsync_ray.errors import ConfigError, InputNotFound, InvalidPair
 from latentsync_ray.layout import join
 from latentsync_ray.naming import DEFAULT_TEMPLATE
+from latentsync_ray.recipe import ROW_SETTINGS, row_settings
 from latentsync_ray.storage import exists, fetch, is_remote, list_files
 from latentsync_ray.types import UNUSABLE_ID, Pair
 
@@ -32,7 +32,8 @@ __all__ = ["OWN_COLUMNS", "extra_columns", "made_id", "pair_of", "read_manifest"
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
-OWN_COLUMNS = ("clip_id", "video", "audio", "language", "clip_name", *ROW_SETTINGS)
+_TEXTS = ("language", "clip_name", "consent")
+OWN_COLUMNS = ("clip_id", "video", "audio", *_TEXTS, *ROW_SETTINGS)
 """What a row of a manifest can say of its pair; all other columns are carried along."""
 _VIDEO = {".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
 _AUDIO = {".aac", ".ac3", ".aif", ".aiff", ".eac3", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
@@ -61,7 +62,7 @@ def read_manifest(uri: str, template: str = DEFAULT_TEMPLATE) -> pa.Table:
         table = _replace(table, name, _absolute(_text(table, name, uri), folder))
     if len(table) == 0:
         raise ConfigError(f"{uri} has no rows")
-    for name in ("language", "clip_name"):
+    for name in _TEXTS:
         if name in table.column_names:
             table = _replace(table, name, _text(table, name, uri))
     for name in ROW_SETTINGS:
@@ -82,16 +83,15 @@ def extra_columns(table: pa.Table) -> pa.Table:
 
 def to_pair(table: pa.Table, index: int) -> Pair:
     """Row ``index`` of ``read_manifest``'s table; with an unusable value it has its ``error_code`` set (``invalid_pair``)."""
-    return pair_of(
-        {name: table[name][index].as_py() for name in OWN_COLUMNS if name in table.column_names}, f"row {index + 1}: "
-    )
+    row = {name: table[name][index].as_py() for name in OWN_COLUMNS if name in table.column_names}
+    return pair_of(row, f"row {index + 1}: ")
 
 
 def pair_of(row: Mapping[str, Any], where: str = "") -> Pair:
     """The pair in a row with a ``clip_id``; with an unusable value, told after ``where``, it has its ``error_code`` set."""
     said = {name: given(row.get(name)) for name in OWN_COLUMNS}
     said |= {name: None for name in ROW_SETTINGS if said[name] in ("nan", "NaN")}  # as CSV spells it
-    texts = {name: said[name] for name in ("language", "clip_name")}
+    texts = {name: said[name] for name in _TEXTS}
     pair = Pair(clip_id=str(said["clip_id"]), video=said["video"] or "", audio=said["audio"] or "", **texts)
     for name in ("video", "audio"):
         if not said[name]:
@@ -183,7 +183,7 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
         raise ConfigError(f"{path}, line {number} must be an object with video and audio")
     if type(row.get("clip_id")) is int:
         row["clip_id"] = str(row["clip_id"])
-    for name in ("clip_id", "video", "audio", "language", "clip_name"):
+    for name in ("clip_id", "video", "audio", *_TEXTS):
         if not isinstance(row.get(name), str | None):
             raise ConfigError(f"{path}, line {number}: {name} is {row[name]!r}; it must be text")
     return row

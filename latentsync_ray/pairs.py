@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from latentsync_ray.consent import consented, refusal
 from latentsync_ray.manifest import OWN_COLUMNS, pair_of
 from latentsync_ray.types import Pair
 
@@ -15,6 +16,8 @@ __all__ = ["Open", "Pairs", "PassBroken"]
 
 _NUMBER = "row_number"
 """Column with the row's number in the manifest, from 1: errors name it."""
+_REFUSED = "row_refused"
+"""Column that is true where a row lacks the consent that the job requires."""
 _FAILED = ("error_code", "error")
 _AT_ONCE = 1000
 
@@ -30,12 +33,16 @@ class Pairs:
         self._table = table
 
     @classmethod
-    def of_manifest(cls, table: pa.Table, rows: np.ndarray) -> Pairs:
-        """Those in ``rows`` of ``read_manifest``'s table: numbers from 0 in ascending order."""
+    def of_manifest(cls, table: pa.Table, rows: np.ndarray, *, consent: bool = False) -> Pairs:
+        """Those in ``rows`` of ``read_manifest``'s table: numbers from 0 in ascending order.
+
+        Where ``consent`` is required, rows without one give pairs that failed.
+        """
         wanted = np.zeros(len(table), np.bool_)
         wanted[rows] = True
         ours = table.select([name for name in OWN_COLUMNS if name in table.column_names])
-        return cls(ours.filter(pa.array(wanted)).append_column(_NUMBER, pa.array(rows + 1)))
+        ours = ours.filter(pa.array(wanted)).append_column(_NUMBER, pa.array(rows + 1))
+        return cls(ours.append_column(_REFUSED, pa.array(~consented(ours))) if consent else ours)
 
     @classmethod
     def of(cls, pairs: Iterable[Pair]) -> Pairs:
@@ -60,7 +67,9 @@ class Pairs:
         """The pair in a row."""
         if row.get("error_code"):
             return Pair.from_row(row)
-        return pair_of(row, f"row {row[_NUMBER]}: " if _NUMBER in row else "")
+        where = f"row {row[_NUMBER]}: " if _NUMBER in row else ""
+        pair = pair_of(row, where)
+        return Pair.of_failed(pair, refusal(where)) if row.get(_REFUSED) else pair
 
     def only(self, open_ones: Open) -> Pairs:
         """Those that are still open."""

@@ -16,11 +16,13 @@ import pyarrow as pa
 
 from latentsync_ray import redact, storage
 from latentsync_ray.config import Job, Recipe
+from latentsync_ray.consent import consented
 from latentsync_ray.errors import ConfigError, ModelError
 from latentsync_ray.faces.find import check_detector, resolved_detector
 from latentsync_ray.faces.mesh_files import INSTALL
 from latentsync_ray.models.find import find_model
 from latentsync_ray.models.fitting import windows_together
+from latentsync_ray.registry import lookup
 
 __all__ = ["check_inputs", "check_recipe", "check_room", "fetch_model", "resolved"]
 
@@ -57,6 +59,8 @@ def check_recipe(recipe: Recipe, *, note: Callable[[str], None], fetch: bool = T
     enough that they can find the model. Raises ConfigError or ModelError.
     """
     check_detector(resolved(recipe).detector)
+    if recipe.watermark:
+        lookup({}, recipe.watermark, "watermark")
     if fetch:
         fetch_model(recipe.model, note=note)
     else:
@@ -84,16 +88,21 @@ def check_inputs(
     *,
     tolerated: float,
     local: bool = True,
+    consent: bool = False,
     note: Callable[[str], None],
 ) -> None:
     """Look whether the inputs of a sample of the manifest's rows are there.
 
     ``codes`` gives the error code of clips, empty text for one that is dubbed: those are not looked at. ``local`` says
-    that workers see the local paths that this machine sees. Raises ConfigError when more than half of the inputs, and more than
-    ``tolerated`` (a share), do not exist; tells ``note`` of fewer.
+    that workers see the local paths that this machine sees; where ``consent`` is required, rows without it are not looked at
+    either. Raises ConfigError when more than half of the inputs, and more than ``tolerated`` (a share), do not exist; tells
+    ``note`` of fewer.
     """
     rows = np.unique(np.linspace(0, len(table) - 1, _SAMPLE).round().astype(int)).tolist()
     rows = [row for row, code in zip(rows, codes(table["clip_id"].take(rows)).to_pylist(), strict=True) if code != ""]
+    if consent:
+        given = consented(table)
+        rows = [row for row in rows if given[row]]
     uris = {table[name][row].as_py(): f"row {row + 1}" for row in rows for name in ("video", "audio")}
     uris = {uri: row for uri, row in uris.items() if uri and (local or storage.is_remote(uri))}
     found = _look(uris)

@@ -44,6 +44,11 @@ class Todo:
     removed: pa.ChunkedArray
     """Ids of clips that have a row in the table and none in the manifest."""
 
+    @property
+    def open_rows(self) -> np.ndarray:
+        """int64 (n,): to be made by this run or another."""
+        return np.union1d(self.rows, self.over_limit)
+
     def others(self, ids: pa.ChunkedArray) -> pa.ChunkedArray:
         """Of all ``ids`` of the manifest, those that stay as they are."""
         stay = np.ones(len(ids), np.bool_)

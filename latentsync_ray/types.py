@@ -78,6 +78,8 @@ class Pair(Row):
     """Of the speech, as a BCP 47 or ISO 639 code such as ``de`` or ``pt-BR``; None: as the audio file says."""
     clip_name: str | None = None
     """Where the clip shall lie: its path below ``clips/`` without ".mp4", e.g. ``talk/de``; None: its id."""
+    consent: str | None = None
+    """What says that who is shown and heard agreed, as text or a URI; None: nothing."""
 
     if TYPE_CHECKING:  # paths come in as str or Path, and are text from then on
 
@@ -93,6 +95,7 @@ class Pair(Row):
             face: str | None = None,
             language: str | None = None,
             clip_name: str | None = None,
+            consent: str | None = None,
             error_code: str | None = None,
             error: str | None = None,
         ) -> None: ...
@@ -102,7 +105,7 @@ class Pair(Row):
             value = getattr(self, name)
             if not isinstance(value, str):
                 object.__setattr__(self, name, path_text(value, f"{name} of clip {self.clip_id!r}"))
-        for name in ("guidance_scale", "seed", "loop_mode", "face", "language", "clip_name"):
+        for name in ("guidance_scale", "seed", "loop_mode", "face", "language", "clip_name", "consent"):
             object.__setattr__(self, name, given(getattr(self, name)))  # a row of pandas says NaN for nothing
         Row.__post_init__(self)  # super() does not know the class that slots make
 

@@ -7,9 +7,11 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from latentsync_ray.config import Cluster, Job, Recipe, Work, row_settings
+from latentsync_ray.config import Cluster, Job, Recipe
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.job_file import build_job, load_job
+from latentsync_ray.marking import Label, Require, Signing
+from latentsync_ray.recipe import Work, row_settings
 
 MINIMAL = "manifest: pairs.csv\noutput: out\n"
 
@@ -150,6 +152,8 @@ OTHER = {
     "detector": "insightface",
     "face": "largest",
     "paste": "crop",
+    "label": {"text": "AI dub"},
+    "watermark": "my:Mark",
     "parity": True,
     "loop_mode": "loop",
     "fps": 30,
@@ -191,7 +195,7 @@ def test_recipes_cannot_be_changed():
         Recipe().steps = 5  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.parametrize("model", [Recipe, Cluster, Job])
+@pytest.mark.parametrize("model", [Recipe, Cluster, Job, Require, Signing, Label])
 def test_every_field_is_explained(model):
     self_evident = {"sink", "recipe", "cluster"}
     assert {name for name, field in model.model_fields.items() if not field.description} <= self_evident

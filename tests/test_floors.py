@@ -30,10 +30,13 @@ GROUND = {
     "filesystems",
     "job_file",
     "layout",
+    "lettering",
     "levels",
     "licence",
     "local_files",
+    "marking",
     "naming",
+    "recipe",
     "redact",
     "registry",
     "resources",
@@ -46,7 +49,7 @@ GROUND = {
 }
 FLOORS = (
     GROUND,
-    {"faces", "lease", "manifest", "measure", "media", "models", "records", "sinks", "speed"},
+    {"consent", "faces", "label", "lease", "manifest", "measure", "media", "models", "records", "sinks", "speed", "watermark"},
     {"changes", "pairs", "preflight", "stages"},
     {"local", "nano", "pipeline", "progress", "report", "todo"},
     {"passes"},
@@ -57,6 +60,7 @@ FLOORS = (
 ONLY = {
     "ray": {"dataset", "pipeline", "serve"},
     "av": {"media"},
+    "c2pa": {"media"},
     "diffusers": {"models"},
     "transformers": {"models"},
     "fsspec": {"filesystems"},

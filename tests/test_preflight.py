@@ -143,8 +143,8 @@ def test_the_command_ends_in_seconds_and_without_a_traceback(tmp_path: Path) -> 
 
 
 def test_lipsync_looks_for_its_inputs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentsync_ray.local.LipSync", lambda *_, **__: pytest.fail("a model was loaded"))
-    monkeypatch.setattr("latentsync_ray.local.check_recipe", lambda *_, **__: pytest.fail("a model was looked for"))
+    monkeypatch.setattr("latentsync_ray.local.one_clip.LipSync", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("latentsync_ray.local.one_clip.check_recipe", lambda *_, **__: pytest.fail("a model was looked for"))
     (tmp_path / "v.mp4").touch()
     for video, audio in (("gone.mp4", "v.mp4"), ("v.mp4", "gone.wav")):
         record = lipsync(tmp_path / video, tmp_path / audio, tmp_path / "o.mp4", recipe=Recipe(model="latentsync-1.6"))

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from latentsync_ray import Cluster, Job, Pair, Recipe, forecast, read_records, run, storage
-from latentsync_ray.config import own_settings
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.layout import partition, partition_of
+from latentsync_ray.recipe import own_settings
 from latentsync_ray.records import Records, commit_pending, files, ledger, writer
 from latentsync_ray.records.partition import split
 from latentsync_ray.stages.failures import sources

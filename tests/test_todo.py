@@ -24,12 +24,12 @@ from typer.testing import CliRunner
 from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, Summary, assets, changes, read_records, run, storage
 from latentsync_ray.changes import changed_rows
 from latentsync_ray.cli import app
-from latentsync_ray.config import own_settings
 from latentsync_ray.errors import ClipError, NoFace, StorageUnavailable
 from latentsync_ray.forecast import forecast
 from latentsync_ray.layout import clip_uri
 from latentsync_ray.manifest import read_manifest
 from latentsync_ray.progress import PlainProgress
+from latentsync_ray.recipe import own_settings
 from latentsync_ray.records import Records, commit_pending
 from latentsync_ray.stages.failures import failed_record, sources, telling
 from latentsync_ray.stages.inputs import fetch_input

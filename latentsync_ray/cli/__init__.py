@@ -24,6 +24,7 @@ from latentsync_ray.cli.look import report
 from latentsync_ray.cli.plan import plan
 from latentsync_ray.cli.serve import price, serve, serve_key
 from latentsync_ray.cli.terminal import ERR
+from latentsync_ray.cli.verify import verify
 from latentsync_ray.errors import LatentSyncError
 
 __all__ = ["app", "main"]
@@ -36,8 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, lipsync, plan, run, report, serve, serve_key, price):
-    app.command(no_args_is_help=command in (lipsync, plan, run, report, serve_key, price))(command)
+for command in (demo, init, lipsync, plan, run, report, verify, serve, serve_key, price):
+    app.command(no_args_is_help=command in (lipsync, plan, run, report, verify, serve_key, price))(command)
 app.add_typer(model_commands.app, name="models")
 
 

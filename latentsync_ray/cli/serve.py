@@ -53,6 +53,7 @@ def serve(
         raise _missing(error) from error
     from latentsync_ray.models.find import find_model
     from latentsync_ray.preflight import resolved
+    from latentsync_ray.stages.mark import check_signing
 
     settings = load_settings(config, folder=folder)
     chosen = {"model": model, "steps": steps}
@@ -61,6 +62,8 @@ def serve(
     settings = settings.model_copy(update={"recipe": recipe})
     model_info = find_model(settings.recipe.model)
     model_info.fetch()  # a missing model is told here, and not by a worker that does not start
+    if settings.signing and not address:
+        check_signing(settings.signing)
     if metrics_port and address:
         raise ConfigError("--metrics-port is for a Ray of one's own; the cluster at --address has its own metrics port")
     if tls:

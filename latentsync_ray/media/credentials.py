@@ -9,12 +9,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["has_credentials"]
+__all__ = ["container", "has_credentials"]
 
 _UUID = bytes.fromhex("D8FEC3D61B0E483C92975828877EC481")
 _TYPES = (b"application/x-c2pa-manifest-store", b"application/c2pa")
+_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid")
+"""Types of boxes that a file may begin with."""
+_PICTURES = {b"\x89PN": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _MOST = 4096
 """Boxes or frames that are looked at: the manifest store comes before the media data, or at the end of a file of few chunks."""
+
+
+def container(path: Path) -> str | None:
+    """The media type of a file that can embed credentials, by its first bytes; None for others."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[:4] in (b"RIFF", b"RF64"):
+        return {b"WAVE": "audio/wav", b"AVI ": "video/avi"}.get(head[8:])
+    if head[:3] == b"ID3":
+        return "audio/mpeg"
+    if head[4:8] not in _BOXES:
+        return _PICTURES.get(head[:3])
+    return {b"M4A ": "audio/mp4", b"qt  ": "video/quicktime"}.get(head[8:], "video/mp4")
 
 
 def has_credentials(path: Path) -> bool:
@@ -26,7 +42,7 @@ def has_credentials(path: Path) -> bool:
             return _in_riff(file)
         if head[:3] == b"ID3":
             return _in_id3(file)
-        return head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid") and _in_boxes(file)
+        return head[4:8] in _BOXES and _in_boxes(file)
 
 
 def _in_boxes(file: BinaryIO) -> bool:

@@ -32,7 +32,15 @@ from latentsync_ray.models.find import find_model
 from latentsync_ray.models.fitting import windows_together
 from latentsync_ray.pairs import Open, Pairs, PassBroken
 from latentsync_ray.pipeline.blocks import parts_dataset, retries_set
-from latentsync_ray.pipeline.cluster import check_nodes, connect, logs_folder, never_began, nodes, without_worker_messages
+from latentsync_ray.pipeline.cluster import (
+    check_nodes,
+    check_signing_there,
+    connect,
+    logs_folder,
+    never_began,
+    nodes,
+    without_worker_messages,
+)
 from latentsync_ray.pipeline.device import ask_device
 from latentsync_ray.pipeline.joins import Arrivals, Gathering, Joins, join_parts
 from latentsync_ray.pipeline.look import probe_all, shortage
@@ -41,7 +49,7 @@ from latentsync_ray.pipeline.shares import kind_of_gpu, shares
 from latentsync_ray.pipeline.watch import Operators, watched
 from latentsync_ray.registry import SINKS, lookup
 from latentsync_ray.stages.failures import failed_record
-from latentsync_ray.stages.join import Join
+from latentsync_ray.stages.join import Join, steps
 from latentsync_ray.stages.rows import raise_settings
 from latentsync_ray.stages.under_way import UnderWay
 from latentsync_ray.types import ClipRecord, Part
@@ -49,6 +57,7 @@ from latentsync_ray.types import ClipRecord, Part
 __all__ = [
     "Gathering",
     "check_nodes",
+    "check_signing_there",
     "connect",
     "join_parts",
     "listener",
@@ -77,6 +86,7 @@ def prepare(job: Job) -> Job:
     connect(job.cluster)
     if job.cluster.address:
         check_nodes(job)
+        check_signing_there(job)
     kind = job.cluster.accelerator or kind_of_gpu(job.cluster, nodes())
     cluster = job.cluster.model_copy(update={"accelerator": kind})
     if device := ask_device(cluster, nodes()):
@@ -112,7 +122,7 @@ def one_pass(
     connect(job.cluster)
     if on_phase:
         on_phase("waiting for the first frames" if first else "another pass: waiting for frames")
-    join = Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output))
+    join = Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output), steps=steps(job.signing))
     with (
         without_worker_messages(),
         watched(QueueGauge(job.output)) as operators,

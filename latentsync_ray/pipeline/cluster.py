@@ -20,15 +20,18 @@ from ray._private import worker as ray_worker
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from latentsync_ray.config import Cluster, Job
+from latentsync_ray import filesystems
+from latentsync_ray.config import Cluster, Job, Signing
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.faces.find import mesh_place
 from latentsync_ray.layout import mark_uri
 from latentsync_ray.models.find import model_names
 from latentsync_ray.pipeline.shares import shares
+from latentsync_ray.stages.mark import check_signing
 from latentsync_ray.storage import delete, is_remote, write_bytes
+from latentsync_ray.storage_options import StorageOptions
 
-__all__ = ["check_nodes", "connect", "logs_folder", "never_began", "nodes", "without_worker_messages"]
+__all__ = ["check_nodes", "check_signing_there", "connect", "logs_folder", "never_began", "nodes", "without_worker_messages"]
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +149,10 @@ def check_nodes(job: Job) -> None:
         write_bytes(paths["output"], b"")
     if Path(job.recipe.model).is_dir() and job.recipe.model not in model_names():
         paths["recipe.model"] = job.recipe.model
+    if job.signing:
+        for name in ("certificates", "key"):
+            if (place := getattr(job.signing, name)) and not is_remote(place):
+                paths[f"signing.{name}"] = place
     if (place := mesh_place(job.recipe.detector)) and not is_remote(place):
         paths["recipe.detector"] = place
     try:
@@ -176,6 +183,24 @@ def check_nodes(job: Job) -> None:
                 f"{key} is {place}, a path that {len(addresses)} of the cluster's {len(nodes)} nodes do not see "
                 f"({', '.join(addresses[:3])}): name a URI of an object store, or a folder that is mounted on all of them"
             )
+
+
+def check_signing_there(job: Job) -> None:
+    """Have some node of the cluster try to sign, if the job does. Raises ConfigError when it cannot."""
+    if job.signing:
+        tried = ray.remote(num_cpus=0, max_retries=0)(_signing_problem).remote(job.signing, job.storage_options)
+        if problem := cast("str", ray.get(tried)):
+            raise ConfigError(problem)
+
+
+def _signing_problem(signing: Signing, options: StorageOptions) -> str:
+    """Why this node cannot sign; empty when it can."""
+    filesystems.configure(options)
+    try:
+        check_signing(signing)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _sees(paths: dict[str, str]) -> list[str]:

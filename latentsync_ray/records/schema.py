@@ -38,9 +38,12 @@ _TYPES = {
 _FORMER = {"arithmetic": "precision", "sync_seconds": "generate_seconds"}
 """Columns of ours that had another name."""
 _MADE_OF = {"video_version", "audio_version", "video_sha256", "audio_sha256", "settings"}
+_MARKED = {"content_sha256", "signed_by", "consent"}
+_TOGETHER = (_MADE_OF, _MARKED)
 """Columns that came together: a file that has some of them only was written before, and they are the user's."""
 _SINCE_NULLS = {
     *_MADE_OF,
+    *_MARKED,
     *(
         "output_path",
         "language",
@@ -111,8 +114,8 @@ def _of_the_user(schema: pa.Schema) -> set[str]:
     """Columns whose names became ours after these rows were written."""
     if _knows_no_null(schema):
         return _SINCE_NULLS & set(schema.names)
-    known = _MADE_OF & set(schema.names)
-    return set() if known == _MADE_OF else known
+    names = set(schema.names)
+    return set().union(*(group & names for group in _TOGETHER if not group <= names))
 
 
 def _knows_no_null(schema: pa.Schema) -> bool:

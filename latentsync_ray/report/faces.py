@@ -17,9 +17,9 @@ from latentsync_ray.errors import ClipError
 from latentsync_ray.faces.store import read_tracks
 from latentsync_ray.faces.tracks import Track, Tracks
 from latentsync_ray.layout import join
+from latentsync_ray.lettering import draw_text, shorten
 from latentsync_ray.records import read_records
 from latentsync_ray.report.choice import choose
-from latentsync_ray.report.lettering import draw_text, shorten
 from latentsync_ray.report.picture import check_name, save
 from latentsync_ray.stages.inputs import fetch_input, probe
 from latentsync_ray.stages.track import chosen

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 
 from latentsync_ray import redact
 from latentsync_ray.errors import ClipError, ConfigError, headline
+from latentsync_ray.lettering import draw_text, shorten, text_width, wrap
 from latentsync_ray.records import read_records
 from latentsync_ray.report.choice import RULE, choose
-from latentsync_ray.report.lettering import draw_text, shorten, text_width, wrap
 from latentsync_ray.report.moments import Moment, moments_of
 from latentsync_ray.report.picture import check_name, save
 from latentsync_ray.types import ClipRecord

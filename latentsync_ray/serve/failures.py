@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from latentsync_ray.config import ROW_SETTINGS
 from latentsync_ray.errors import ClipError, LatentSyncError, WorkerDied
+from latentsync_ray.recipe import ROW_SETTINGS
 from latentsync_ray.records import commit_pending
 from latentsync_ray.serve.queue import Queue
 from latentsync_ray.serve.settings import Settings

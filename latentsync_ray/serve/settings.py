@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from latentsync_ray.config import Recipe
+from latentsync_ray.config import Recipe, Signing
 from latentsync_ray.errors import ConfigError
 from latentsync_ray.types import Device
 
@@ -96,6 +96,8 @@ class Settings(_Strict):
 
     recipe: Recipe = Recipe()
     device: Device = "auto"
+    signing: Signing | None = None
+    """Sign results with Content Credentials (C2PA), as jobs do."""
     folder: str = "serve-data"
     """Uploads and results: a folder, or a URI that every node reaches."""
     database: str = ""

@@ -18,9 +18,9 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from latentsync_ray import redact
-from latentsync_ray.config import ROW_SETTINGS
 from latentsync_ray.errors import TooLarge, is_transient
 from latentsync_ray.local import LipSync
+from latentsync_ray.recipe import ROW_SETTINGS
 from latentsync_ray.records import commit_pending
 from latentsync_ray.serve.fetch import FetchError, fetch
 from latentsync_ray.serve.files import Files, Results
@@ -30,6 +30,7 @@ from latentsync_ray.serve.settings import Limits, Settings
 from latentsync_ray.serve.tables import RequestRow
 from latentsync_ray.serve.urls import TOKEN_SCHEME, media_url
 from latentsync_ray.stages.failures import failed_record
+from latentsync_ray.stages.mark import check_signing
 from latentsync_ray.stages.parts import drop_clip
 from latentsync_ray.types import ClipPlan, ClipRecord, Pair
 
@@ -49,7 +50,11 @@ class Worker:
         self._settings, self._queue, self._files = settings, queue, files
         self._limits = {key.name: key.limits for key in settings.keys}
         share = min(1.0, settings.replica_gpus or 1.0)
-        self._lipsync = LipSync(settings.folder, recipe=settings.recipe, device=settings.device, device_share=share)
+        if settings.signing:
+            check_signing(settings.signing)
+        self._lipsync = LipSync(
+            settings.folder, recipe=settings.recipe, device=settings.device, device_share=share, signing=settings.signing
+        )
 
     def work(self, request_id: str) -> ClipRecord | None:
         """Do one waiting request; the record of its clip, or None when there is nothing to do or it was told to end.

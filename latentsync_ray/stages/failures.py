@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from latentsync_ray import __version__, redact
-from latentsync_ray.config import Recipe, own_settings
 from latentsync_ray.disk import full, is_full
 from latentsync_ray.errors import ClipError, InternalError, LatentSyncError, OutOfMemory
+from latentsync_ray.recipe import Recipe, own_settings
 from latentsync_ray.types import ClipRecord, Pair, Row
 
 __all__ = ["Failing", "bug", "failed_record", "failure_of", "provenance", "sources", "telling"]
@@ -94,9 +94,11 @@ def failed_record(row: Row, recipe: Recipe, error: ClipError | None = None) -> C
     return ClipRecord.from_row({**asked, **sources(row), **made_of, "status": "failed", **provenance(recipe)})
 
 
-def sources(row: Row) -> dict[str, str]:
-    """The addresses of the inputs, as a record may keep them: whoever reads the table must not get at what they open."""
-    return {name: redact.shown(getattr(row, name)) for name in ("video", "audio")}
+def sources(row: Row) -> dict[str, str | None]:
+    """The addresses that a row came with, as a record may keep them: whoever reads the table must not get at what they open."""
+    consent = getattr(row, "consent", None)
+    addresses = {name: redact.shown(getattr(row, name)) for name in ("video", "audio")}
+    return {**addresses, "consent": consent and redact.text(consent)}
 
 
 def provenance(recipe: Recipe) -> dict[str, Any]:

@@ -9,66 +9,37 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from latentsync_ray import __version__, redact, storage
-from latentsync_ray.config import Recipe
+from latentsync_ray import redact, storage
+from latentsync_ray.config import Recipe, Signing
 from latentsync_ray.disk import scratch
 from latentsync_ray.errors import InputNotFound, MixedParts, StorageUnavailable
 from latentsync_ray.layout import relative
 from latentsync_ray.measure import sync_score
 from latentsync_ray.media.join import Extras, join_parts
 from latentsync_ray.media.join import verify as verify_file
-from latentsync_ray.media.xmp import SOURCE_TYPE, embed_xmp, xmp_packet
 from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
 from latentsync_ray.stages.failures import provenance, sources
 from latentsync_ray.stages.inputs import planned_input
+from latentsync_ray.stages.mark import Sign, mark
 from latentsync_ray.stages.parts import drop_parts
-from latentsync_ray.types import Clip, ClipRecord, Part
+from latentsync_ray.stages.unfinished import Step, Unfinished
+from latentsync_ray.types import ClipRecord, Part
 
-__all__ = ["STEPS", "Join", "Step", "Unfinished", "check_parts", "mark", "measure", "mux", "publish", "verify"]
+__all__ = ["STEPS", "Join", "Step", "Unfinished", "check_parts", "mark", "measure", "mux", "publish", "steps", "verify"]
 
 log = logging.getLogger(__name__)
 
 _DOWNLOADS = 8
 """Parts fetched at once."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Unfinished:
-    """A clip between its last part and its record."""
-
-    recipe: Recipe
-    output: str
-    sink: Sink
-    parts: Sequence[Part]
-    """All of the clip, in its order."""
-    file: Path
-    """The MP4, in a folder that goes when the steps are done; ``mux`` writes it."""
-    sound_start: Fraction = Fraction(0)
-    """Seconds from the first frame to the first sample."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Columns of the record."""
-
-    @property
-    def clip(self) -> Clip:
-        return self.parts[0]
-
-    @property
-    def fps(self) -> Fraction:
-        return Fraction(self.clip.fps_num, self.clip.fps_den)
-
-
-Step = Callable[[Unfinished], None]
-"""Changes the clip. Raises ClipError when it cannot be finished, MixedParts when its parts will never make one."""
 
 
 def check_parts(work: Unfinished) -> None:
@@ -132,24 +103,6 @@ def mux(work: Unfinished) -> None:
     work.sound_start, work.facts["duration"] = joined.sound_start, joined.duration
 
 
-def mark(work: Unfinished) -> None:
-    """Have the file say that a model changed it, and which, of what. No address is in it, nor a folder's name."""
-    clip, recipe = work.clip, work.recipe
-    name = redact.shown(recipe.model).partition("?")[0].rstrip("/").rpartition("/")[2]
-    properties = {
-        "xmp:CreatorTool": f"latentsync_ray {__version__}",
-        "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
-        "Iptc4xmpExt:AISystemUsed": name,
-        "latentsync:checkpoint": next((part.checkpoint for part in work.parts if part.checkpoint), ""),
-        "latentsync:recipe": recipe.fingerprint(),
-        "latentsync:seed": str(clip.seed),
-        "latentsync:guidanceScale": str(clip.guidance_scale),
-        "latentsync:videoSha256": clip.video_sha256,
-        "latentsync:audioSha256": clip.audio_sha256,
-    }
-    embed_xmp(work.file, xmp_packet(properties))
-
-
 def verify(work: Unfinished) -> None:
     """Read the file back."""
     verify_file(work.file, work.clip.frame_count, sound_start=work.sound_start)
@@ -162,6 +115,7 @@ def publish(work: Unfinished) -> None:
         "output": redact.shown(published.uri),
         "output_path": relative(published.uri, work.output),
         "sha256": published.sha256,
+        "content_sha256": work.facts.get("content_sha256", published.sha256),
         "bytes": published.bytes,
         "content_type": published.content_type,
     }
@@ -169,6 +123,14 @@ def publish(work: Unfinished) -> None:
 
 STEPS: tuple[Step, ...] = (check_parts, measure, mux, mark, verify, publish)
 """From parts to a clip in its place. What changes the file stands before ``verify``, what needs its address last."""
+
+
+def steps(signing: Signing | None = None) -> tuple[Step, ...]:
+    """``STEPS``, and the file is signed where a job asks for it."""
+    if signing is None:
+        return STEPS
+    last = STEPS.index(mark) + 1
+    return (*STEPS[:last], Sign(signing), *STEPS[last:])
 
 
 class Join:

@@ -15,6 +15,7 @@ import numpy as np
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.faces.blend import blend_planes
+from latentsync_ray.label import BurntLabel
 from latentsync_ray.layout import part_uri
 from latentsync_ray.levels import from_codes
 from latentsync_ray.media.colour import colour_matrix
@@ -22,9 +23,11 @@ from latentsync_ray.media.decode import FrameReader, Planes
 from latentsync_ray.media.encode import encode_part
 from latentsync_ray.media.playback import play
 from latentsync_ray.models.find import find_model
+from latentsync_ray.registry import lookup
 from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.stages.parts import load_part, save_part
 from latentsync_ray.types import GeneratedFaces, Part
+from latentsync_ray.watermark import Watermark, apply_watermark
 
 __all__ = ["Paste"]
 
@@ -35,6 +38,7 @@ class Paste:
     def __init__(self, recipe: Recipe, output: str) -> None:
         self.recipe, self.output, self.template = recipe, output, find_model(recipe.model).template
         self.reader = FrameReader()
+        self.watermark: Watermark | None = lookup({}, recipe.watermark, "watermark")() if recipe.watermark else None
         cv2.setNumThreads(recipe.cpu_threads)
 
     def __call__(self, faces: GeneratedFaces) -> Part:
@@ -44,6 +48,7 @@ class Paste:
         video, index = open_video(faces, recipe)
         matrix, offset = colour_matrix(index.colour)
         official = recipe.paste == "crop"
+        label = BurntLabel(recipe.label, (faces.width, faces.height), matrix, offset) if recipe.label else None
 
         def frames() -> Iterator[Planes]:
             for number, picture in enumerate(
@@ -64,6 +69,10 @@ class Paste:
                         matrix=matrix,
                         offset=offset,
                     )
+                if self.watermark:
+                    apply_watermark(self.watermark, faces.start + number, planes.y, planes.u, planes.v, matrix, offset)
+                if label:
+                    label(planes.y, planes.u, planes.v)
                 yield planes
 
         data = encode_part(

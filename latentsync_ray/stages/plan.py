@@ -14,11 +14,11 @@ from fractions import Fraction
 import numpy as np
 
 from latentsync_ray import __version__
-from latentsync_ray.config import ROW_SETTINGS, Recipe, own_settings, settle
 from latentsync_ray.faces.find import detector_version
 from latentsync_ray.media.grid import frame_grid, repeat
 from latentsync_ray.media.speech import SAMPLE_RATE
 from latentsync_ray.models.find import find_model
+from latentsync_ray.recipe import ROW_SETTINGS, Recipe, own_settings, settle
 from latentsync_ray.stages.failures import telling
 from latentsync_ray.stages.inputs import fetch_input
 from latentsync_ray.stages.parts import finished_parts

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from make_clips import moving, speech_like, write_clip, write_speech
 
-from latentsync_ray.config import ROW_SETTINGS, Recipe, settle
 from latentsync_ray.errors import InvalidPair
+from latentsync_ray.recipe import ROW_SETTINGS, Recipe, settle
 from latentsync_ray.stages.plan import Plan, part_key, segment_stops
 from latentsync_ray.types import Pair
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, features
 
-from latentsync_ray.report import lettering
-from latentsync_ray.report.lettering import draw_text, shorten, text_width, wrap
+from latentsync_ray import lettering
+from latentsync_ray.lettering import draw_text, shorten, text_width, wrap
 
 SCRIPTS = {
     "Chinese": ("采访", "CaiFang"),
