@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
@@ -75,7 +76,7 @@ def test_a_consent_that_comes_later_is_seen_by_the_next_run(inputs: Path, tmp_pa
     assert run(job(inputs, tmp_path / "out")).failed == 1
     again = run(job(inputs, tmp_path / "out", "form 18"))
     assert (again.ok, again.failed, again.done_before) == (0, 1, 1)
-    code = read_records(tmp_path / "out").filter(pa.compute.field("clip_id") == "no")["error_code"][0].as_py()
+    code = read_records(tmp_path / "out").filter(pc.field("clip_id") == "no")["error_code"][0].as_py()
     assert code == "input_not_found", "now it was looked for"
 
 

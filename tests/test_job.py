@@ -16,11 +16,13 @@ import av
 import numpy as np
 import pytest
 import ray
+from certificates import make_chain
 from conftest import SHARED
 from eight_pairs import GAP, SECONDS, decoded, write_dataset
 from heads import needs_mesh
 
 from latentsync_ray import Cluster, Job, Recipe, Summary, read_records, run
+from latentsync_ray.media.provenance import provenance_of
 
 RECIPE = Recipe(model="tiny-random", steps=1, segment_frames=48, preset="ultrafast")
 FAILING = {"nobody": "no_face", "cut_off": "unreadable_video", "text": "unreadable_video"}
@@ -52,7 +54,9 @@ def rows(output: Path) -> dict[str, dict]:
 
 def hashes(output: Path) -> dict[str, str]:
     return {
-        clip_id: f"{row['sha256']} {row['sync_correlation']} {row['sync_lag_ms']}" if row["sha256"] else row["error_code"]
+        clip_id: f"{row['content_sha256']} {row['sync_correlation']} {row['sync_lag_ms']}"
+        if row["content_sha256"]
+        else row["error_code"]
         for clip_id, row in rows(output).items()
     }
 
@@ -150,8 +154,13 @@ def test_ray_gives_the_same_files_and_so_does_another_order(
     expected = hashes(local[0])
     shuffled = manifest.with_name("shuffled.jsonl")
     shuffled.write_text("".join(lines))
-    run(job(shuffled, tmp_path / "a", generate_workers=(2, 2), generate_cpus=0.25))
-    assert hashes(tmp_path / "a") == expected
+    signing = make_chain(tmp_path / "chain").signing
+    asked = job(shuffled, tmp_path / "a", generate_workers=(2, 2), generate_cpus=0.25)
+    run(asked.model_copy(update={"signing": signing}))
+    assert hashes(tmp_path / "a") == expected, "but for the signatures"
+    made = [row for row in rows(tmp_path / "a").values() if row["status"] == "ok"]
+    assert {row["signed_by"] for row in made} == {"Test Studio"}
+    assert {provenance_of(Path(row["output"]))["credentials"] for row in made} == {"Valid"}
     assert all(row["note"] == f"row of {clip_id}" for clip_id, row in rows(tmp_path / "a").items())
 
 

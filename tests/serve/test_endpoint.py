@@ -17,6 +17,8 @@ from serve_harness import OTHER, Running, make_settings, running, wait_until
 from serve_tricks import token_of
 from sqlalchemy.exc import OperationalError
 
+from latentsync_ray.media.provenance import provenance_of
+from latentsync_ray.media.xmp import SOURCE_TYPE
 from latentsync_ray.records import read_records
 from latentsync_ray.serve import worker
 from latentsync_ray.serve.settings import Key, Limits, hash_key
@@ -267,6 +269,18 @@ def test_records_with_costs(live: Running, client: httpx.Client, short: dict[str
     row = rows()[request_id]
     assert (row["status"], row["cost"], row["frames"]) == ("ok", 0.2, 25)
     assert row["video"] == f"token:{token_of(short['video_url'])}"
+
+
+def test_results_are_marked_and_signed(live: Running, client: httpx.Client, short: dict[str, str], tmp_path: Path) -> None:
+    answer = client.post(f"/{APP}", json=short)
+    content = client.get(answer.json()["video"]["url"]).content
+    file = tmp_path / "result.mp4"
+    file.write_bytes(content)
+    told = provenance_of(file)
+    assert (told["credentials"], told["problems"], told["signed_by"]) == ("Valid", [], "Test Studio")
+    assert told["xmp"]["Iptc4xmpExt:DigitalSourceType"] == SOURCE_TYPE
+    private = (OTHER, str(live.server.settings.folder), token_of(short["video_url"]), "tester", live.headers["Authorization"])
+    assert not [each for each in private if each.encode() in content]
 
 
 def test_headers_that_arrive_slowly_block_nobody(live: Running, client: httpx.Client) -> None:
