@@ -28,7 +28,10 @@ class ClipRecord(Row):
     audio_sha256: str | None = None
     settings: str | None = None
     """Of the settings that the row made for itself; see ``config.own_settings``."""
-    status: Literal["ok", "failed"] = "failed"
+    status: Literal["ok", "ok_below_quality", "failed"] = "failed"
+    """``ok_below_quality``: published, and no attempt kept the limits of the job's quality."""
+    attempts: list[dict[str, Any]] | None = None
+    """Of a job with such limits, in their order: seed, guidance_scale, the measures, and whether it kept them (``passed``)."""
     frames: int | None = None
     frames_without_face: int | None = None
     """Frames that were passed through: no face, another one's turn, a covered or turned mouth."""
@@ -113,9 +116,9 @@ class ClipRecord(Row):
     @property
     def ok(self) -> bool:
         """Whether there is a dubbed clip."""
-        return self.status == "ok"
+        return self.status != "failed"
 
     @property
     def failed(self) -> bool:
         """Whether there is none; ``error_code`` and ``error`` say why."""
-        return self.status != "ok"
+        return self.status == "failed"

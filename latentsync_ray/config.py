@@ -17,13 +17,14 @@ from pydantic import ConfigDict, Field, field_serializer, field_validator, model
 from pydantic_core import PydanticCustomError
 
 from latentsync_ray.errors import CLIP_ERRORS, NotBegun
+from latentsync_ray.gate import Quality
 from latentsync_ray.marking import Require, Signing
 from latentsync_ray.naming import DEFAULT_TEMPLATE, check_template
 from latentsync_ray.recipe import Recipe
 from latentsync_ray.resources import Budget, Cluster, Strict
 from latentsync_ray.storage_options import guarded
 
-__all__ = ["Budget", "Cluster", "Job", "Recipe", "Require", "Signing", "absolute"]
+__all__ = ["Budget", "Cluster", "Job", "Quality", "Recipe", "Require", "Signing", "absolute"]
 
 
 class Job(Strict):
@@ -69,6 +70,8 @@ class Job(Strict):
     exits with 3 when clips are left."""
     require: Require = Require()
     """What each row must have."""
+    quality: Quality | None = None
+    """What a clip's measures have to reach, and what is done about one that falls short."""
     signing: Signing | None = None
     """Sign the clips with Content Credentials (C2PA)."""
     storage_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -99,6 +102,7 @@ class Job(Strict):
             limit: int | None = None,
             time_limit: float | str | None = None,
             require: Require = ...,
+            quality: Quality | None = None,
             signing: Signing | None = None,
             storage_options: Mapping[str, Mapping[str, Any]] = ...,
         ) -> None: ...

@@ -18,6 +18,8 @@
         ├── InputChanged        input_changed (transient: replaced while it was being dubbed)
         ├── MixedParts          mixed_parts (transient: its finished parts do not fit together, or went away)
         ├── NotSigned           not_signed (transient: key service or time authority did not answer)
+        ├── BelowQuality        below_quality
+        ├── TryAgain            try_again (transient: made again, as it fell short of the job's quality; never recorded)
         ├── NotFinite           not_finite
         ├── OutOfMemory         out_of_memory (transient: more may be free)
         ├── WorkerDied          worker_died (transient: the process working on it was killed)
@@ -37,6 +39,7 @@ from latentsync_ray import redact
 
 __all__ = [
     "CLIP_ERRORS",
+    "BelowQuality",
     "CheckpointMismatch",
     "ClipError",
     "ConfigError",
@@ -56,6 +59,7 @@ __all__ = [
     "OutOfMemory",
     "StorageUnavailable",
     "TooLarge",
+    "TryAgain",
     "UnreadableAudio",
     "UnreadableVideo",
     "WeightsNotFound",
@@ -100,7 +104,7 @@ class ClipError(LatentSyncError):
 
     code = "clip_error"
     transient = False
-    learned: abc.Mapping[str, str] = types.MappingProxyType({})
+    learned: abc.Mapping[str, object] = types.MappingProxyType({})
     """Columns of the clip's record that were known before it failed."""
 
 
@@ -177,6 +181,19 @@ class NotSigned(ClipError):
     transient = True
 
 
+class BelowQuality(ClipError):
+    """No attempt at the clip keeps the limits of the job's quality, and the job withholds such clips."""
+
+    code = "below_quality"
+
+
+class TryAgain(ClipError):
+    """This attempt falls short of the job's quality. It is kept aside, and another is made; the clip gets no record yet."""
+
+    code = "try_again"
+    transient = True
+
+
 class NotFinite(ClipError):
     """The model's numbers overflowed on this clip, and on others they do not."""
 
@@ -225,6 +242,8 @@ CLIP_ERRORS: dict[str, type[ClipError]] = {
         InputChanged,
         MixedParts,
         NotSigned,
+        BelowQuality,
+        TryAgain,
         NotFinite,
         OutOfMemory,
         WorkerDied,

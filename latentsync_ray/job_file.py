@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from latentsync_ray.config import Budget, Cluster, Job, Recipe
 from latentsync_ray.errors import ConfigError
+from latentsync_ray.gate import Quality
 from latentsync_ray.marking import Label, Require, Signing
 
 __all__ = ["build_job", "load_job"]
@@ -32,6 +33,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "require": Require,
     "signing": Signing,
     "label": Label,
+    "quality": Quality,
 }
 """By the keys that they stand under."""
 _QUOTED = "; text that begins with a brace or bracket needs quotes of its own within the shell's: '{}=\"{{...}}...\"'"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from latentsync_ray.config import Job
-from latentsync_ray.errors import WorkerDied
+from latentsync_ray.errors import TryAgain, WorkerDied
 from latentsync_ray.filesystems import configured
 from latentsync_ray.pairs import Open, Pairs, PassBroken
 from latentsync_ray.preflight import resolved
@@ -102,7 +102,7 @@ def passes(
 ) -> Iterator[Part | ClipRecord]:
     """Dub ``pairs`` with a prepared job: as ``dub``, but clips that its deadline leaves get no record.
 
-    A pass that breaks off but finished some clips is not counted.
+    A pass that breaks off but finished some clips is not counted, nor one after which clips are made again for their quality.
     """
     if not len(pairs):
         return
@@ -112,18 +112,21 @@ def passes(
             log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
         before, todo = len(left), pairs.only(left)
         alone = 0 < number == job.cluster.passes - 1 and before <= _ALONE
-        broken, told = False, {"on_phase": on_phase, "watch": watch, "deadline": prepared.deadline}
+        broken, tried, told = False, False, {"on_phase": on_phase, "watch": watch, "deadline": prepared.deadline}
         for group in [Pairs.of([pair]) for pair in todo] if alone else [todo]:
             if alone and prepared.late:
                 return
             try:
                 for result in runner.one_pass(group, job, first=number == 0 and before == len(pairs), **told):
                     if isinstance(result, ClipRecord):
+                        if result.error_code == TryAgain.code:
+                            tried = True
+                            continue
                         left.settle(result.clip_id)
                     yield result
             except PassBroken:
                 broken = True
-        number += not (broken and len(left) < before)
+        number += not (tried or (broken and len(left) < before))
         if prepared.late:
             return
     for pair in pairs.only(left):

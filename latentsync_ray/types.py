@@ -116,6 +116,10 @@ class Clip(Pair):
 
     key: str = ""
     """Names the clip's parts: made from the recipe, the settings and the content of both inputs."""
+    attempt: int = 0
+    """How many others were made before, which fell short of the job's quality; seed and guidance are this one's."""
+    first_key: str = ""
+    """The key of the first of them."""
     settings: str = ""
     """Of the settings that the row makes for itself; see ``config.own_settings``."""
     video_version: str = ""

@@ -28,6 +28,7 @@ GROUND = {
     "errors",
     "extras",
     "filesystems",
+    "gate",
     "job_file",
     "layout",
     "lettering",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from latentsync_ray.ahead import ahead, apart
 from latentsync_ray.arguments import kind_of, one_of, path_text
-from latentsync_ray.config import Recipe, Signing, absolute
+from latentsync_ray.config import Quality, Recipe, Signing, absolute
 from latentsync_ray.errors import ClipError, ConfigError, InternalError
 from latentsync_ray.preflight import resolved
 from latentsync_ray.registry import SINKS, lookup
@@ -33,7 +33,8 @@ class LipSync:
     ``LipSync(output, recipe=recipe)(pair)`` writes ``{output}/clips/{clip_id}.mp4`` and returns the clip's record; an error
     in the clip's data is in the record, any other error is raised. Memory does not grow with the length of a clip.
     ``commit`` leaves the record in the output, for a driver that keeps a table; ``keep_faces`` the face tracks of the videos.
-    ``signing`` has every clip signed; see ``check_signing``.
+    ``signing`` has every clip signed; see ``check_signing``. ``quality`` is a runner's affair: a clip that falls short of it
+    fails as ``try_again``.
     ``device_memory`` are the bytes that the model may take on its device; by default ``device_share`` of all.
     """
 
@@ -49,6 +50,7 @@ class LipSync:
         device_memory: float | None = None,
         device_share: float = 1.0,
         signing: Signing | None = None,
+        quality: Quality | None = None,
     ) -> None:
         output = absolute(path_text(output, "output"))
         if Path(output).is_file():
@@ -63,10 +65,11 @@ class LipSync:
             share_faces=commit,
             device_memory=device_memory,
             device_share=device_share,
+            quality=quality,
         )
         self.stages = {stage.name: stage.make(asked) for stage in STAGES}
         taker = sink or lookup(SINKS, "mp4", "sink")(output)
-        self.join = Join(recipe, output, taker, commit=commit, steps=steps(signing))
+        self.join = Join(recipe, output, taker, commit=commit, steps=steps(signing, quality))
 
     @property
     def model(self) -> Model:

@@ -61,6 +61,7 @@ def one_pass(
         keep_faces=job.keep_faces,
         device_memory=memory,
         signing=job.signing,
+        quality=job.quality,
     )
     phase("dubbing")
     gauge = Gauge()

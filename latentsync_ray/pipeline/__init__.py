@@ -122,7 +122,7 @@ def one_pass(
     connect(job.cluster)
     if on_phase:
         on_phase("waiting for the first frames" if first else "another pass: waiting for frames")
-    join = Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output), steps=steps(job.signing))
+    join = Join(job.recipe, job.output, lookup(SINKS, job.sink, "sink")(job.output), steps=steps(job.signing, job.quality))
     with (
         without_worker_messages(),
         watched(QueueGauge(job.output)) as operators,
@@ -155,6 +155,7 @@ def _one_pass(
         job.cluster,
         keep_faces=job.keep_faces,
         deadline=deadline,
+        quality=job.quality,
         storage_options=options,
         tiny=True,
     )

@@ -12,7 +12,7 @@ from typing import Any, cast
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from latentsync_ray import filesystems
-from latentsync_ray.config import Cluster, Recipe
+from latentsync_ray.config import Cluster, Quality, Recipe
 from latentsync_ray.errors import DeviceLost
 from latentsync_ray.models.find import find_model
 from latentsync_ray.pipeline.cluster import nodes
@@ -38,13 +38,15 @@ def parts_dataset(
     *,
     keep_faces: bool = False,
     deadline: float | None = None,
+    quality: Quality | None = None,
     storage_options: StorageOptions | None = None,
     tiny: bool = False,
 ) -> Dataset:
     """Pairs in, rows of ``Part`` out, lazily; failed clips come out as one part row that carries the error.
 
-    No clip begins after ``deadline``, in seconds since 1970. ``tiny``: all blocks of the dataset may be of one row, also those
-    of steps before and after. Else there are tasks between the stages that cut them up, and want a CPU each.
+    No clip begins after ``deadline``, in seconds since 1970. With ``quality``, clips go on with the attempt that is due.
+    ``tiny``: all blocks of the dataset may be of one row, also those of steps before and after. Else there are tasks between
+    the stages that cut them up, and want a CPU each.
 
     Raises ConfigError when there is no such model, or as ``shares``.
     """
@@ -57,6 +59,7 @@ def parts_dataset(
         keep_faces,
         device_memory=memory,
         device_share=ask.device_share,
+        quality=quality,
         storage_options=storage_options or {},
     )
     pairs = Dataset.copy(pairs, _deep_copy=True)  # with a context of its own: the caller's stays as it is

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from latentsync_ray.gate import MEASURES
 from latentsync_ray.types import ClipRecord
 
 __all__ = [
@@ -38,7 +39,7 @@ _TYPES = {
 _FORMER = {"arithmetic": "precision", "sync_seconds": "generate_seconds"}
 """Columns of ours that had another name."""
 _MADE_OF = {"video_version", "audio_version", "video_sha256", "audio_sha256", "settings"}
-_MARKED = {"content_sha256", "signed_by", "consent"}
+_MARKED = {"content_sha256", "signed_by", "consent", "attempts"}
 _TOGETHER = (_MADE_OF, _MARKED)
 """Columns that came together: a file that has some of them only was written before, and they are the user's."""
 _SINCE_NULLS = {
@@ -63,6 +64,9 @@ _SINCE_NULLS = {
 def _arrow_type(hint: Any) -> pa.DataType:
     if type(None) in get_args(hint):  # "X | None"
         hint = get_args(hint)[0]
+    if get_origin(hint) is list:
+        measures = [(name, pa.float64()) for name in ("guidance_scale", *MEASURES)]
+        return pa.list_(pa.struct([("seed", pa.int64()), *measures, ("passed", pa.bool_())]))
     return pa.string() if get_origin(hint) is Literal else _TYPES[hint]
 
 
@@ -90,7 +94,7 @@ def one_row_a_clip(table: pa.Table) -> pa.Table:
     order = pa.table(
         {
             "clip_id": table["clip_id"],
-            "ok": _pc.equal(table["status"], "ok"),
+            "ok": _pc.not_equal(table["status"], "failed"),
             "finished_at": _pc.fill_null(table["finished_at"].cast(pa.int64()), 0),
             "row": np.arange(len(table)),
         }
@@ -141,7 +145,7 @@ def renamed(table: pa.Table) -> pa.Table:
 
 def _with_nulls(table: pa.Table) -> pa.Table:
     """Rows of version 0.1.0."""
-    failed = _pc.not_equal(table["status"], "ok")
+    failed = _pc.equal(table["status"], "failed")
     for name in table.column_names:
         if name not in RECORD_SCHEMA.names:
             continue

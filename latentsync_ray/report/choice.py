@@ -26,7 +26,7 @@ def choose(table: pa.Table, rows: int) -> pa.Table:
     spread evenly over the rest in the order of their ids.
     """
     table = table.sort_by("clip_id")
-    ok, failed = table.filter(_pc.field("status") == "ok"), table.filter(_pc.field("status") != "ok")
+    ok, failed = table.filter(_pc.field("status") != "failed"), table.filter(_pc.field("status") == "failed")
     failed_rows = min(len(failed), max(rows // 3, rows - len(ok)))
     failed = failed.take(pa.array(_one_of_each(failed["error_code"].to_pylist())[:failed_rows], pa.int64()))
     left = min(rows - failed_rows, len(ok))

@@ -197,7 +197,7 @@ def _failures(failed: pa.Table) -> list[Failures]:
 
 
 def _least_in_sync(table: pa.Table, most: int) -> list[OutOfSync]:
-    known = table.filter((_pc.field("status") == "ok") & _pc.is_finite(_pc.field("sync_correlation")))
+    known = table.filter((_pc.field("status") != "failed") & _pc.is_finite(_pc.field("sync_correlation")))
     known = known.sort_by([("sync_correlation", "ascending"), ("clip_id", "ascending")])[:most]
     names = ["clip_id", "language", "sync_correlation", "sync_lag_ms", "frames"]
     return [OutOfSync(**{**row, "frames": row["frames"] or 0}) for row in known.select(names).to_pylist()]

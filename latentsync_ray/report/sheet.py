@@ -49,7 +49,7 @@ def contact_sheet(output: str, picture: Path, *, rows: int = 12) -> None:
     if len(table) == 0:
         raise ConfigError(f"{output} has no records: it is not the output of a job, or none of its clips is finished yet")
     shown = [ClipRecord.from_row(row) for row in choose(table, rows).to_pylist()]
-    ok = table["status"].to_pylist().count("ok")
+    ok = len(table) - table["status"].to_pylist().count("failed")
     title = f"{ok} of {len(table)} clips ok" + (f", {len(shown)} shown" if len(shown) < len(table) else "")
     draw_sheet(shown, picture, title=title, caption=RULE if len(table) > 1 else "", folder=output)
 

@@ -67,7 +67,7 @@ class Failing:
 
 
 @contextmanager
-def telling(learned: Mapping[str, str]) -> Iterator[None]:
+def telling(learned: Mapping[str, object]) -> Iterator[None]:
     """Meanwhile, an error about the clip takes ``learned`` along: columns of its record, name -> text."""
     try:
         yield
@@ -91,6 +91,7 @@ def failed_record(row: Row, recipe: Recipe, error: ClipError | None = None) -> C
     learned = error.learned if error else {}
     made_of = {name: getattr(row, name, None) or learned.get(name) for name in _MADE_OF}
     made_of["settings"] = made_of["settings"] or own_settings(failed)
+    made_of["attempts"] = learned.get("attempts")
     return ClipRecord.from_row({**asked, **sources(row), **made_of, "status": "failed", **provenance(recipe)})
 
 

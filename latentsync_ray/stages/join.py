@@ -20,7 +20,8 @@ import numpy as np
 from latentsync_ray import redact, storage
 from latentsync_ray.config import Recipe, Signing
 from latentsync_ray.disk import scratch
-from latentsync_ray.errors import InputNotFound, MixedParts, StorageUnavailable
+from latentsync_ray.errors import InputNotFound, MixedParts, StorageUnavailable, TryAgain
+from latentsync_ray.gate import Quality
 from latentsync_ray.layout import relative
 from latentsync_ray.measure import sync_score
 from latentsync_ray.media.join import Extras, join_parts
@@ -30,7 +31,8 @@ from latentsync_ray.sinks import Sink
 from latentsync_ray.stages.failures import provenance, sources
 from latentsync_ray.stages.inputs import planned_input
 from latentsync_ray.stages.mark import Sign, mark
-from latentsync_ray.stages.parts import drop_parts
+from latentsync_ray.stages.parts import drop_clip, drop_parts
+from latentsync_ray.stages.tried import Gate
 from latentsync_ray.stages.unfinished import Step, Unfinished
 from latentsync_ray.types import ClipRecord, Part
 
@@ -125,12 +127,11 @@ STEPS: tuple[Step, ...] = (check_parts, measure, mux, mark, verify, publish)
 """From parts to a clip in its place. What changes the file stands before ``verify``, what needs its address last."""
 
 
-def steps(signing: Signing | None = None) -> tuple[Step, ...]:
-    """``STEPS``, and the file is signed where a job asks for it."""
-    if signing is None:
-        return STEPS
+def steps(signing: Signing | None = None, quality: Quality | None = None) -> tuple[Step, ...]:
+    """``STEPS``, and between the marked file and its publication what a job asks for."""
     last = STEPS.index(mark) + 1
-    return (*STEPS[:last], Sign(signing), *STEPS[last:])
+    asked = [*([Gate(quality)] if quality else []), *([Sign(signing)] if signing else [])]
+    return (*STEPS[:last], *asked, *STEPS[last:])
 
 
 class Join:
@@ -155,11 +156,12 @@ class Join:
             try:
                 for step in self.steps:
                     step(work)
-            except MixedParts:
-                drop_parts(parts)  # they will not become a clip; another run has to make others
+            except (MixedParts, TryAgain):
+                drop_parts(parts)  # they will not become a clip; others are made
                 raise
         seconds = {"join_seconds": time.perf_counter() - began}
-        record = ClipRecord.of(clip, status="ok", **sources(clip), **work.facts, **seconds, **provenance(self.recipe))
+        told = {"status": "ok", **sources(clip), **work.facts, **seconds, **provenance(self.recipe)}
+        record = ClipRecord.of(clip, **told)
         if self.commit:
             try:
                 commit_pending(self.output, record)
@@ -169,6 +171,8 @@ class Join:
                 log.warning("clip %s: its record could not be made safe before the driver has it: %s", clip.clip_id, error)
                 return record
         drop_parts(parts)
+        if clip.attempt:
+            drop_clip(self.output, clip.clip_id)  # with the attempts that lie aside
         return record
 
 

@@ -19,7 +19,10 @@ from latentsync_ray.types import Clip, Part, Segment
 
 __all__ = ["drop_clip", "drop_parts", "finished_parts", "load_part", "save_part", "sweep"]
 
-_ASKED = ("video", "audio", "video_version", "audio_version", "settings", "language", "clip_name")
+_ASKED = (
+    *("video", "audio", "video_version", "audio_version", "settings", "language", "clip_name", "consent"),
+    *("attempt", "first_key"),
+)
 """What may hold secrets, or be another when the part is asked for again, without a change of the part."""
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from latentsync_ray import __version__
 from latentsync_ray.faces.find import detector_version
+from latentsync_ray.gate import Quality
 from latentsync_ray.media.grid import frame_grid, repeat
 from latentsync_ray.media.speech import SAMPLE_RATE
 from latentsync_ray.models.find import find_model
@@ -23,6 +24,7 @@ from latentsync_ray.stages.failures import telling
 from latentsync_ray.stages.inputs import fetch_input
 from latentsync_ray.stages.parts import finished_parts
 from latentsync_ray.stages.sources import speech_facts, video_facts
+from latentsync_ray.stages.tried import attempts_made
 from latentsync_ray.types import Clip, ClipPlan, Pair
 
 __all__ = ["Plan", "part_key", "segment_stops"]
@@ -31,8 +33,9 @@ __all__ = ["Plan", "part_key", "segment_stops"]
 class Plan:
     """``Plan(recipe, output)(pair) -> ClipPlan``; raises ClipError for inputs that cannot be dubbed."""
 
-    def __init__(self, recipe: Recipe, output: str) -> None:
-        self.recipe, self.output, self.window = recipe, output, find_model(recipe.model).window
+    def __init__(self, recipe: Recipe, output: str, quality: Quality | None = None) -> None:
+        self.recipe, self.output, self.quality = recipe, output, quality
+        self.window = find_model(recipe.model).window
         self.detector = detector_version(recipe.detector)
 
     def __call__(self, pair: Pair) -> ClipPlan:
@@ -44,6 +47,8 @@ class Plan:
         made_of |= {"audio_version": audio.version, "audio_sha256": audio.digest}
         with telling(made_of):  # a clip that fails is tried again when its inputs change
             seen, heard = video_facts(video, recipe), speech_facts(audio, recipe)
+        first_key = part_key(pair, recipe, video.digest, audio.digest, self.detector)
+        pair, attempt = self._varied(pair, first_key)
         rate = recipe.frame_rate(seen.index.rate)
         frame_count = max(1, round(Fraction(heard.samples, SAMPLE_RATE) * rate))
         assert pair.loop_mode is not None
@@ -54,6 +59,8 @@ class Plan:
         clip = Clip.of(
             pair,
             key=part_key(pair, recipe, video.digest, audio.digest, self.detector),
+            attempt=attempt,
+            first_key=first_key,
             **made_of,
             frame_count=frame_count,
             segment_count=len(stops),
@@ -77,6 +84,16 @@ class Plan:
             finished=finished_parts(self.output, clip),
             plan_seconds=time.perf_counter() - began,
         )
+
+    def _varied(self, pair: Pair, first_key: str) -> tuple[Pair, int]:
+        """The pair with seed and guidance of the attempt whose turn it is, and its number."""
+        if self.quality is None or not self.quality.retry:
+            return pair, 0
+        assert pair.seed is not None
+        assert pair.guidance_scale is not None
+        attempt = min(self.quality.retry, attempts_made(self.output, pair.clip_id, first_key))
+        seed, guidance_scale = self.quality.varied(pair.seed, pair.guidance_scale, attempt)
+        return Pair.of(pair, seed=seed, guidance_scale=guidance_scale), attempt
 
 
 def segment_stops(frame_count: int, segment_frames: int, window: int) -> np.ndarray:

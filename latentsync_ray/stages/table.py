@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from latentsync_ray.config import Recipe
+from latentsync_ray.gate import Quality
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.generate import Generate
 from latentsync_ray.stages.paste import Paste
@@ -42,6 +43,8 @@ class Settings:
     device_memory: float | None = None
     """Bytes that the model may take on its device; None: ``device_share`` of what that has."""
     device_share: float = 1.0
+    quality: Quality | None = None
+    """What clips have to reach, where those that do not are made again."""
     storage_options: StorageOptions = field(default_factory=dict, hash=False)
     """What processes that are not the driver's tell their ``storage``."""
 
@@ -65,7 +68,13 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage(name="plan", takes=Pair, gives=ClipPlan, make=lambda asked: Plan(asked.recipe, asked.output), with_next=True),
+    Stage(
+        name="plan",
+        takes=Pair,
+        gives=ClipPlan,
+        make=lambda asked: Plan(asked.recipe, asked.output, asked.quality),
+        with_next=True,
+    ),
     Stage(
         name="track",
         takes=ClipPlan,

@@ -1,0 +1,105 @@
+"""The gate: a clip that falls short of the job's quality is kept aside and made again, and the best attempt is published.
+
+Attempts lie beside the clip's parts until one is published. Which comes next is read from there, so that a run that was killed
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from latentsync_ray import storage
+from latentsync_ray.errors import BelowQuality, InputNotFound, TryAgain
+from latentsync_ray.gate import MEASURES, Quality
+from latentsync_ray.layout import declaration, drafts_folder, parts_folder
+from latentsync_ray.stages.unfinished import Unfinished
+from latentsync_ray.types import Clip, Part
+
+__all__ = ["Gate", "attempts_made"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One that was made."""
+
+    number: int
+    facts: dict[str, Any]
+    """Columns of its record."""
+    missed: dict[str, float]
+    """See ``Quality.failing``."""
+
+    def told(self) -> dict[str, Any]:
+        """For the record's ``attempts``."""
+        asked = {name: self.facts.get(name) for name in ("seed", "guidance_scale", *MEASURES)}
+        return {**asked, "passed": not self.missed}
+
+
+def attempts_made(output: str, clip_id: str, key: str) -> int:
+    """How many attempts at a clip lie aside: the number of the next. ``key`` names the clip's parts in the first."""
+    names = storage.list_files(_folder(output, clip_id, key))
+    return sum(name.endswith(".json") for name in names)
+
+
+class Gate:
+    """A step between the finished file and its publication. Raises TryAgain and BelowQuality."""
+
+    def __init__(self, quality: Quality) -> None:
+        self.quality = quality
+
+    def __call__(self, work: Unfinished) -> None:
+        clip = work.clip
+        work.facts |= {"seed": clip.seed, "guidance_scale": clip.guidance_scale}
+        mine = _Attempt(clip.attempt, work.facts, self.quality.failing(work.facts))
+        if mine.missed and clip.attempt < self.quality.retry:
+            self._put_aside(work)
+            raise TryAgain(f"attempt {clip.attempt + 1}: {_reason(mine)}")
+        made = [*self._before(work), mine]
+        best = mine if not mine.missed else min(made, key=lambda each: (sum(each.missed.values()), each.number))
+        told = [each.told() for each in made]
+        if best.missed and self.quality.otherwise == "withhold":
+            failed = BelowQuality(f"{_reason(best)}; the best of {len(made)} attempt{'s' * (len(made) > 1)}")
+            failed.learned = {"attempts": told}
+            raise failed
+        if best is not mine:
+            aside = storage.download(_uri(work.output, clip, best.number), work.file.with_suffix(".tried.mp4"))
+            shutil.copyfile(aside, work.file)
+            work.facts = best.facts
+            own = {name: best.facts[name] for name in ("seed", "guidance_scale")}
+            work.parts = [Part.of(part, **own) for part in work.parts]
+        work.facts = {**work.facts, "attempts": told, "status": "ok_below_quality" if best.missed else "ok"}
+
+    def _put_aside(self, work: Unfinished) -> None:
+        """The file, then the facts that declare it made."""
+        uri = _uri(work.output, work.clip, work.clip.attempt)
+        storage.publish(work.file, uri, drafts=drafts_folder(work.output))
+        storage.write_bytes(declaration(uri), json.dumps(work.facts, default=np.generic.item).encode())
+
+    def _before(self, work: Unfinished) -> Sequence[_Attempt]:
+        """The attempts that lie aside."""
+        made = []
+        for number in range(work.clip.attempt):
+            try:
+                facts = json.loads(storage.read_bytes(declaration(_uri(work.output, work.clip, number))))
+            except InputNotFound as error:
+                raise TryAgain(f"attempt {number + 1} went away") from error
+            made.append(_Attempt(number, facts, self.quality.failing(facts)))
+        return made
+
+
+def _reason(attempt: _Attempt) -> str:
+    values = (f"{name} {attempt.facts[name]:.3g}" for name in attempt.missed)
+    return f"below the job's quality: {', '.join(values)}"
+
+
+def _folder(output: str, clip_id: str, key: str) -> str:
+    return parts_folder(output, clip_id, f"{key}-tried")
+
+
+def _uri(output: str, clip: Clip, number: int) -> str:
+    return f"{_folder(output, clip.clip_id, clip.first_key)}/{number:02d}.mp4"
