@@ -34,6 +34,7 @@ GROUND = {
     "licence",
     "local_files",
     "naming",
+    "reasons",
     "redact",
     "registry",
     "resources",
@@ -46,7 +47,7 @@ GROUND = {
 }
 FLOORS = (
     GROUND,
-    {"faces", "lease", "manifest", "measure", "media", "models", "records", "sinks", "speed"},
+    {"faces", "lease", "manifest", "measure", "media", "models", "quality", "records", "sinks", "speed"},
     {"changes", "pairs", "preflight", "stages"},
     {"local", "nano", "pipeline", "progress", "report", "todo"},
     {"passes"},

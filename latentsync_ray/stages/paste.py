@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from latentsync_ray.config import Recipe
-from latentsync_ray.faces.blend import blend_planes
+from latentsync_ray.faces.blend import blend_planes, weight_of
 from latentsync_ray.layout import part_uri
 from latentsync_ray.levels import from_codes
 from latentsync_ray.media.colour import colour_matrix
@@ -22,6 +22,9 @@ from latentsync_ray.media.decode import FrameReader, Planes
 from latentsync_ray.media.encode import encode_part
 from latentsync_ray.media.playback import play
 from latentsync_ray.models.find import find_model
+from latentsync_ray.quality.marks import Marks, cells_of
+from latentsync_ray.quality.views import COARSE
+from latentsync_ray.reasons import counted
 from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.stages.parts import load_part, save_part
 from latentsync_ray.types import GeneratedFaces, Part
@@ -43,7 +46,7 @@ class Paste:
         began, recipe = time.perf_counter(), self.recipe
         video, index = open_video(faces, recipe)
         matrix, offset = colour_matrix(index.colour)
-        official = recipe.paste == "crop"
+        official, marks = recipe.paste == "crop", Marks(self.template, len(faces.frames))
 
         def frames() -> Iterator[Planes]:
             for number, picture in enumerate(
@@ -51,19 +54,23 @@ class Paste:
             ):
                 planes = picture.planes()
                 for place in np.flatnonzero(faces.frames == number):
+                    affine, outline = faces.affines[place], faces.outlines[place]
+                    before = marks.views(planes.y, planes.u, planes.v, affine)
                     blend_planes(
                         planes.y,
                         planes.u,
                         planes.v,
                         from_codes(faces.faces[place]) if official else faces.faces[place],
-                        faces.affines[place],
+                        affine,
                         self.template,
                         share=float(faces.weights[place]),
-                        outline=faces.outlines[place],
+                        outline=outline,
                         mode=recipe.paste,
                         matrix=matrix,
                         offset=offset,
                     )
+                    after = marks.views(planes.y, planes.u, planes.v, affine)
+                    marks.note(place, before, after, weight_of(self.template, outline, side=COARSE, mode=recipe.paste))
                 yield planes
 
         data = encode_part(
@@ -82,6 +89,11 @@ class Paste:
             uri=part_uri(self.output, faces.clip_id, faces.key, faces.index),
             bytes=len(data),
             missing=faces.missing,
+            passed=counted(faces.reasons),
+            looked_at=np.column_stack([faces.frames, faces.tracks]),
+            traits=marks.traits(matrix, offset),
+            grids=marks.grids,
+            cells=cells_of(self.template),
             paste_seconds=time.perf_counter() - began,
         )
         save_part(part, data)
