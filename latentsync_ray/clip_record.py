@@ -35,6 +35,16 @@ class ClipRecord(Row):
     frames: int | None = None
     frames_without_face: int | None = None
     """Frames that were passed through: no face, another one's turn, a covered or turned mouth."""
+    frames_no_face: int | None = None
+    """Why frames were passed through: the six add up to ``frames_without_face``."""
+    frames_not_speaker: int | None = None
+    """There are faces, and none of them is the one that was chosen."""
+    frames_too_brief: int | None = None
+    """The chosen face can be seen for two frames at most."""
+    frames_out_of_picture: int | None = None
+    """Its mouth is beyond the picture's edge."""
+    frames_turned: int | None = None
+    frames_covered: int | None = None
     face: str | None = None
     """As it was asked for; see ``Recipe.face``."""
     face_choice: str | None = None
@@ -52,6 +62,27 @@ class ClipRecord(Row):
     """How well the mouth's motion agrees with the sound, -1 to 1 (see ``measure``); None when too little face is seen."""
     sync_lag_ms: float | None = None
     """The offset at which it agrees best; above 0 the lips are late."""
+    seam: float | None = None
+    """Step across the patch's border beyond the filmed one, grey levels; this and what follows: see ``quality``."""
+    seam_frame: int | None = None
+    """Output frame, from 0, at which it is worst."""
+    sharpness: float | None = None
+    """Of the lips, against the filmed ones: 1 is as sharp."""
+    sharpness_frame: int | None = None
+    flicker: float | None = None
+    """How far frames are off both their neighbours, beyond the filmed ones, grey levels."""
+    flicker_frame: int | None = None
+    identity: float | None = None
+    """How alike the pattern of the skin around the lips is to the filmed one, at most 1."""
+    identity_frame: int | None = None
+    skin_shift: float | None = None
+    """How much the skin's colour changed, CIEDE2000."""
+    skin_shift_frame: int | None = None
+    speech_motion: float | None = None
+    """How much the lips change from frame to frame while the speech is loud, grey levels."""
+    silence_motion: float | None = None
+    """How much they do while it is silent, as a share of that."""
+    silence_motion_frame: int | None = None
     width: int | None = None
     height: int | None = None
     bytes: int | None = None

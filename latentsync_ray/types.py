@@ -198,6 +198,8 @@ class TrackedFaces(Segment):
     """Which faces of a segment get the speech, and where they are: pairs of a frame and a track, by track and then by frame."""
 
     source_frames: np.ndarray = array("F", np.int32)
+    reasons: np.ndarray = array("R", np.uint8)
+    """Why each frame is passed through, if it is: a ``reasons.Reason``. R is F, or 0 where that is not known."""
     frames: np.ndarray = array("P", np.int32)
     """Output frame of each pair, counted from the segment's first."""
     tracks: np.ndarray = array("P", np.int32)
@@ -231,6 +233,8 @@ class FaceCrops(TrackedFaces):
     """What the model hears, as its family prepares it (``models.ModelInfo.hear``)."""
     speech_change: np.ndarray = array("H", np.float32)
     """How much the sound changes from frame to frame; see ``measure``. H is F, or 0 of a segment that is finished."""
+    speech_level: np.ndarray = array("L", np.float32)
+    """How loud the speech is during each frame, dB of full scale; L is F, or 0 of a segment that is finished."""
     crop_seconds: float = 0.0
 
 
@@ -256,6 +260,7 @@ class GeneratedFaces(TrackedFaces):
     """How much each new mouth differs from the one before; see ``measure``. NaN where unknown.
     M is F, or 0 of a segment that is finished."""
     speech_change: np.ndarray = array("H", np.float32)
+    speech_level: np.ndarray = array("L", np.float32)
     generate_seconds: float = 0.0
     """Time of the device for the segment's windows, of calls that it shared with others in shares."""
     idle_seconds: float = 0.0
@@ -272,6 +277,8 @@ class Part(Segment):
     bytes: int = 0
     missing: int = 0
     """Frames in which no face gets the speech, passed through untouched."""
+    passed: np.ndarray = array("N", np.int32)
+    """How many of them for which reason; see ``reasons.counted``. N is 0 where that is not known."""
     crop_seconds: float = 0.0
     checkpoint: str = ""
     precision: str = ""
@@ -280,6 +287,14 @@ class Part(Segment):
     tflop: float = 0.0
     mouth_motion: np.ndarray = array("M", np.float32)
     speech_change: np.ndarray = array("H", np.float32)
+    speech_level: np.ndarray = array("L", np.float32)
+    looked_at: np.ndarray = array("P 2", np.int32)
+    """Output frame of each face that was pasted, counted from the segment's first, and its track in the video."""
+    traits: np.ndarray = array("P 5", np.float32)
+    """How each compares with what was filmed, and how both look coarsely; see ``quality.marks``."""
+    grids: np.ndarray = array("P 2 8 12", np.uint8)
+    cells: np.ndarray = array("W 8 12", np.float32)
+    """What their cells show; see ``quality.marks``."""
     generate_seconds: float = 0.0
     idle_seconds: float = 0.0
     paste_seconds: float = 0.0

@@ -38,6 +38,7 @@ GROUND = {
     "marking",
     "naming",
     "recipe",
+    "reasons",
     "redact",
     "registry",
     "resources",
@@ -50,7 +51,10 @@ GROUND = {
 }
 FLOORS = (
     GROUND,
-    {"consent", "faces", "label", "lease", "manifest", "measure", "media", "models", "records", "sinks", "speed", "watermark"},
+    {
+        *("consent", "faces", "label", "lease", "manifest", "measure", "media", "models", "quality", "records", "sinks"),
+        *("speed", "watermark"),
+    },
     {"changes", "pairs", "preflight", "stages"},
     {"local", "nano", "pipeline", "progress", "report", "todo"},
     {"passes"},

@@ -18,7 +18,7 @@ import numpy as np
 from latentsync_ray.faces.align import crop_box
 from latentsync_ray.template import Template
 
-__all__ = ["PasteMode", "blend_planes", "blend_rgb"]
+__all__ = ["PasteMode", "blend_planes", "blend_rgb", "weight_of"]
 
 PasteMode = Literal["mask", "crop"]
 _Box = tuple[int, int, int, int]
@@ -78,6 +78,21 @@ def blend_planes(
     _mix(y[y0:y1, x0:x1], yuv[..., 0], yuv[..., 3])
     _mix(u[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2], chroma[..., 1], chroma[..., 3])
     _mix(v[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2], chroma[..., 2], chroma[..., 3])
+
+
+def weight_of(template: Template, outline: np.ndarray, *, side: int, mode: PasteMode = "mask") -> np.ndarray:
+    """How much of a new face is shown where, 0 to 1: float32 (side, side). As it is pasted, but small."""
+    if mode == "mask":
+        weight = _small(template, side)
+        return weight * _within(outline, template.size, (side, side)) if len(outline) else weight
+    edge = max(side // 20, 1)
+    core = cv2.copyMakeBorder(np.ones((side - 2 * edge,) * 2, np.float32), *(edge,) * 4, cv2.BORDER_CONSTANT, value=0.0)
+    return cv2.GaussianBlur(core, (2 * edge + 1, 2 * edge + 1), 0.3 * (edge - 1) + 0.8)
+
+
+@cache
+def _small(template: Template, side: int) -> np.ndarray:
+    return cv2.resize(_feathered(template), (side, side), interpolation=cv2.INTER_AREA)
 
 
 def _mix(plane: np.ndarray, weighted: np.ndarray, weight: np.ndarray) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from latentsync_ray.faces.tracks import Track, Tracks
-from latentsync_ray.faces.visible import usable
+from latentsync_ray.faces.visible import obstacles
+from latentsync_ray.reasons import Reason
 
 __all__ = ["Choice", "choose", "needs_sound"]
 
@@ -39,11 +40,13 @@ _LEAST_OPENING = 0.08
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """How much of each track is shown, and by which rule that was decided."""
+    """How much of each track is shown, by which rule that was decided, and why nothing is shown elsewhere."""
 
     weights: dict[int, np.ndarray]
     """Track id -> float32 (n,) by the track's own frames, 0 to 1; of those that are shown at all."""
     rule: str
+    reasons: np.ndarray
+    """uint8 (stop,): a ``Reason`` for each row."""
 
 
 def needs_sound(tracks: Tracks, face: str) -> bool:
@@ -63,13 +66,19 @@ def choose(tracks: Tracks, face: str, *, size: tuple[int, int], seconds: np.ndar
     to 1: both (stop,).
     """
     chosen, rule = _assigned(tracks, face, seconds=seconds, sound=sound)
-    shown = {}
+    shown, reasons = {}, np.full(tracks.stop, Reason.NO_FACE, np.uint8)
     for track in tracks.tracks:
         first, last = tracks.shot(track.shot)
-        weight = _weights(track, usable(track, size) & chosen[track.id], first, last)
+        reason = np.where(chosen[track.id], obstacles(track, size), Reason.NOT_SPEAKER)
+        weight = _weights(track, reason == Reason.SHOWN, first, last)
         if weight.any():
             shown[track.id] = weight
-    return Choice(shown, rule)
+        reason[(reason == Reason.SHOWN) & (weight == 0)] = Reason.TOO_BRIEF
+        reasons[track.rows] = np.maximum(reasons[track.rows], reason)
+    for track in tracks.tracks:
+        if track.id in shown:
+            reasons[track.rows[shown[track.id] > 0]] = Reason.SHOWN
+    return Choice(shown, rule, reasons)
 
 
 def _assigned(tracks: Tracks, face: str, *, seconds: np.ndarray, sound: np.ndarray | None) -> tuple[dict[int, np.ndarray], str]:

@@ -11,8 +11,9 @@ from itertools import pairwise
 import numpy as np
 
 from latentsync_ray.faces.tracks import Track
+from latentsync_ray.reasons import Reason
 
-__all__ = ["covered", "usable"]
+__all__ = ["covered", "obstacles", "usable"]
 
 _YAW, _PITCH = 60.0, 50.0
 """Degrees beyond which models draw no mouth that fits."""
@@ -76,9 +77,15 @@ def _hidden(share: np.ndarray) -> np.ndarray:
 
 def usable(track: Track, size: tuple[int, int]) -> np.ndarray:
     """bool (n,): a mouth can be drawn: not covered, not turned away, and with its middle in the frame of ``size`` (w, h)."""
+    return obstacles(track, size) == Reason.SHOWN
+
+
+def obstacles(track: Track, size: tuple[int, int]) -> np.ndarray:
+    """What keeps a mouth from being drawn in a frame of ``size`` (w, h), as a ``Reason``: uint8 (n,)."""
     yaw, pitch = np.abs(track.turn[:, 0]), np.abs(track.turn[:, 1])
     away = (yaw > _YAW) | (pitch > _PITCH)  # unknown is not away
     left, right, nose = track.landmarks.astype(np.float64).swapaxes(0, 1)
     mouth = nose + 0.75 * (nose - (left + right) / 2)
     inside = ((mouth >= 0) & (mouth <= np.array(size) - 1)).all(1)
-    return ~track.covered & ~away & inside
+    reasons = np.where(inside, Reason.SHOWN, Reason.OUT_OF_PICTURE)
+    return np.where(track.covered, Reason.COVERED, np.where(away, Reason.TURNED, reasons)).astype(np.uint8)

@@ -16,6 +16,7 @@ from latentsync_ray.measure import sound_columns, speech_change
 from latentsync_ray.media.decode import FrameReader
 from latentsync_ray.models.find import find_model
 from latentsync_ray.models.mel import mel_columns
+from latentsync_ray.quality.sound import speech_level
 from latentsync_ray.stages.inputs import open_video, planned_input
 from latentsync_ray.stages.sources import speech_samples
 from latentsync_ray.types import FaceCrops, TrackedFaces
@@ -44,6 +45,7 @@ class Crop:
             tracked,
             faces=faces,
             speech_change=speech_change(mel, first, span.start, span.stop, span.fps),
+            speech_level=speech_level(samples, span.start, span.stop, span.fps),
             crop_seconds=time.perf_counter() - began,
             **learned,
         )

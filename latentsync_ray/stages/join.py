@@ -30,6 +30,7 @@ from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
 from latentsync_ray.stages.failures import provenance, sources
 from latentsync_ray.stages.inputs import planned_input
+from latentsync_ray.stages.judge import quality_of
 from latentsync_ray.stages.mark import Sign, mark
 from latentsync_ray.stages.parts import drop_clip, drop_parts
 from latentsync_ray.stages.tried import Gate
@@ -84,11 +85,12 @@ def _work_of_device(parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def measure(work: Unfinished) -> None:
-    """Hold the lips' motion against the sound."""
+    """Hold the lips' motion against the sound, and the new faces against the old ones."""
     motion, change = (
         np.concatenate([getattr(part, each) for part in work.parts]) for each in ("mouth_motion", "speech_change")
     )
     work.facts["sync_correlation"], work.facts["sync_lag_ms"] = sync_score(motion, change, work.fps)
+    work.facts |= quality_of(work.parts, work.fps)
 
 
 def mux(work: Unfinished) -> None:

@@ -6,9 +6,12 @@ same one.
 
 from __future__ import annotations
 
+import base64
 import dataclasses as dc
 import json
+import zlib
 from collections.abc import Container, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +33,7 @@ def save_part(part: Part, data: bytes) -> None:
     """Write the MP4, then the JSON that declares it finished."""
     storage.write_bytes(part.uri, data)
     row = {name: value for name, value in part.to_row().items() if name not in _ASKED}
-    storage.write_bytes(declaration(part.uri), json.dumps(row, default=np.ndarray.tolist).encode())
+    storage.write_bytes(declaration(part.uri), json.dumps(row, default=_written).encode())
 
 
 def load_part(output: str, segment: Segment) -> Part:
@@ -45,14 +48,27 @@ def load_part(output: str, segment: Segment) -> Part:
     if not isinstance(row, dict):
         storage.delete([declaration(uri)])
         raise MixedParts(f"the finished part {uri} is not whole; run the job again to have it made again")
-    unknown = [np.nan] * (segment.stop - segment.start)  # of parts that were made before there was such a column
-    arrays = {
-        field.name: np.array(row.get(field.name, unknown), field.metadata["dtype"])
-        for field in dc.fields(Part)
-        if field.metadata
-    }
+    arrays = {field.name: _read(row.get(field.name), field, segment) for field in dc.fields(Part) if field.metadata}
     asked = {name: getattr(segment, name) for name in _ASKED}
     return Part.from_row({**row, **arrays, **asked, "uri": uri, "found": True})
+
+
+def _written(array: np.ndarray) -> list[float] | str:
+    """Curves as numbers, tables compressed."""
+    return array.tolist() if array.ndim == 1 else base64.b64encode(zlib.compress(array.tobytes())).decode()
+
+
+def _read(written: list[float] | str | None, field: dc.Field[Any], segment: Segment) -> np.ndarray:
+    """What ``_written`` wrote. Parts that were made before there was such a column know no curve, and no rows of a table."""
+    axes, dtype = field.metadata["axes"], field.metadata["dtype"]
+    shape = [int(axis) if axis.isdigit() else -1 for axis in axes]
+    if isinstance(written, str):
+        return np.frombuffer(zlib.decompress(base64.b64decode(written)), dtype).reshape(shape)
+    if written is not None:
+        return np.array(written, dtype).reshape(shape)
+    if dtype.kind == "f" and len(axes) == 1:
+        return np.full(segment.stop - segment.start, np.nan, dtype)
+    return np.zeros([max(length, 0) for length in shape], dtype)
 
 
 def finished_parts(output: str, clip: Clip) -> np.ndarray:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from latentsync_ray.config import Recipe
-from latentsync_ray.faces.blend import blend_planes
+from latentsync_ray.faces.blend import blend_planes, weight_of
 from latentsync_ray.label import BurntLabel
 from latentsync_ray.layout import part_uri
 from latentsync_ray.levels import from_codes
@@ -23,6 +23,9 @@ from latentsync_ray.media.decode import FrameReader, Planes
 from latentsync_ray.media.encode import encode_part
 from latentsync_ray.media.playback import play
 from latentsync_ray.models.find import find_model
+from latentsync_ray.quality.marks import Marks, cells_of
+from latentsync_ray.quality.views import COARSE
+from latentsync_ray.reasons import counted
 from latentsync_ray.registry import lookup
 from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.stages.parts import load_part, save_part
@@ -47,7 +50,7 @@ class Paste:
         began, recipe = time.perf_counter(), self.recipe
         video, index = open_video(faces, recipe)
         matrix, offset = colour_matrix(index.colour)
-        official = recipe.paste == "crop"
+        official, marks = recipe.paste == "crop", Marks(self.template, len(faces.frames))
         label = BurntLabel(recipe.label, (faces.width, faces.height), matrix, offset) if recipe.label else None
 
         def frames() -> Iterator[Planes]:
@@ -56,19 +59,23 @@ class Paste:
             ):
                 planes = picture.planes()
                 for place in np.flatnonzero(faces.frames == number):
+                    affine, outline = faces.affines[place], faces.outlines[place]
+                    before = marks.views(planes.y, planes.u, planes.v, affine)
                     blend_planes(
                         planes.y,
                         planes.u,
                         planes.v,
                         from_codes(faces.faces[place]) if official else faces.faces[place],
-                        faces.affines[place],
+                        affine,
                         self.template,
                         share=float(faces.weights[place]),
-                        outline=faces.outlines[place],
+                        outline=outline,
                         mode=recipe.paste,
                         matrix=matrix,
                         offset=offset,
                     )
+                    after = marks.views(planes.y, planes.u, planes.v, affine)
+                    marks.note(place, before, after, weight_of(self.template, outline, side=COARSE, mode=recipe.paste))
                 if self.watermark:
                     apply_watermark(self.watermark, faces.start + number, planes.y, planes.u, planes.v, matrix, offset)
                 if label:
@@ -91,6 +98,11 @@ class Paste:
             uri=part_uri(self.output, faces.clip_id, faces.key, faces.index),
             bytes=len(data),
             missing=faces.missing,
+            passed=counted(faces.reasons),
+            looked_at=np.column_stack([faces.frames, faces.tracks]),
+            traits=marks.traits(matrix, offset),
+            grids=marks.grids,
+            cells=cells_of(self.template),
             paste_seconds=time.perf_counter() - began,
         )
         save_part(part, data)

@@ -187,7 +187,7 @@ class _Shown:
     """Where the chosen faces of a clip are, ready to be cut out."""
 
     def __init__(self, stage: Track, tracks: Tracks, choice: Choice, index: VideoIndex) -> None:
-        self.template, self.index, self.weights = stage.template, index, choice.weights
+        self.template, self.index, self.weights, self.reasons = stage.template, index, choice.weights, choice.reasons
         self.tracks = [track for track in tracks.tracks if track.id in choice.weights]
         self.biased = {track.id: self._official(track) for track in self.tracks} if stage.recipe.parity else {}
 
@@ -228,10 +228,11 @@ class _Shown:
             affines.append(stored[back])
             outlines.append(edge[back])
         if not frames:
-            return TrackedFaces.of(segment, source_frames=rows)
+            return TrackedFaces.of(segment, source_frames=rows, reasons=self.reasons[rows])
         return TrackedFaces.of(
             segment,
             source_frames=rows,
+            reasons=self.reasons[rows],
             frames=np.concatenate(frames).astype(np.int32),
             tracks=np.concatenate(tracks).astype(np.int32),
             weights=np.concatenate(weights).astype(np.float32),
