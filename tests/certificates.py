@@ -16,6 +16,7 @@ from latentsync_ray.marking import Signing
 
 __all__ = ["Chain", "make_chain"]
 
+_EMAIL = ExtendedKeyUsageOID.EMAIL_PROTECTION
 _USAGES = (
     *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
     *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
@@ -38,14 +39,12 @@ class Chain:
         return self.private.sign(data, ec.ECDSA(hashes.SHA256()))
 
 
-def make_chain(folder: Path, *, name: str = "Test Studio", days: int = 9) -> Chain:
+def make_chain(folder: Path, *, name: str = "Test Studio", days: int = 9, usage: x509.ObjectIdentifier = _EMAIL) -> Chain:
     """An authority and a certificate of it for ``days``; below 0 it has ended."""
     folder.mkdir(parents=True, exist_ok=True)
     above, mine = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    root, leaf = (
-        _certificate("Test Authority", above, "Test Authority", above),
-        _certificate(name, mine, "Test Authority", above, days=days),
-    )
+    root = _certificate("Test Authority", above, "Test Authority", above)
+    leaf = _certificate(name, mine, "Test Authority", above, days=days, usage=usage)
     chain = Chain(folder / "chain.pem", folder / "key.pem", folder / "authority.pem", mine)
     chain.certificates.write_bytes(leaf + root)
     chain.authority.write_bytes(root)
@@ -54,7 +53,13 @@ def make_chain(folder: Path, *, name: str = "Test Studio", days: int = 9) -> Cha
 
 
 def _certificate(
-    name: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey, *, days: int = 9
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    signer: ec.EllipticCurvePrivateKey,
+    *,
+    days: int = 9,
+    usage: x509.ObjectIdentifier = _EMAIL,
 ) -> bytes:
     now, is_root = dt.datetime.now(dt.UTC), key is signer
     usages = ("key_cert_sign", "crl_sign") if is_root else ("digital_signature",)
@@ -72,7 +77,7 @@ def _certificate(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
     if not is_root:
-        built = built.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
+        built = built.add_extension(x509.ExtendedKeyUsage([usage]), critical=usage == ExtendedKeyUsageOID.TIME_STAMPING)
     return built.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 

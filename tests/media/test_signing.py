@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import Chain, make_chain
+from time_authority import time_authority
 
 from latentsync_ray import assets
 from latentsync_ray.media.credentials import has_credentials
@@ -136,6 +139,15 @@ def test_what_cannot_sign(identity: Identity, tmp_path: Path) -> None:
             sign_file(CLIP, tmp_path / "a.mp4", one, MANIFEST, video())
     with pytest.raises(SigningFailed, match="no certificate"):
         common_name(b"none")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+def test_a_time_authority_vouches_for_the_time(identity: Identity, chain: Chain, tmp_path: Path) -> None:
+    with time_authority(tmp_path / "clock") as (url, clock):
+        sign_file(CLIP, tmp_path / "a.mp4", replace(identity, time_authority=url), MANIFEST, video())
+    told = provenance_of(tmp_path / "a.mp4", anchors=chain.authority.read_text() + clock.authority.read_text())
+    assert (told["credentials"], told["problems"]) == ("Trusted", [])
+    assert abs(datetime.fromisoformat(told["signed_at"]) - datetime.now(UTC)) < timedelta(minutes=5)
 
 
 def test_files_without_credentials(tmp_path: Path) -> None:
