@@ -56,6 +56,8 @@ class Summary:
     """Clips that failed in earlier runs and were not tried again."""
     ok: int
     """Clips dubbed by this run."""
+    below_quality: int
+    """Those of them that were published although no attempt keeps the limits of the job's ``quality``."""
     failed: int
     """Clips that failed in this run."""
     bugs: int
@@ -217,6 +219,7 @@ def _run(
         done_before=len(others) - failed_before,
         failed_before=failed_before,
         ok=made.ok,
+        below_quality=made.below_quality,
         failed=made.failed,
         bugs=made.bugs,
         left=left,
@@ -242,7 +245,7 @@ class _Made:
         """Clip without a record -> its segments that are there."""
         self._whole: set[str] = set()
         """Those of these clips of which all are."""
-        self.ok = self.failed = self.bugs = self.frames = 0
+        self.ok = self.below_quality = self.failed = self.bugs = self.frames = 0
         self.stopped = ""
         self.work = Work(TIMED)
         self._seconds = self._most = 0.0
@@ -250,6 +253,7 @@ class _Made:
 
     def add(self, record: ClipRecord) -> None:
         self.ok, self.failed = self.ok + record.ok, self.failed + record.failed
+        self.below_quality += record.status == "ok_below_quality"
         self.bugs += record.error_code == InternalError.code
         self._arrived.pop(record.clip_id, None)
         self._whole.discard(record.clip_id)

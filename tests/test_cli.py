@@ -81,6 +81,7 @@ def summary(**changes: Any) -> Summary:
         "bugs": 0,
         "left": 0,
         "changed": 0,
+        "below_quality": 0,
         "kept": 0,
         "removed": 0,
         "not_in_manifest": 0,

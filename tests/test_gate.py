@@ -50,7 +50,10 @@ def job(manifest: Path, output: Path, **quality: Any) -> dict[str, Any]:
 
 
 def dubbed(manifest: Path, output: Path, **quality: Any) -> dict[str, dict[str, Any]]:
-    run(Job.model_validate(job(manifest, output, **quality)))
+    summary = run(Job.model_validate(job(manifest, output, **quality)))
+    statuses = [row["status"] for row in rows(output).values()]
+    assert summary.below_quality == statuses.count("ok_below_quality")
+    assert (summary.ok, summary.failed) == (len(statuses) - statuses.count("failed"), statuses.count("failed"))
     assert not [path for path in (output / "_work").rglob("*") if path.is_file()], "nothing is left over"
     return rows(output)
 

@@ -189,6 +189,8 @@ def print_summary(summary: Summary, job: Job | None = None, *, options: str = ""
     OUT.print(f"[bold]{summary.done_before + summary.ok} of {summary.total} clips done[/]{before}{failed}{earlier}")
     if not summary.ok + summary.failed + summary.left:
         OUT.print("nothing to do: no clip is new, to be tried again, or known to have changed")
+    if summary.below_quality:
+        OUT.print(f"{_clips(summary.below_quality)} below the job's quality in every attempt: the best one is published")
     if summary.kept:
         stays = "its earlier version stays" if summary.kept == 1 else "their earlier versions stay"
         OUT.print(f"{_clips(summary.kept)} failed when made again: {stays}, and the table does not tell of this failure")
