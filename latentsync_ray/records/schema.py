@@ -39,8 +39,16 @@ _FORMER = {"arithmetic": "precision", "sync_seconds": "generate_seconds"}
 """Columns of ours that had another name."""
 _MADE_OF = {"video_version", "audio_version", "video_sha256", "audio_sha256", "settings"}
 """Columns that came together: a file that has some of them only was written before, and they are the user's."""
+_QUALITY = {
+    *("seam", "sharpness", "flicker", "identity", "skin_shift", "speech_motion", "silence_motion"),
+    *("seam_frame", "sharpness_frame", "flicker_frame", "identity_frame", "skin_shift_frame", "silence_motion_frame"),
+    *("frames_no_face", "frames_not_speaker", "frames_too_brief"),
+    *("frames_out_of_picture", "frames_turned", "frames_covered"),
+}
+"""The same."""
 _SINCE_NULLS = {
     *_MADE_OF,
+    *_QUALITY,
     *(
         "output_path",
         "language",
@@ -111,8 +119,8 @@ def _of_the_user(schema: pa.Schema) -> set[str]:
     """Columns whose names became ours after these rows were written."""
     if _knows_no_null(schema):
         return _SINCE_NULLS & set(schema.names)
-    known = _MADE_OF & set(schema.names)
-    return set() if known == _MADE_OF else known
+    names = set(schema.names)
+    return {name for together in (_MADE_OF, _QUALITY) if not together <= names for name in together & names}
 
 
 def _knows_no_null(schema: pa.Schema) -> bool:
