@@ -56,7 +56,8 @@ def test_a_view_shows_what_the_model_sees(zoom: float) -> None:
 def test_a_face_beyond_the_frame_has_a_view_too() -> None:
     matrix = affine_of(1.0)
     matrix[:, 2] += (600, 500)
-    view = Views(TEMPLATE)(skin(), *[np.full((240, 320), 128, np.uint8)] * 2, matrix)
+    grey = np.full((240, 320), 128, np.uint8)
+    view = Views(TEMPLATE)(skin(), grey, grey, matrix)
     assert np.isfinite(view.luma).all()
 
 

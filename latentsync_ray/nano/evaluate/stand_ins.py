@@ -57,10 +57,18 @@ class _Wrapped:
     """A model that is another one but for what it draws."""
 
     def __init__(self, model: Model) -> None:
-        self.model = model
+        self.model, self.device, self.checkpoint = model, model.device, model.checkpoint
+        self.info, self.precision = model.info, model.precision
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
+    def compile(self) -> None: ...
+
+    def listen(self, speech: np.ndarray, span: Span) -> torch.Tensor:
+        """See ``Model``."""
+        return self.model.listen(speech, span)
+
+    def silence(self, windows: int) -> torch.Tensor:
+        """See ``Model``."""
+        return self.model.silence(windows)
 
 
 class Remembering(_Wrapped):
