@@ -133,5 +133,6 @@ def _colours(before: View, after: View, skin: np.ndarray) -> np.ndarray:
     if not skin.any():
         return np.full((2, 3), np.nan)
     first, second = before.yuv[skin], after.yuv[skin]
-    mean = first.mean(0)
-    return np.array([mean, mean + np.median(second - first, axis=0)])
+    mean, middle = first.mean(0), len(first) // 2
+    gained = np.partition(second - first, middle, axis=0)[middle]  # in most places: half of the time of ``np.median``
+    return np.array([mean, mean + gained])
