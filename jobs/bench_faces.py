@@ -1,4 +1,4 @@
-"""What faces cost: tracking and cutting out at 1920 x 1080, a second language of the same video, and memory by length.
+"""What faces cost: tracking, cutting out and measuring at 1920 x 1080, a second language of the same video, memory by length.
 
     python jobs/bench_faces.py
 
@@ -12,10 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -31,9 +33,12 @@ from latentsync_ray.media.grid import repeat
 from latentsync_ray.media.source import probe_video
 from latentsync_ray.media.speech import SAMPLE_RATE, decode_speech, read_speech, write_wav
 from latentsync_ray.preflight import resolved
+from latentsync_ray.quality.marks import GRID, TRAITS, Marks
+from latentsync_ray.stages import paste
 from latentsync_ray.stages.crop import Crop
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.track import Track
+from latentsync_ray.types import GeneratedFaces
 
 FPS = Fraction(25)
 SECONDS, SHORT, LONG = 10, 60, 600
@@ -89,6 +94,46 @@ def speed() -> None:
     out.print(table)
 
 
+class _Unmeasured:
+    """Takes the place of ``Marks`` and notes nothing."""
+
+    def __init__(self, _: object, count: int) -> None:
+        self.grids, self.count = np.zeros((count, 2, *GRID), np.uint8), count
+
+    def views(self, *_: object) -> None: ...
+
+    def note(self, *_: object) -> None: ...
+
+    def traits(self, *_: object) -> np.ndarray:
+        return np.zeros((self.count, len(TRAITS)), np.float32)
+
+
+def quality(rounds: int = 5) -> None:
+    """What the record's measures of the picture take of crop and paste, in CPU time: the least of several rounds of each."""
+    table = Table(
+        "model", "crop", "paste", "paste and measure", "share of crop and paste", title="ms of CPU per 1920x1080 frame"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        video, audio = make_clip(Path(name), 3)
+        for model, side in (("latentsync-1.5", 256), ("latentsync-1.6", 512)):
+            recipe = resolved(Recipe(model=model))
+            (segment,) = Track(recipe, name)(Plan(recipe, name)(Pair(clip_id="a", video=video, audio=audio)))
+            crops, spent = Crop(recipe)(segment), defaultdict(list)
+            for _ in range(rounds):
+                for task, marks in (("crop", Marks), ("paste", _Unmeasured), ("measured", Marks)):
+                    began = time.process_time()
+                    if task == "crop":
+                        Crop(recipe)(segment)
+                    else:
+                        with patch.object(paste, "Marks", marks):
+                            paste.Paste(recipe, name)(GeneratedFaces.of(crops, faces=crops.faces))
+                    spent[task].append((time.process_time() - began) / segment.frame_count * 1e3)
+            cut, plain, measured = (min(times) for times in spent.values())
+            share = (measured - plain) / (cut + plain)
+            table.add_row(f"{side} px", *(f"{each:.1f}" for each in (cut, plain, measured)), f"{share:.1%}")
+    out.print(table)
+
+
 def child(video: Path, audio: Path) -> None:
     """In a process of its own: look through a video, print the process's peak memory and the size of the file of tracks."""
     recipe = resolved(Recipe(model="tiny-random"))
@@ -117,13 +162,15 @@ def memory() -> bool:
     return ratio <= LIMIT
 
 
-def main(parts: Annotated[list[str] | None, typer.Argument(help="speed, memory; both by default")] = None) -> None:
+def main(parts: Annotated[list[str] | None, typer.Argument(help="speed, quality, memory; all by default")] = None) -> None:
     """Run the benchmarks."""
     if parts and parts[0] == "child":
         child(*(Path(part) for part in parts[1:]))
         return
     if "speed" in (parts or ["speed"]):
         speed()
+    if "quality" in (parts or ["quality"]):
+        quality()
     if "memory" in (parts or ["memory"]) and not memory():
         raise typer.Exit(1)
 

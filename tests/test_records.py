@@ -29,6 +29,7 @@ from latentsync_ray.records import (
     lookup,
     read_records,
     rows_where,
+    schema,
     writer,
 )
 from latentsync_ray.records import files as record_files
@@ -802,6 +803,14 @@ def test_a_users_column_that_is_ours_now_is_carried(output, name):
         table.compact()
     rows = {row["clip_id"]: (row[name], row[f"manifest_{name}"]) for row in read_records(output).to_pylist()}
     assert rows == {"a": (None, "mine"), "b": ("ours", "too")}
+
+
+@pytest.mark.parametrize("name", ["identity", "seam_frame", "frames_covered"])
+def test_so_are_users_columns_that_are_measures_now(output, name):
+    former = to_table([ok("a", frames=5)]).drop_columns(sorted(schema._QUALITY)).append_column(name, [["mine"]])
+    storage.write_bytes(f"{output}/metadata/part-old-00000.parquet", record_files.encoded(former))
+    (row,) = read_records(output).to_pylist()
+    assert (row[name], row[f"manifest_{name}"], row["frames"]) == (None, "mine", 5)
 
 
 def test_columns_of_an_old_output_that_came_later_are_the_users(old):

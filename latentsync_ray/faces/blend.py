@@ -86,7 +86,7 @@ def weight_of(template: Template, outline: np.ndarray, *, side: int, mode: Paste
         weight = _small(template, side)
         return weight * _within(outline, template.size, (side, side)) if len(outline) else weight
     edge = max(side // 20, 1)
-    core = cv2.copyMakeBorder(np.ones((side - 2 * edge,) * 2, np.float32), *(edge,) * 4, cv2.BORDER_CONSTANT, value=0.0)
+    core = np.pad(np.ones((side - 2 * edge, side - 2 * edge), np.float32), edge)
     return cv2.GaussianBlur(core, (2 * edge + 1, 2 * edge + 1), 0.3 * (edge - 1) + 0.8)
 
 

@@ -40,11 +40,18 @@ _FORMER = {"arithmetic": "precision", "sync_seconds": "generate_seconds"}
 """Columns of ours that had another name."""
 _MADE_OF = {"video_version", "audio_version", "video_sha256", "audio_sha256", "settings"}
 _MARKED = {"content_sha256", "signed_by", "consent", "attempts"}
-_TOGETHER = (_MADE_OF, _MARKED)
+_QUALITY = {
+    *("seam", "sharpness", "flicker", "identity", "skin_shift", "speech_motion", "silence_motion"),
+    *("seam_frame", "sharpness_frame", "flicker_frame", "identity_frame", "skin_shift_frame", "silence_motion_frame"),
+    *("frames_no_face", "frames_not_speaker", "frames_too_brief"),
+    *("frames_out_of_picture", "frames_turned", "frames_covered"),
+}
+_TOGETHER = (_MADE_OF, _MARKED, _QUALITY)
 """Columns that came together: a file that has some of them only was written before, and they are the user's."""
 _SINCE_NULLS = {
     *_MADE_OF,
     *_MARKED,
+    *_QUALITY,
     *(
         "output_path",
         "language",

@@ -75,7 +75,7 @@ class Paste:
                         offset=offset,
                     )
                     after = marks.views(planes.y, planes.u, planes.v, affine)
-                    marks.note(place, before, after, weight_of(self.template, outline, side=COARSE, mode=recipe.paste))
+                    marks.note(int(place), before, after, weight_of(self.template, outline, side=COARSE, mode=recipe.paste))
                 if self.watermark:
                     apply_watermark(self.watermark, faces.start + number, planes.y, planes.u, planes.v, matrix, offset)
                 if label:

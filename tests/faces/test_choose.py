@@ -10,6 +10,7 @@ import pytest
 from latentsync_ray.faces import Face
 from latentsync_ray.faces.choose import Choice, choose, needs_sound
 from latentsync_ray.faces.tracks import Track, Tracks
+from latentsync_ray.reasons import Reason, counted
 
 POINTS = np.array([[0.0, 0.0], [40.0, 0.0], [20.0, 25.0]])
 
@@ -149,3 +150,31 @@ def test_many_shots_take_no_more_than_their_frames() -> None:
     every = [track(number, range(first, first + 30), 100, shot=number) for number, first in enumerate(shots)]
     choice = chosen(tracks(*every, stop=30_000, shots=shots), "speaking")
     assert sum(len(weight) for weight in choice.weights.values()) == 30_000
+
+
+def test_each_frame_that_is_passed_through_has_its_reason() -> None:
+    """Of several faces, that of the one who was chosen counts."""
+    large, small = track(0, [*range(10), *range(14, 40)], 100, size=2), track(1, range(5, 45), 400)
+    large.covered[20:24] = True
+    large.turn[26:30, 0] = 80
+    large.landmarks[32:] -= (0, 500)
+    these = tracks(large, small, stop=50)
+    choice = chosen(these, "0")
+    reasons = [Reason(reason).name for reason in choice.reasons]
+    assert (choice.reasons == Reason.SHOWN).tolist() == [row in rows_of(choice, 0, these) for row in range(50)]
+    assert reasons[10:14] == ["NOT_SPEAKER"] * 4, "the other one is there"
+    assert reasons[24:28] == ["COVERED"] * 4
+    assert reasons[28:30] == ["TOO_BRIEF"] * 2
+    assert reasons[30:34] == ["TURNED"] * 4
+    assert reasons[34:36] == ["TOO_BRIEF"] * 2
+    assert reasons[36:40] == ["OUT_OF_PICTURE"] * 4
+    assert reasons[40:45] == ["NOT_SPEAKER"] * 5
+    assert reasons[45:] == ["NO_FACE"] * 5
+    assert counted(choice.reasons).tolist() == [5, 9, 4, 4, 4, 4]
+
+
+def test_two_faces_that_are_shown_in_turns_leave_no_reason() -> None:
+    these = tracks(track(0, range(30), 100), track(1, range(30, 60), 400, shot=1), stop=60, shots=(0, 30))
+    assert not chosen(these, "largest").reasons.any()
+    assert not chosen(these, "all").reasons.any()
+    assert counted(chosen(these, "1").reasons).tolist() == [0, 30, 0, 0, 0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses as dc
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from latentsync_ray.config import Recipe
 from latentsync_ray.errors import MixedParts, StorageUnavailable
 from latentsync_ray.layout import declaration
 from latentsync_ray.media.xmp import SOURCE_TYPE, read_xmp
+from latentsync_ray.reasons import Reason
 from latentsync_ray.sinks.mp4 import Mp4Sink
 from latentsync_ray.stages.join import STEPS, Join, Unfinished
 from latentsync_ray.stages.parts import finished_parts, load_part
@@ -145,11 +147,33 @@ def test_parts_from_before_lips_were_measured_are_still_good(segments: list[Face
     parts = pasted(segments, tmp_path, "aa")
     sidecar = Path(parts[0].uri).with_suffix(".json")
     row = json.loads(sidecar.read_text())
-    sidecar.write_text(json.dumps({name: value for name, value in row.items() if not isinstance(value, list)}))
+    lately = {field.name for field in dc.fields(Part) if field.metadata}
+    sidecar.write_text(json.dumps({name: value for name, value in row.items() if name not in lately}))
     old = load_part(str(tmp_path), segments[0])
     assert np.isnan(old.mouth_motion).all()
+    assert (len(old.looked_at), len(old.traits), old.grids.shape) == (0, 0, (0, 2, 8, 12))
     assert len(old.mouth_motion) == len(old.speech_change) == old.stop - old.start
-    assert Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))([old, parts[1]]).sync_correlation is not None
+    record = Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))([old, parts[1]])
+    assert record.sync_correlation is not None
+    assert record.seam is not None, "of the other part"
+    assert record.frames_no_face == 0
+
+
+def test_a_frame_that_passes_through_is_counted_by_its_reason(segments: list[FaceCrops], tmp_path: Path) -> None:
+    first, second = segments
+    reasons = np.zeros(len(first.source_frames), np.uint8)
+    reasons[[5, 6, 7]] = Reason.COVERED, Reason.COVERED, Reason.TURNED
+    rest = reasons[first.frames] == Reason.SHOWN
+    pairs = {name: getattr(first, name)[rest] for name in ("frames", "tracks", "weights", "affines", "outlines", "faces")}
+    paste, join = Paste(RECIPE, str(tmp_path)), Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))
+    parts = [paste(GeneratedFaces.of(first, reasons=reasons, **pairs)), paste(GeneratedFaces.of(second, faces=second.faces))]
+    record = join([load_part(str(tmp_path), first), parts[1]])
+    assert (record.frames_without_face, record.frames_covered, record.frames_turned) == (3, 2, 1)
+    assert (record.frames_no_face, record.frames_not_speaker, record.frames_too_brief) == (0, 0, 0)
+    assert record.frames_out_of_picture == 0
+    parts = [paste(GeneratedFaces.of(first, **pairs)), paste(GeneratedFaces.of(second, faces=second.faces))]
+    unknown = join(parts)  # which found faces in all frames, and lost three
+    assert (unknown.frames_without_face, unknown.frames_covered, unknown.frames_no_face) == (3, None, None)
 
 
 def test_parts_that_went_away_are_worth_another_run(segments: list[FaceCrops], tmp_path: Path) -> None:
