@@ -119,7 +119,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             check_places(job.output, table, todo.rows, todo.removed if job.prune else None)
             _tell(todo, job, table, progress)
             if len(todo.rows):
-                alone = job.cluster.address is None
+                alone = job.cluster.address is None or job.cluster.runner == "local"
                 progress.phase("checking the inputs")
                 asked = {"tolerated": job.failure_budget, "consent": job.require.consent}
                 check_inputs(table, records.codes, **asked, local=alone, note=progress.note)
