@@ -130,6 +130,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "the first declaration went away": lambda aside: (aside / "00.json").unlink(),
     "the first declaration is torn": lambda aside: (aside / "00.json").write_text('{"seed":'),
     "the first file went away": lambda aside: (aside / "00.mp4").unlink(),
+    "the first file is torn": lambda aside: os.truncate(aside / "00.mp4", 1000),
 }
 
 

@@ -79,7 +79,8 @@ class Gate:
         """The file, then the facts that declare it made."""
         uri = _aside(work, work.clip.attempt)
         storage.publish(work.file, uri, drafts=drafts_folder(work.output))
-        storage.write_bytes(declaration(uri), json.dumps(work.facts, default=np.generic.item).encode())
+        facts = {**work.facts, "bytes": work.file.stat().st_size}
+        storage.write_bytes(declaration(uri), json.dumps(facts, default=np.generic.item).encode())
 
     def _before(self, work: Unfinished) -> Sequence[_Attempt]:
         """The attempts that lie aside."""
@@ -95,6 +96,8 @@ class Gate:
         with _whole(work, best.number):
             aside = storage.download(_aside(work, best.number), work.file.with_suffix(".tried.mp4"))
             shutil.copyfile(aside, work.file)
+            if work.file.stat().st_size != best.facts["bytes"]:
+                raise ValueError(f"{aside} is not whole")
         work.facts = best.facts
         work.parts = [Part.of(part, **{name: best.facts[name] for name in _OWN}) for part in work.parts]
 
