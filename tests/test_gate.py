@@ -107,12 +107,13 @@ def test_an_earlier_attempt_may_be_the_best(manifest: Path, tmp_path: Path, undi
 
 
 def test_or_withheld(manifest: Path, tmp_path: Path) -> None:
-    made = dubbed(manifest, tmp_path / "out", retry=0, otherwise="withhold")
+    made = dubbed(manifest, tmp_path / "out", retry=1, vary=["guidance"], otherwise="withhold")
     row = made["c0"]
     assert (row["status"], row["error_code"], row["output"]) == ("failed", "below_quality", None)
     assert row["error"].startswith("below the job's quality: skin_shift ")
-    assert row["error"].endswith("; the best of 1 attempt")
-    assert [each["passed"] for each in row["attempts"]] == [False]
+    assert row["error"].endswith("; the best of 2 attempts")
+    assert [each["passed"] for each in row["attempts"]] == [False, False]
+    assert (row["seed"], row["guidance_scale"]) == (30, 1.0), "as it was asked for"
     assert not (tmp_path / "out" / "clips" / "c0.mp4").exists()
     assert made["c1"]["status"] == "ok"
 

@@ -69,7 +69,7 @@ class Gate:
         told = [each.told() for each in made]
         if best.missed and self.quality.otherwise == "withhold":
             failed = BelowQuality(f"{_reason(best)}; the best of {len(made)} attempt{'s' * (len(made) > 1)}")
-            failed.learned = {"attempts": told}
+            failed.learned = {**{name: told[0][name] for name in ("seed", "guidance_scale")}, "attempts": told}
             raise failed
         if best is not mine:
             self._take(best, work)
