@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from latentsync_ray.errors import CLIP_ERRORS, NotBegun
+from latentsync_ray.errors import CLIP_ERRORS, NotBegun, TryAgain
 from latentsync_ray.gate import Quality
 from latentsync_ray.marking import Require, Signing
 from latentsync_ray.naming import DEFAULT_TEMPLATE, check_template
@@ -138,7 +138,7 @@ class Job(Strict):
     def _codes(cls, value: Any) -> Any:
         """Words apart by commas, or a list of them."""
         words = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value or ()
-        known = ["failed", "missing", "all", *(code for code in CLIP_ERRORS if code != NotBegun.code)]
+        known = ["failed", "missing", "all", *(code for code in CLIP_ERRORS if code not in (NotBegun.code, TryAgain.code))]
         if not isinstance(words, list | tuple) or not set(words) <= set(known):
             raise PydanticCustomError("retry", "use {known}", {"known": ", ".join(known)})
         return tuple(words)

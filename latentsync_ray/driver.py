@@ -18,7 +18,7 @@ import pyarrow as pa
 from latentsync_ray.arguments import kind_of
 from latentsync_ray.config import Job
 from latentsync_ray.consent import consented
-from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun
+from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegun, TryAgain
 from latentsync_ray.filesystems import configured
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest
@@ -121,7 +121,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
             check_places(job.output, table, todo.rows, todo.removed if job.prune else None)
             _tell(todo, job, table, progress)
             if len(todo.rows):
-                alone = job.cluster.address is None
+                alone = job.cluster.address is None or job.cluster.runner == "local"
                 progress.phase("checking the inputs")
                 asked = {"tolerated": job.failure_budget, "consent": job.require.consent}
                 check_inputs(table, records.codes, **asked, local=alone, note=progress.note)
@@ -193,6 +193,11 @@ def _run(
             if result.error_code == NotBegun.code:
                 made.stopped = "time_limit"
                 continue
+            if result.error_code == TryAgain.code:
+                if made.again(result, runner.job):
+                    progress.note(f"stopping early: {made.spending()}")
+                    break
+                continue
             records.add(result)
             log.debug("clip %s: %s", result.clip_id, result.output_path or result.error_code or result.status)
             progress.clip(result)
@@ -255,9 +260,17 @@ class _Made:
         self.ok, self.failed = self.ok + record.ok, self.failed + record.failed
         self.below_quality += record.status == "ok_below_quality"
         self.bugs += record.error_code == InternalError.code
+        self._forget(record)
+        self.work.add(record)
+
+    def again(self, record: ClipRecord, job: Job) -> bool:
+        """Note that a clip is made again. Whether that could exceed the budget."""
+        self._forget(record)
+        return self._over(job)
+
+    def _forget(self, record: ClipRecord) -> None:
         self._arrived.pop(record.clip_id, None)
         self._whole.discard(record.clip_id)
-        self.work.add(record)
 
     def too_many_failed(self, most: float) -> bool:
         """Whether the job wants to stop now; see ``Job.stop_at_failed``."""
@@ -277,6 +290,9 @@ class _Made:
         self.frames += part.stop - part.start
         seconds = part.generate_seconds + part.idle_seconds
         self._seconds, self._most = self._seconds + seconds, max(self._most, seconds)
+        return self._over(job)
+
+    def _over(self, job: Job) -> bool:
         workers = job.cluster.generate_workers[1] if job.cluster.generate_workers else 1
         more = self.ok + self.failed + len(self._whole) < self._count
         if more and job.budget.hours and self._seconds + workers * self._most > job.budget.hours * 3600:

@@ -23,6 +23,7 @@ from latentsync_ray.filesystems import configured
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
 from latentsync_ray.preflight import check_recipe, check_room, resolved
 from latentsync_ray.records import Records, read_records
+from latentsync_ray.stages.mark import check_signing
 from latentsync_ray.stages.plan import Plan
 from latentsync_ray.stages.rows import attempt, raise_settings
 from latentsync_ray.todo import check_places, check_prune, find_todo, rows_of
@@ -206,6 +207,8 @@ def _lacking(job: Job) -> Iterator[str]:
     try:
         check_recipe(job.recipe, note=lambda _: None, fetch=False)
         check_room(job)
+        if job.signing and (job.cluster.address is None or job.cluster.runner == "local"):
+            check_signing(job.signing)
         if job.cluster.runner == "ray" and job.cluster.address:
             from latentsync_ray.pipeline import shortage
 

@@ -5,6 +5,7 @@ Clips that fall short are made again in ``stages.tried``. Knows the names of mea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -71,7 +72,7 @@ class Quality(Strict):
             if limit is not None and value is not None:
                 short = (limit - value if bad == "min" else value - limit) / (abs(limit) or 1.0)
                 if not short <= 0:
-                    missed[name] = float(short)
+                    missed[name] = float(short) if short > 0 else math.inf
         return missed
 
     def varied(self, seed: int, guidance_scale: float, attempt: int) -> tuple[int, float]:

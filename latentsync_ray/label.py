@@ -28,14 +28,14 @@ class BurntLabel:
         width, height = size
         letters = label.size * min(size)
         widest = width - 4 * 0.5 * letters  # margins, and the plate's own
-        letters = min(letters, letters * widest / max(1.0, text_width(label.text, round(letters * _FINER)) / _FINER))
+        letters = min(letters, letters * widest / max(1.0, text_width(label.text, max(1, round(letters * _FINER))) / _FINER))
         coverage = _text(label.text, max(6, round(letters)))
         rows, columns = (min(side, most) for side, most in zip(coverage.shape, (height, width), strict=True))
         coverage = coverage[:rows, :columns]
         margin = round(0.5 * letters)
         left = margin if label.corner.endswith("left") else width - margin - columns
         top = margin if label.corner.startswith("top") else height - margin - rows
-        left, top = max(0, left - left % 2), max(0, top - top % 2)
+        left, top = (min(max(0, at - at % 2), room) for at, room in ((left, width - columns), (top, height - rows)))
         self._luma = slice(top, top + rows), slice(left, left + columns)
         self._chroma = slice(top // 2, (top + rows) // 2), slice(left // 2, (left + columns) // 2)
         white, black = (float(matrix[0] @ np.full(3, level) + offset[0]) for level in (255, 0))

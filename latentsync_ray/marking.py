@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from latentsync_ray import redact
 from latentsync_ray.resources import Strict
 
 __all__ = ["Label", "Require", "Signing"]
@@ -47,6 +49,11 @@ class Signing(Strict):
         if (self.key is None) == (self.signer is None):
             raise PydanticCustomError("signing", "give either key or signer")
         return self
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Without the secrets of addresses."""
+        for name, value in super().__repr_args__():
+            yield name, redact.shown(value) if isinstance(value, str) else value
 
 
 class Label(Strict):

@@ -71,7 +71,9 @@ def dub(pairs: Iterable[Pair], job: Job, *, on_phase: Callable[[str], None] | No
     """
     with configured(job.storage_options):
         job = job.model_copy(update={"recipe": resolved(job.recipe)})
-        yield from passes(Pairs.of(pairs), Prepared(job), on_phase=on_phase, watch=None)
+        for result in passes(Pairs.of(pairs), Prepared(job), on_phase=on_phase, watch=None):
+            if not (isinstance(result, ClipRecord) and result.error_code == TryAgain.code):
+                yield result
 
 
 class Prepared:
@@ -102,17 +104,20 @@ def passes(
 ) -> Iterator[Part | ClipRecord]:
     """Dub ``pairs`` with a prepared job: as ``dub``, but clips that its deadline leaves get no record.
 
-    A pass that breaks off but finished some clips is not counted, nor one after which clips are made again for their quality.
+    Clips that are made again for their quality give a record with TryAgain each time. A pass with such is not counted, nor one
+    that breaks off but finished some clips.
     """
     if not len(pairs):
         return
-    job, runner, left, number = prepared.job, prepared.runner, Open(pairs), 0
+    job, runner, left, number, tried = prepared.job, prepared.runner, Open(pairs), 0, 0
     while len(left) and number < job.cluster.passes:
-        if number:
+        if tried:
+            log.warning("%d clip%s below the job's quality: made again", tried, "s" * (tried > 1))
+        elif number:
             log.warning("pass %d: %d clips whose workers died are tried again", number + 1, len(left))
         before, todo = len(left), pairs.only(left)
         alone = 0 < number == job.cluster.passes - 1 and before <= _ALONE
-        broken, tried, told = False, False, {"on_phase": on_phase, "watch": watch, "deadline": prepared.deadline}
+        broken, tried, told = False, 0, {"on_phase": on_phase, "watch": watch, "deadline": prepared.deadline}
         for group in [Pairs.of([pair]) for pair in todo] if alone else [todo]:
             if alone and prepared.late:
                 return
@@ -120,9 +125,9 @@ def passes(
                 for result in runner.one_pass(group, job, first=number == 0 and before == len(pairs), **told):
                     if isinstance(result, ClipRecord):
                         if result.error_code == TryAgain.code:
-                            tried = True
-                            continue
-                        left.settle(result.clip_id)
+                            tried += 1
+                        else:
+                            left.settle(result.clip_id)
                     yield result
             except PassBroken:
                 broken = True

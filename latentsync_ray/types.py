@@ -119,7 +119,7 @@ class Clip(Pair):
     attempt: int = 0
     """How many others were made before, which fell short of the job's quality; seed and guidance are this one's."""
     first_key: str = ""
-    """The key of the first of them."""
+    """Names them, from what the first was made of and what its file says."""
     settings: str = ""
     """Of the settings that the row makes for itself; see ``config.own_settings``."""
     video_version: str = ""

@@ -13,7 +13,7 @@ import pytest
 
 from latentsync_ray import Cluster, ConfigError, Job, Pair, Recipe, read_records, run
 from latentsync_ray.driver import dub as dub_pairs
-from latentsync_ray.errors import NoFace
+from latentsync_ray.errors import NoFace, TryAgain
 from latentsync_ray.pairs import PassBroken
 from latentsync_ray.resources import Budget
 from latentsync_ray.stages.failures import failed_record
@@ -252,6 +252,24 @@ def test_a_budget_counts_one_more_segment_of_each_worker(tmp_path: Path, monkeyp
     (told,) = (told for told in heard.told if "stopping early" in told)
     assert "devices took 10.0 s, and the next segment, of up to 10.0 s, could exceed the budget" in told
     assert "Each run keeps what is finished and makes at least one segment more" in told
+
+
+def test_a_budget_counts_clips_that_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str] = []
+
+    def one_pass(pairs: Iterable[Pair], job: Job, **_: Any) -> Iterator[Part | ClipRecord]:
+        for pair in pairs:
+            tries.append(pair.clip_id)
+            yield part(pair)
+            yield failed_record(pair, job.recipe, TryAgain("blurred")) if len(tries) < 20 else done(pair, job)
+
+    monkeypatch.setattr("latentsync_ray.local.one_pass", one_pass)
+    heard = Heard()
+    summary = run(three(tmp_path, budget=Budget(gpu_hours=45 / 3600)), progress=heard)
+    assert (summary.ok, summary.failed, summary.left, summary.stopped, summary.exit_code) == (0, 0, 3, "budget", 3)
+    assert tries == ["a", "b", "c", "a"]
+    assert "note 3 clips below the job's quality: made again" in heard.told
+    assert sum("clip " in told and "try_again" in told for told in heard.told) == 0
 
 
 def test_what_is_left_keeps_its_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

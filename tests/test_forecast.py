@@ -17,6 +17,7 @@ from latentsync_ray.cli import app
 from latentsync_ray.forecast import forecast, probe
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import read_manifest, to_pair
+from latentsync_ray.marking import Signing
 from latentsync_ray.media.speech import write_wav
 from latentsync_ray.resources import Budget
 
@@ -102,6 +103,18 @@ def test_what_is_lacking_is_told_and_exits_with_two(inputs: Path, tmp_path: Path
     assert shown.exit_code == 0
     assert "4 of 4 clips to be made: 4 new" in shown.stdout
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", [None, "ray://host:10001"])
+def test_a_signature_that_cannot_be_made_is_lacking_and_stops_a_run(address: str | None, inputs: Path, tmp_path: Path) -> None:
+    """A runner in this process signs here, whatever cluster the job names."""
+    signing = Signing(certificates=str(tmp_path / "none.pem"), key=str(tmp_path / "none.pem"))
+    asked = job(inputs, tmp_path / "out", signing=signing, cluster=Cluster(runner="local", address=address))
+    (told,) = forecast(asked, sample=0).lacking
+    assert told.startswith("signing.key cannot be read on this machine")
+    with pytest.raises(ConfigError, match=r"signing\.key cannot be read"):
+        run(asked)
+    assert not (tmp_path / "out" / "metadata").exists()
 
 
 def test_an_output_that_cannot_be_written_is_lacking(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from eight_pairs import portrait
 from make_clips import speech_like, write_clip, write_speech
 from pydantic import ValidationError
 
-from latentsync_ray import Job, read_records, run
+from latentsync_ray import Job, LipSync, Pair, Recipe, read_records, run
 from latentsync_ray.gate import MEASURES, Quality
 from latentsync_ray.media.xmp import read_xmp
 from latentsync_ray.records.schema import RECORD_SCHEMA
@@ -108,14 +110,74 @@ def test_an_earlier_attempt_may_be_the_best(manifest: Path, tmp_path: Path, undi
 
 
 def test_or_withheld(manifest: Path, tmp_path: Path) -> None:
-    made = dubbed(manifest, tmp_path / "out", retry=0, otherwise="withhold")
+    made = dubbed(manifest, tmp_path / "out", retry=1, vary=["guidance"], otherwise="withhold")
     row = made["c0"]
     assert (row["status"], row["error_code"], row["output"]) == ("failed", "below_quality", None)
     assert row["error"].startswith("below the job's quality: skin_shift ")
-    assert row["error"].endswith("; the best of 1 attempt")
-    assert [each["passed"] for each in row["attempts"]] == [False]
+    assert row["error"].endswith("; the best of 2 attempts")
+    assert [each["passed"] for each in row["attempts"]] == [False, False]
+    assert (row["seed"], row["guidance_scale"]) == (30, 1.0), "as it was asked for"
     assert not (tmp_path / "out" / "clips" / "c0.mp4").exists()
     assert made["c1"]["status"] == "ok"
+
+
+def warm(output: Path, **quality: Any) -> LipSync:
+    recipe = Recipe(model="planted:PLANTED", detector="embedded", preset="ultrafast", segment_frames=48)
+    return LipSync(output, recipe=recipe, commit=True, quality=Quality(**{"vary": ("seed",), **quality}))
+
+
+def pair(manifest: Path, seed: int, **fields: Any) -> Pair:
+    return Pair(clip_id="c", video=manifest.parent / "talk.mp4", audio=manifest.parent / "say.wav", seed=seed, **fields)
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "the first declaration went away": lambda aside: (aside / "00.json").unlink(),
+    "the first declaration is torn": lambda aside: (aside / "00.json").write_text('{"seed":'),
+    "the first file went away": lambda aside: (aside / "00.mp4").unlink(),
+    "the first file is torn": lambda aside: os.truncate(aside / "00.mp4", 1000),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_attempt_that_went_away_is_made_again(damage: str, manifest: Path, tmp_path: Path) -> None:
+    whole, harmed = (warm(tmp_path / name, max_skin_shift=-1, retry=2) for name in ("whole", "harmed"))
+    asked = pair(manifest, 32)
+    for lipsync in (whole, harmed):
+        assert [lipsync(asked).error_code for _ in range(2)] == ["try_again"] * 2
+    (aside,) = (tmp_path / "harmed").glob("_work/parts/c/*-tried")
+    DAMAGES[damage](aside)
+    good = whole(asked)
+    again = [harmed(asked) for _ in range(4)]
+    made = next(record for record in again if record.error_code != "try_again")
+    for name in ("status", "seed", "attempts", "sha256"):
+        assert getattr(made, name) == getattr(good, name)
+    assert made.status == "ok_below_quality"
+
+
+def test_an_earlier_attempt_that_keeps_eased_limits_is_taken(manifest: Path, tmp_path: Path) -> None:
+    assert warm(tmp_path, max_skin_shift=-1, retry=2)(pair(manifest, 32)).error_code == "try_again"
+    made = warm(tmp_path, max_skin_shift=3, retry=2)(pair(manifest, 32))
+    assert (made.status, made.seed) == ("ok", 32)
+    assert made.attempts
+    assert [each["passed"] for each in made.attempts] == [True, False]
+
+
+def test_the_row_says_what_made_the_published_attempt(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lipsync = warm(tmp_path, max_skin_shift=-1, retry=1)
+    assert lipsync(pair(manifest, 32)).error_code == "try_again"
+    monkeypatch.setattr("toy.Toy.checkpoint", "1" * 64)
+    made = lipsync(pair(manifest, 32))
+    assert (made.seed, made.checkpoint) == (32, "0" * 64)
+    assert read_xmp(Path(str(made.output)))["latentsync:checkpoint"] == made.checkpoint
+
+
+def test_attempts_of_another_language_do_not_count(manifest: Path, tmp_path: Path) -> None:
+    lipsync = warm(tmp_path, max_skin_shift=-1, retry=1)
+    assert lipsync(pair(manifest, 32)).error_code == "try_again"
+    assert lipsync(pair(manifest, 32, language="de")).error_code == "try_again", "the file tells it"
+    made = lipsync(pair(manifest, 32, language="de"))
+    with av.open(str(made.output)) as container:
+        assert container.streams.audio[0].language == "deu"
 
 
 def _aside(output: Path, count: int) -> bool:
@@ -179,7 +241,7 @@ def test_limits_and_what_cannot_be_told() -> None:
     assert quality.failing({"sync_score": 0.5, "seam": 4.0}) == {}
     assert quality.failing({"sync_score": None}) == {}
     assert quality.failing({"sync_score": 0.25, "seam": 5.0}) == {"sync_score": 0.5, "seam": 0.25}
-    assert quality.failing({"seam": float("nan")}).keys() == {"seam"}
+    assert quality.failing({"seam": float("nan")}) == {"seam": math.inf}
     assert set(MEASURES) == {name.partition("_")[2] for name in Quality.model_fields if name.startswith(("min_", "max_"))}
     assert set(MEASURES) <= set(RECORD_SCHEMA.names)
     for wrong in ({"vary": []}, {"retry": 11}, {"max_seam": float("inf")}, {"min_seam": 1}, {"otherwise": "drop"}):

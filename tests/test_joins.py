@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from processes import descendants
 
 from latentsync_ray import Cluster, Job, Recipe
-from latentsync_ray.errors import NoFace
+from latentsync_ray.errors import BelowQuality, NoFace
 from latentsync_ray.pipeline import joins, prepare
 from latentsync_ray.pipeline.joins import Arrivals, Gathering, Joins, Taken, freest
+from latentsync_ray.stages.join import Join
 from latentsync_ray.types import ClipRecord, Part
 
 
@@ -33,6 +35,22 @@ def test_a_clip_is_complete_with_its_last_part() -> None:
     assert arrived, "of the other clip"
     arrived.forget("b")
     assert not arrived
+
+
+class _Withholds:
+    recipe = Recipe(model="toy:TOY", detector="embedded")
+
+    def __call__(self, parts: list[Part]) -> ClipRecord:
+        failed = BelowQuality("blurred")
+        failed.learned = {"attempts": [{"seed": 7, "passed": False}], "seed": 7}
+        raise failed
+
+
+def test_a_withheld_clip_keeps_what_is_known_of_its_attempts() -> None:
+    record = joins.join_parts(cast("Join", _Withholds()), [replace(part(0), seed=9)], {})
+    assert isinstance(record, ClipRecord)
+    assert (record.error_code, record.status, record.seed) == ("below_quality", "failed", 7)
+    assert record.attempts == [{"seed": 7, "passed": False}]
 
 
 def test_parts_of_different_content_do_not_go_together() -> None:

@@ -61,6 +61,15 @@ def test_text_that_is_too_wide_becomes_smaller() -> None:
     assert rows.max() - rows.min() < 20
 
 
+@pytest.mark.parametrize("size", [(2, 2), (4, 64), (16, 16), (320, 240), (1080, 1920)])
+@pytest.mark.parametrize("corner", ["top-left", "bottom-right"])
+@pytest.mark.parametrize("text", ["i", "W" * 200])
+def test_text_that_no_size_makes_fit_is_cut_off(text: str, corner: str, size: tuple[int, int]) -> None:
+    y, u, v = planes(*size)
+    BurntLabel(Label.model_validate({"text": text, "corner": corner, "size": 0.01}), size, *colour_matrix(BT709))(y, u, v)
+    assert (y != 128).any()
+
+
 @pytest.mark.parametrize("wrong", ["", " \n ", "a\0b", "x" * 201])
 def test_text_of_a_label(wrong: str) -> None:
     with pytest.raises(ValidationError):

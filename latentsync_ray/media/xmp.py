@@ -28,6 +28,8 @@ NAMESPACES = {
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 """IPTC's name for footage of which a trained model has made a part."""
 _HEAD, _TAIL = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n', '\n<?xpacket end="r"?>'
+_LARGEST = 1 << 24
+"""Bytes of a packet that is read."""
 _PATH = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 _OFFSETS = {b"stco": ">u4", b"co64": ">u8"}
 """Boxes of chunks' places in the file (ISO/IEC 14496-12, 8.7.5), and the type of an entry."""
@@ -76,15 +78,18 @@ def read_xmp(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         for kind, first, stop in _boxes(file, 0, path.stat().st_size):
             file.seek(first)
-            head = file.read(24)
-            if kind == b"uuid" and head[8:] == _UUID:
-                return _properties(file.read(stop - first - 24))
+            body = first + (16 if file.read(4) == b"\0\0\0\1" else 8)
+            file.seek(body)
+            if kind == b"uuid" and file.read(16) == _UUID:
+                return _properties(file.read(min(stop - body - 16, _LARGEST)))
     return {}
 
 
 def _properties(packet: bytes) -> dict[str, str]:
     try:
-        root = ElementTree.fromstring(packet.decode().lstrip("\ufeff"))  # entities are not resolved
+        root = ElementTree.fromstring(
+            packet.decode().lstrip("\ufeff")
+        )  # expat fetches nothing, and bounds what entities grow to
     except (UnicodeDecodeError, ElementTree.ParseError):
         return {}
     prefixes = {uri: prefix for prefix, uri in NAMESPACES.items()}

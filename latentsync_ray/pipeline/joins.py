@@ -20,6 +20,8 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from latentsync_ray import filesystems
+from latentsync_ray.errors import ClipError
+from latentsync_ray.stages.failures import failed_record
 from latentsync_ray.stages.join import Join
 from latentsync_ray.stages.rows import attempt
 from latentsync_ray.storage_options import StorageOptions
@@ -223,7 +225,14 @@ def freest(room: Mapping[str, int], load: Mapping[str, int]) -> str | None:
 
 
 def join_parts(join: Join, parts: list[Part], storage_options: StorageOptions) -> Part | ClipRecord:
-    """The clip's record, or a part with the error that it met in an earlier stage or here."""
+    """The clip's record, or a part with the error that it met in an earlier stage, or one that is not about the clip."""
     filesystems.configure(storage_options)
     first = next((part for part in parts if part.error_code), parts[0])
-    return cast("Part | ClipRecord", next(attempt(lambda _: join(parts), first, Part)))
+
+    def joined(_: Part) -> ClipRecord:
+        try:
+            return join(parts)
+        except ClipError as error:  # parts have no room for all that it knows
+            return failed_record(first, join.recipe, error)
+
+    return cast("Part | ClipRecord", next(attempt(joined, first, Part)))

@@ -14,7 +14,7 @@ from ray.util.metrics import Counter, Gauge
 
 from latentsync_ray import redact
 from latentsync_ray.config import Job
-from latentsync_ray.errors import NotBegun
+from latentsync_ray.errors import NotBegun, TryAgain
 from latentsync_ray.stages.table import TIMED, tasks
 from latentsync_ray.types import ClipRecord, Part
 
@@ -57,7 +57,7 @@ class JobMetrics:
                 self._add(self._frames, result.stop - result.start)
                 self._add(self._device, result.generate_seconds, state="busy")
                 self._add(self._device, result.idle_seconds, state="idle")
-        elif result.error_code != NotBegun.code:
+        elif result.error_code not in (NotBegun.code, TryAgain.code):
             self._unfinished -= 1
             self._add(self._clips, 1, status=result.status, code=result.error_code or "")
             for stage in TIMED:

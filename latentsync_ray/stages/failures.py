@@ -19,6 +19,7 @@ __all__ = ["Failing", "bug", "failed_record", "failure_of", "provenance", "sourc
 
 _ASKED = {field.name for field in dc.fields(Pair)}
 _MADE_OF = ("settings", "video_version", "audio_version", "video_sha256", "audio_sha256")
+_TRIED = ("attempts", "seed", "guidance_scale")
 _TRACEBACK = 2000
 """Characters of a traceback's end that a record keeps."""
 _REASON = 500
@@ -91,7 +92,7 @@ def failed_record(row: Row, recipe: Recipe, error: ClipError | None = None) -> C
     learned = error.learned if error else {}
     made_of = {name: getattr(row, name, None) or learned.get(name) for name in _MADE_OF}
     made_of["settings"] = made_of["settings"] or own_settings(failed)
-    made_of["attempts"] = learned.get("attempts")
+    made_of |= {name: learned[name] for name in _TRIED if name in learned}
     return ClipRecord.from_row({**asked, **sources(row), **made_of, "status": "failed", **provenance(recipe)})
 
 

@@ -47,7 +47,7 @@ class Plan:
         made_of |= {"audio_version": audio.version, "audio_sha256": audio.digest}
         with telling(made_of):  # a clip that fails is tried again when its inputs change
             seen, heard = video_facts(video, recipe), speech_facts(audio, recipe)
-        first_key = part_key(pair, recipe, video.digest, audio.digest, self.detector)
+        first_key = part_key(pair, recipe, video.digest, audio.digest, self.detector, pair.language or "")
         pair, attempt = self._varied(pair, first_key)
         rate = recipe.frame_rate(seen.index.rate)
         frame_count = max(1, round(Fraction(heard.samples, SAMPLE_RATE) * rate))

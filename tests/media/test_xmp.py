@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -82,3 +83,15 @@ def test_attributes_count_as_properties(tmp_path: Path) -> None:
     )
     (tmp_path / "file").write_bytes((24 + len(packet)).to_bytes(4) + b"uuid" + xmp._UUID + packet)
     assert read_xmp(tmp_path / "file") == {"xmp:CreatorTool": "x"}
+
+
+def test_packets_of_others(tmp_path: Path) -> None:
+    """In boxes with 64-bit sizes, and of any size: no more is read than a packet could have."""
+    packet, file = xmp_packet(SAID), tmp_path / "a.mp4"
+    head = bytes.fromhex("00000010") + b"ftypisom" + bytes(4)
+    box = b"uuid" + (16 + 16 + len(packet)).to_bytes(8) + xmp._UUID + packet
+    file.write_bytes(head + (1).to_bytes(4) + box)
+    assert read_xmp(file) == SAID
+    file.write_bytes(head + bytes(4) + b"uuid" + xmp._UUID + b"<a>")
+    os.truncate(file, 1 << 40)
+    assert read_xmp(file) == {}

@@ -142,6 +142,18 @@ def test_a_job_signs_by_a_key_or_by_a_function(tmp_path: Path, monkeypatch: pyte
             Job.model_validate({**fields, "signing": wrong})
 
 
+def test_how_a_job_shows_tells_no_secret() -> None:
+    signing = Signing(
+        certificates=f"https://me:{SECRET}@host/chain.pem",
+        key=f"https://host/key.pem?X-Amz-Signature={SECRET}",
+        time_authority=f"https://me:{SECRET}@clock/",
+    )
+    assert SECRET not in repr(signing) + str(signing)
+    assert signing.key
+    assert SECRET in signing.key
+    assert "signer='my_keys:sign'" in repr(Signing(certificates="/chain.pem", signer="my_keys:sign"))
+
+
 def test_a_signed_file_still_plays(segments: list[FaceCrops], chain: Chain, tmp_path: Path) -> None:
     import av
 
