@@ -84,6 +84,7 @@ def summary(**changes: Any) -> Summary:
         "kept": 0,
         "removed": 0,
         "not_in_manifest": 0,
+        "dropped": 0,
         "stopped": "",
         "frames": 3600,
         "seconds": 312.0,
