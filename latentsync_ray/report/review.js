@@ -174,8 +174,8 @@
     if (open !== view) return;
     const lead = result || source;
     const told = [];
-    if (card.dataset.result && !result) told.push("this browser cannot play the result.");
-    if (card.dataset.source && !source) told.push("this browser cannot play the source: its picture stays.");
+    if (card.dataset.result && !result) told.push("This browser cannot play the result.");
+    if (card.dataset.source && !source) told.push("This browser cannot play the source: its picture stays.");
     if (result && source && result.duration > source.duration + 0.1) {
       const how = card.dataset.loop === "loop" ? "starts again" : "goes backward and forward";
       told.push(`The source has ${source.duration.toFixed(2)} s and ${how} then, as in the result.`);
