@@ -190,7 +190,7 @@ def print_summary(summary: Summary, job: Job | None = None, *, options: str = ""
     OUT.print(f"[bold]{summary.done_before + summary.ok} of {summary.total} clips done[/]{before}{failed}{earlier}")
     if summary.dropped:
         OUT.print(f"{_clips(summary.dropped)} marked drop: not made, and removed if there")
-    if not summary.ok + summary.failed + summary.left:
+    if not summary.ok + summary.failed + summary.left + summary.dropped:
         OUT.print("nothing to do: no clip is new, to be tried again, or known to have changed")
     if summary.kept:
         stays = "its earlier version stays" if summary.kept == 1 else "their earlier versions stay"
