@@ -19,7 +19,7 @@ from latentsync_ray.manifest import pair_of
 from latentsync_ray.recipe import ROW_SETTINGS, own_settings
 from latentsync_ray.records import among, in_batches
 
-__all__ = ["changed_rows", "missing_rows", "settings_of"]
+__all__ = ["changed_rows", "missing_rows", "reset_rows", "settings_of"]
 
 _pc: Any = pyarrow.compute  # its functions are made at import, where type checkers do not see them
 
@@ -56,6 +56,16 @@ def changed_rows(
         changed.append(there[_changed(mine, made, look, kind, partial(_told, phase, where))])
         seen += len(there)
     return np.unique(np.concatenate(changed))
+
+
+def reset_rows(table: pa.Table, rows: np.ndarray, output: str) -> np.ndarray:
+    """Those of ``rows`` (int64 (n,), of a manifest) whose clip has a record, and was not, or may not have been, made with the
+    settings that the row has now."""
+    told = table.select([name for name in ("clip_id", *_OF_SETTINGS) if name in table.column_names])
+    reset = [rows[:0]]
+    for there, mine, made in _with_records(told, rows, output, ["settings"]):
+        reset.append(there[np.asarray(_pc.fill_null(_pc.not_equal(settings_of(mine), made["settings"]), True))])
+    return np.unique(np.concatenate(reset))
 
 
 def _told(phase: Callable[[str], None], where: str, text: str) -> None:

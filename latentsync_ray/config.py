@@ -70,6 +70,9 @@ class Job(Strict):
     exits with 3 when clips are left."""
     require: Require = Require()
     """What each row must have."""
+    marks: str | None = None
+    """A CSV with the columns ``clip_id``, ``mark`` (keep, redo, drop) and ``seed``, as the page of ``report --html`` writes it:
+    clips to be left as they are, made again with that seed, or removed."""
     quality: Quality | None = None
     """What a clip's measures have to reach, and what is done about one that falls short."""
     signing: Signing | None = None
@@ -102,6 +105,7 @@ class Job(Strict):
             limit: int | None = None,
             time_limit: float | str | None = None,
             require: Require = ...,
+            marks: str | PathLike[str] | None = None,
             quality: Quality | None = None,
             signing: Signing | None = None,
             storage_options: Mapping[str, Mapping[str, Any]] = ...,
@@ -161,7 +165,7 @@ class Job(Strict):
             raise PydanticCustomError("stop_at_failed", "use a whole number of clips, or a share below 1")
         return value
 
-    @field_validator("manifest", "output", mode="before")
+    @field_validator("manifest", "output", "marks", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
         if isinstance(value, PathLike):

@@ -19,24 +19,25 @@ _SHOWN = 80
 """Characters of a wrong line."""
 
 
-def read_csv(path: Path, name: str) -> pa.Table:
+def read_csv(path: Path, name: str, *, columns: str = "video and audio") -> pa.Table:
     """All columns as text, empty ones as null: CSV has no types, and 007 stays 007. The first line names the columns.
 
-    Raises ConfigError, which calls the file ``name``, for what is no CSV of commas in UTF-8.
+    Raises ConfigError, which calls the file ``name``, for what is no CSV of commas in UTF-8; of an empty one it says that it
+    must have these ``columns``.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file), [])
-        _check_header(header, name)
+        _check_header(header, name, columns)
         return _table(path, header)
     except (UnicodeDecodeError, pa.ArrowInvalid) as error:
         problem = _not_utf8(path) or _wrong_row(path) or redact.text(str(error))
         raise ConfigError(f"cannot read {name}: {problem}") from redact.presentable(error, "")
 
 
-def _check_header(header: list[str], name: str) -> None:
+def _check_header(header: list[str], name: str, columns: str) -> None:
     if not header:
-        raise ConfigError(f"{name} is empty; its first line must name the columns, among them video and audio")
+        raise ConfigError(f"{name} is empty; its first line must name the columns, among them {columns}")
     used = next((sign for sign in _SEPARATORS if len(header) == 1 and sign in header[0]), None)
     if used:
         raise ConfigError(

@@ -22,6 +22,7 @@ from latentsync_ray.errors import ClipError, ConfigError, InternalError, NotBegu
 from latentsync_ray.filesystems import configured
 from latentsync_ray.lease import Lease
 from latentsync_ray.manifest import extra_columns, read_manifest
+from latentsync_ray.marks import Marks, marked
 from latentsync_ray.models.find import find_model
 from latentsync_ray.pairs import Pairs
 from latentsync_ray.passes import Prepared, dub, passes
@@ -72,6 +73,8 @@ class Summary:
     """Clips that the job pruned, as the manifest does not have them."""
     not_in_manifest: int
     """Such clips that stay in the table."""
+    dropped: int
+    """Clips that are marked ``drop``: not made, and removed if they had been."""
     stopped: str
     """Why the run ended early: ``stop_at_failed``, ``budget``, ``time_limit``, or empty."""
     frames: int
@@ -101,7 +104,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
         stack.enter_context(configured(job.storage_options))
         try:
             progress.phase("reading the manifest")
-            table = read_manifest(job.manifest, job.clip_name)
+            table, marks = marked(read_manifest(job.manifest, job.clip_name), job.marks)
             progress.phase("reading the records of earlier runs")
             lease = stack.enter_context(Lease(job.output, note=progress.note))
             job = job.model_copy(update={"recipe": resolved(job.recipe, note=progress.note)})
@@ -115,32 +118,36 @@ def run(job: Job, *, progress: Progress | None = None) -> Summary:
                 note=progress.note,
             )
             finish_prune(job.output, lease.confirm)
-            todo = find_todo(job, table, records, progress.phase)
+            todo = find_todo(job, table, records, progress.phase, marks)
+            remove = todo.to_remove(prune=job.prune)
             if job.prune:
                 check_prune(job.output, records, todo.removed)
-            check_places(job.output, table, todo.rows, todo.removed if job.prune else None)
-            _tell(todo, job, table, progress)
+            check_places(job.output, table, todo.rows, remove)
+            _tell(todo, job, table, marks, progress)
             if len(todo.rows):
                 alone = job.cluster.address is None or job.cluster.runner == "local"
                 progress.phase("checking the inputs")
-                asked = {"tolerated": job.failure_budget, "consent": job.require.consent}
+                asked = {"tolerated": job.failure_budget, "consent": job.require.consent, "dropped": todo.dropped}
                 check_inputs(table, records.codes, **asked, local=alone, note=progress.note)
                 progress.phase("checking the model")
                 check_recipe(job.recipe, note=progress.note, fetch=alone)
                 check_room(job)
                 if job.signing and alone:
                     check_signing(job.signing)
-            if job.prune and len(todo.removed):
-                progress.phase("removing what the manifest no longer has")
+            if len(remove):
+                progress.phase("removing clips that are marked, or left the manifest")
                 lease.confirm()
-                prune(job.output, records, todo.removed)
+                prune(job.output, records, remove)
             reopen(table, todo, records)
         except ClipError as error:
             raise ConfigError(f"manifest or output cannot be used: {error}") from error
         return _run(job, table, todo, records, lease, progress, began, deadline)
 
 
-def _tell(todo: Todo, job: Job, table: pa.Table, progress: Progress) -> None:
+def _tell(todo: Todo, job: Job, table: pa.Table, marks: Marks, progress: Progress) -> None:
+    if job.marks:
+        told = f"{len(marks.redo)} redo, {len(marks.keep)} keep, {len(marks.drop)} drop"
+        progress.note(f"marks: {told}; {len(todo.gone)} clip{'s' * (len(todo.gone) != 1)} to be removed")
     if count := len(todo.changed):
         progress.note(f"inputs or settings of {count} clip{'s' * (count > 1)} have changed: made again")
     if count := len(todo.missing):
@@ -148,7 +155,7 @@ def _tell(todo: Todo, job: Job, table: pa.Table, progress: Progress) -> None:
     if count := len(todo.removed):
         what = "removed" if job.prune else "kept (prune=true removes them)"
         progress.note(f"{count} finished or failed clip{'s' * (count > 1)} not in the manifest any more: {what}")
-    if job.require.consent and (count := len(table) - len(np.union1d(todo.open_rows, np.flatnonzero(consented(table))))):
+    if job.require.consent and (count := len(table) - len(np.union1d(todo.unsettled, np.flatnonzero(consented(table))))):
         progress.note(
             f"{count} clip{'s' * (count > 1)} made before without consent: kept; to withdraw one, remove its row and prune"
         )
@@ -232,6 +239,7 @@ def _run(
         kept=records.refused,
         removed=len(todo.removed) if job.prune else 0,
         not_in_manifest=0 if job.prune else len(todo.removed),
+        dropped=len(todo.dropped),
         stopped=made.stopped,
         frames=made.frames,
         seconds=time.perf_counter() - began,

@@ -21,6 +21,7 @@ from latentsync_ray.consent import consented, refusal
 from latentsync_ray.errors import ClipError, ConfigError, ModelError, NotConsented
 from latentsync_ray.filesystems import configured
 from latentsync_ray.manifest import extra_columns, read_manifest, to_pair
+from latentsync_ray.marks import marked
 from latentsync_ray.preflight import check_recipe, check_room, resolved
 from latentsync_ray.records import Records, read_records
 from latentsync_ray.stages.mark import check_signing
@@ -72,6 +73,8 @@ class Forecast:
     """Left to another run by the job's limit."""
     not_in_manifest: int
     """In the table only."""
+    dropped: int
+    """Not to be made, and removed if they had been, because they are marked ``drop``."""
     probed: int
     """Clips whose inputs were looked at."""
     failures: dict[str, int]
@@ -131,7 +134,7 @@ def forecast(
 
 def _forecast(job: Job, sample: int | None, speed: float | None, price: float | None, phase: Callable[[str], None]) -> Forecast:
     phase("reading the manifest")
-    table = read_manifest(job.manifest, job.clip_name)
+    table, marks = marked(read_manifest(job.manifest, job.clip_name), job.marks)
     job = job.model_copy(update={"recipe": resolved(job.recipe)})
     fingerprint = job.recipe.fingerprint()
     records = Records(
@@ -142,7 +145,7 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
         mixed_recipes=job.mixed_recipes,
         read_only=True,
     )
-    todo = find_todo(job, table, records, phase)
+    todo = find_todo(job, table, records, phase, marks)
     codes = records.codes(table["clip_id"]).take(todo.rows)
     unchanged = pa.array(~np.isin(todo.rows, todo.changed))
     again = codes.filter(unchanged).drop_null()
@@ -155,7 +158,7 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
     try:
         if job.prune:
             check_prune(job.output, records, todo.removed)
-        check_places(job.output, table, todo.rows, todo.removed if job.prune else None)
+        check_places(job.output, table, todo.rows, todo.to_remove(prune=job.prune))
     except ConfigError as error:
         lacking.append(str(error))
     phase(f"looking at the inputs of {len(rows)} clips")
@@ -183,6 +186,7 @@ def _forecast(job: Job, sample: int | None, speed: float | None, price: float | 
         changed=len(todo.changed),
         left=len(todo.over_limit),
         not_in_manifest=len(todo.removed),
+        dropped=len(todo.dropped),
         probed=len(probes),
         failures={
             **({NotConsented.code: refused} if refused else {}),

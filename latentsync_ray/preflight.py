@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -89,17 +89,19 @@ def check_inputs(
     tolerated: float,
     local: bool = True,
     consent: bool = False,
+    dropped: Sequence[int] | np.ndarray = (),
     note: Callable[[str], None],
 ) -> None:
     """Look whether the inputs of a sample of the manifest's rows are there.
 
-    ``codes`` gives the error code of clips, empty text for one that is dubbed: those are not looked at. ``local`` says
-    that workers see the local paths that this machine sees; where ``consent`` is required, rows without it are not looked at
-    either. Raises ConfigError when more than half of the inputs, and more than ``tolerated`` (a share), do not exist; tells
-    ``note`` of fewer.
+    ``codes`` gives the error code of clips, empty text for one that is dubbed: those are not looked at, nor are the rows
+    ``dropped``. ``local`` says that workers see the local paths that this machine sees; where ``consent`` is required, rows
+    without it are not looked at either. Raises ConfigError when more than half of the inputs, and more than ``tolerated`` (a
+    share), do not exist; tells ``note`` of fewer.
     """
     rows = np.unique(np.linspace(0, len(table) - 1, _SAMPLE).round().astype(int)).tolist()
     rows = [row for row, code in zip(rows, codes(table["clip_id"].take(rows)).to_pylist(), strict=True) if code != ""]
+    rows = np.setdiff1d(rows, dropped).tolist()
     if consent:
         given = consented(table)
         rows = [row for row in rows if given[row]]

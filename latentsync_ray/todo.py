@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute
 
 from latentsync_ray import storage
-from latentsync_ray.changes import changed_rows, missing_rows
+from latentsync_ray.changes import changed_rows, missing_rows, reset_rows
 from latentsync_ray.config import Job
 from latentsync_ray.errors import ConfigError, InputNotFound
 from latentsync_ray.layout import clip_uri, join, prune_uri, relative
+from latentsync_ray.marks import Marks
 from latentsync_ray.records import Records, look_up, rows_where, taken
 
 __all__ = ["Todo", "check_places", "check_prune", "find_todo", "finish_prune", "prune", "reopen", "rows_of"]
@@ -43,45 +44,86 @@ class Todo:
     """int64 (n,): those of ``rows`` whose file is gone."""
     removed: pa.ChunkedArray
     """Ids of clips that have a row in the table and none in the manifest."""
+    dropped: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """int64 (n,): marked so, and not to be made."""
+    gone: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], pa.string()))
+    """Ids of those of them that have a row in the table."""
 
     @property
-    def open_rows(self) -> np.ndarray:
-        """int64 (n,): to be made by this run or another."""
-        return np.union1d(self.rows, self.over_limit)
+    def unsettled(self) -> np.ndarray:
+        """int64 (n,): those that do not stay as they are: to be made by this run or another, or dropped."""
+        return np.unique(np.concatenate([self.rows, self.over_limit, self.dropped]))
 
     def others(self, ids: pa.ChunkedArray) -> pa.ChunkedArray:
         """Of all ``ids`` of the manifest, those that stay as they are."""
         stay = np.ones(len(ids), np.bool_)
-        stay[self.rows] = stay[self.over_limit] = False
+        stay[self.unsettled] = False
         return ids.filter(pa.array(stay))
 
+    def to_remove(self, *, prune: bool) -> pa.ChunkedArray:
+        """Ids of the clips that this run removes: dropped ones, and with ``prune`` those that left the manifest."""
+        return pa.chunked_array([*self.gone.chunks, *(self.removed.chunks if prune else ())], pa.string())
 
-def find_todo(job: Job, table: pa.Table, records: Records, phase: Callable[[str], None] = lambda _: None) -> Todo:
-    """What ``job`` has to do for the manifest ``table``. Changes nothing.
+
+def find_todo(
+    job: Job,
+    table: pa.Table,
+    records: Records,
+    phase: Callable[[str], None] = lambda _: None,
+    marks: Marks = Marks(),  # noqa: B008 - none, and frozen
+) -> Todo:
+    """What ``job`` has to do for the manifest ``table``, whose rows may have ``marks``. Changes nothing.
 
     Raises ConfigError for changed rows if the job wants to fail at them.
     """
     ids = table["clip_id"]
-    rows = records.left(ids, retry=job.retry)
+    settled = np.union1d(marks.drop, _with_row(records, ids, marks.keep))
+    rows = np.setdiff1d(records.left(ids, retry=job.retry), settled, assume_unique=True)
+
+    def made() -> np.ndarray:
+        return np.setdiff1d(np.arange(len(table)), np.union1d(rows, settled), assume_unique=True)
+
     changed = missing = rows[:0]
     if "missing" in job.retry and len(rows) < len(table):
-        made = np.setdiff1d(np.arange(len(table)), rows, assume_unique=True)
-        missing = missing_rows(table, made, job.output, phase=phase)
+        missing = missing_rows(table, made(), job.output, phase=phase)
         rows = np.union1d(rows, missing)
+    again = reset_rows(table, np.setdiff1d(marks.redo, rows), job.output) if len(marks.redo) else rows[:0]
+    rows = np.union1d(rows, again)
     if job.on_change != "keep" and len(rows) < len(table):
-        made = np.setdiff1d(np.arange(len(table)), rows, assume_unique=True)
-        changed = changed_rows(table, made, job.output, content=job.content_hash, phase=phase)
+        changed = changed_rows(table, made(), job.output, content=job.content_hash, phase=phase)
         if len(changed) and job.on_change == "fail":
             raise ConfigError(
                 f"the inputs or settings of {_clips(ids, changed)} changed since they were made, and on_change is fail; "
                 "on_change=redo makes them again, on_change=keep leaves them"
             )
         rows = np.union1d(rows, changed)
+    changed = np.union1d(changed, again)
     for row in changed[:_LOGGED].tolist():
         log.debug("clip %s has changed", ids[row].as_py())
     most = job.limit or len(rows)
     changed, missing = (np.intersect1d(some, rows[:most]) for some in (changed, missing))
-    return Todo(rows=rows[:most], over_limit=rows[most:], changed=changed, missing=missing, removed=records.removed(ids))
+    return Todo(
+        rows=rows[:most],
+        over_limit=rows[most:],
+        changed=changed,
+        missing=missing,
+        removed=records.removed(ids),
+        dropped=marks.drop,
+        gone=_ids(table, _with_row(records, ids, marks.drop)),
+    )
+
+
+def _with_row(records: Records, ids: pa.ChunkedArray, rows: np.ndarray) -> np.ndarray:
+    """Those of ``rows`` (int64 (n,), of the manifest) that the table has a row of."""
+    if not len(rows):
+        return rows
+    there = np.zeros(len(ids), np.bool_)
+    there[rows] = True
+    return rows[np.asarray(records.codes(ids.filter(pa.array(there))).is_valid())]
+
+
+def _ids(table: pa.Table, rows: np.ndarray) -> pa.ChunkedArray:
+    return rows_of(table, rows, ["clip_id"])["clip_id"]
 
 
 def check_prune(output: str, records: Records, clip_ids: pa.ChunkedArray) -> None:

@@ -52,7 +52,20 @@ GROUND = {
 FLOORS = (
     GROUND,
     {
-        *("consent", "faces", "label", "lease", "manifest", "measure", "media", "models", "quality", "records", "sinks"),
+        *(
+            "consent",
+            "faces",
+            "label",
+            "lease",
+            "manifest",
+            "marks",
+            "measure",
+            "media",
+            "models",
+            "quality",
+            "records",
+            "sinks",
+        ),
         *("speed", "watermark"),
     },
     {"changes", "pairs", "preflight", "stages"},

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from latentsync_ray import redact
 from latentsync_ray.cli.ending import Ended, ErrorsAsJson, ending_in_time, leave
-from latentsync_ray.cli.plan import LIMIT, RETRY, load, show_plan
+from latentsync_ray.cli.plan import LIMIT, MARKS, RETRY, load, show_plan
 from latentsync_ray.cli.terminal import ERR, OUT, duration
 from latentsync_ray.config import Cluster, Job, Recipe
 from latentsync_ray.errors import ConfigError
@@ -134,6 +134,7 @@ def run(
         str | None, typer.Option(metavar="90m|2h|SECONDS", help="Begin no clip after that time.", show_default=False)
     ] = None,
     retry: RETRY = None,
+    marks: MARKS = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing: as 'latentsync-ray plan'.")
     ] = False,
@@ -156,7 +157,7 @@ def run(
     SIGTERM.
     """
     with ErrorsAsJson(as_json):
-        job = load(config, overrides, limit=limit, time_limit=time_limit, retry=retry)
+        job = load(config, overrides, limit=limit, time_limit=time_limit, retry=retry, marks=marks)
     if dry_run:
         show_plan(job, as_json=as_json)
         return
@@ -187,7 +188,9 @@ def print_summary(summary: Summary, job: Job | None = None, *, options: str = ""
         f", [red]{summary.failed_before} failed before[/] (--retry failed tries them again)" if summary.failed_before else ""
     )
     OUT.print(f"[bold]{summary.done_before + summary.ok} of {summary.total} clips done[/]{before}{failed}{earlier}")
-    if not summary.ok + summary.failed + summary.left:
+    if summary.dropped:
+        OUT.print(f"{_clips(summary.dropped)} marked drop: not made, and removed if there")
+    if not summary.ok + summary.failed + summary.left + summary.dropped:
         OUT.print("nothing to do: no clip is new, to be tried again, or known to have changed")
     if summary.below_quality:
         OUT.print(f"{_clips(summary.below_quality)} below the job's quality in every attempt: the best one is published")

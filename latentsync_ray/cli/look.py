@@ -39,7 +39,9 @@ def report(
         Path | None,
         typer.Option(metavar="CONFIG", help="The job, for its output and its storage_options.", show_default=False),
     ] = None,
-    html: Annotated[bool, typer.Option("--html", help="Write it as one HTML page that needs nothing else.")] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write it as an HTML page, on which the worst clips are played and marked.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it, or the error, as one JSON object.")] = False,
     sheet: Annotated[
         Path | None,

@@ -21,7 +21,7 @@ from latentsync_ray.job_file import load_job
 if TYPE_CHECKING:
     from latentsync_ray.forecast import Forecast
 
-__all__ = ["LIMIT", "RETRY", "load", "plan", "show_plan"]
+__all__ = ["LIMIT", "MARKS", "RETRY", "load", "plan", "show_plan"]
 
 _SAMPLE = 100
 
@@ -36,6 +36,16 @@ RETRY = Annotated[
     ),
 ]
 
+MARKS = Annotated[
+    str | None,
+    typer.Option(
+        "--marks",
+        metavar="FILE",
+        help="CSV of clips to keep, redo or drop, as the page of 'report --html' writes it.",
+        show_default=False,
+    ),
+]
+
 
 def plan(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="The job, as for 'latentsync-ray run'.")],
@@ -44,6 +54,7 @@ def plan(
     ] = None,
     limit: LIMIT = None,
     retry: RETRY = None,
+    marks: MARKS = None,
     sample: Annotated[int, typer.Option(min=0, help="Clips whose inputs are looked at; they are downloaded for it.")] = _SAMPLE,
     everything: Annotated[bool, typer.Option("--all", help="Look at the inputs of all clips to be made.")] = False,
     speed: Annotated[
@@ -60,7 +71,7 @@ def plan(
     May be asked while a run is at work. Exits with 2 when something is lacking that would stop the run.
     """
     with ErrorsAsJson(as_json):
-        job = load(config, overrides, limit=limit, retry=retry)
+        job = load(config, overrides, limit=limit, retry=retry, marks=marks)
     show_plan(job, sample=None if everything else sample, speed=speed, price=price, as_json=as_json)
 
 
@@ -103,6 +114,7 @@ def _print(told: Forecast, *, prune: bool) -> None:
         (told.left, "left by the limit"),
     ]
     rest += [(told.not_in_manifest, f"not in the manifest any more{', would be removed' if prune else ''}")]
+    rest += [(told.dropped, "marked drop: would be removed, and not made")]
     if kept := ", ".join(f"{count} {what}" for count, what in rest if count):
         OUT.print(kept)
     if making:

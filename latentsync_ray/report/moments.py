@@ -5,7 +5,7 @@ Which source frame a result frame shows is the media room's grid, as in the run 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,9 +32,15 @@ Moment = tuple[float, np.ndarray | None, np.ndarray | None]
 
 
 def moments_of(
-    record: ClipRecord, folder: str | None, *, count: Callable[[int, int], int] = lambda height, width: 1
+    record: ClipRecord,
+    folder: str | None,
+    *,
+    count: Callable[[int, int], int] = lambda height, width: 1,
+    at: Sequence[int] = (),
 ) -> Iterator[Moment]:
     """Moments spread over the clip, of a finished one ``count(height, width)`` for pictures of that shape, of a failed one one.
+
+    Of a finished one it is the frames ``at`` instead, when there are any: in order, each once, and none beyond its end.
 
     Results are looked for in the output ``folder`` first when one is given. Raises ClipError when the files cannot be read.
     """
@@ -47,7 +53,8 @@ def moments_of(
         return
     result, result_index = _result(record, folder)
     rate = Fraction(record.fps or result_index.rate).limit_denominator(1001)
-    frames = _spread(len(result_index), count(result_index.height, result_index.width))
+    shape = result_index.height, result_index.width
+    frames = _within(at, len(result_index)) if at else _spread(len(result_index), count(*shape))
     after = _pictures(result, result_index, frames)
     before = _before(record, rate, after)
     for frame in frames.tolist():
@@ -106,6 +113,10 @@ def _probe(uri: str, *, any_size: bool = False) -> tuple[Path, VideoIndex]:
 
 def _pictures(path: Path, index: VideoIndex, rows: np.ndarray) -> dict[int, np.ndarray]:
     return {row: picture.rgb() for row, picture in read_frames(path, index, np.sort(rows).astype(np.int32))}
+
+
+def _within(frames: Sequence[int], length: int) -> np.ndarray:
+    return np.unique(np.clip(frames, 0, length - 1)).astype(np.int32)
 
 
 def _spread(length: int, count: int) -> np.ndarray:

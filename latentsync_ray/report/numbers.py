@@ -12,8 +12,9 @@ import pyarrow.compute
 
 from latentsync_ray import redact
 from latentsync_ray.errors import headline, is_transient
-from latentsync_ray.records import read_records
+from latentsync_ray.records import RECORD_SCHEMA, read_records
 from latentsync_ray.report.course import Course, course_of
+from latentsync_ray.report.worst import RANKED, Ranking, rankings
 from latentsync_ray.speed import speed_line
 from latentsync_ray.stages.table import TIMED
 
@@ -103,6 +104,8 @@ class Report:
     """Slowest first."""
     least_in_sync: list[OutOfSync]
     """Lowest ``sync_correlation`` first; of finished clips that have one."""
+    worst: list[Ranking]
+    """By each measure that any clip has."""
     languages: list[Language]
     """Most clips first."""
     course: Course | None
@@ -133,15 +136,15 @@ class Report:
         return tree
 
 
-def summarise(output: str, *, slowest: int = 10, least_in_sync: int = 8, peak: float | None = None) -> Report:
+def summarise(output: str, *, slowest: int = 10, least_in_sync: int = 8, worst: int = 8, peak: float | None = None) -> Report:
     """Count what the records of ``output`` say. Raises ConfigError when there are none.
 
-    ``slowest`` and ``least_in_sync`` are how many such clips are named; ``peak``, in TFLOP/s, is that of a card which is not
-    known here. Messages are without secrets.
+    ``slowest``, ``least_in_sync`` and, by each measure, ``worst`` are how many such clips are named; ``peak``, in TFLOP/s, is
+    that of a card which is not known here. Messages are without secrets.
     """
     numbers = ["frames", "frames_without_face", "duration", "bytes", *(f"{stage}_seconds" for stage in TIMED)]
     told = ["clip_id", "status", "error_code", "error", "cost", "card", "precision", "idle_seconds", "tflop"]
-    told += ["language", "finished_at", "sync_correlation", "sync_lag_ms"]
+    told += ["language", "finished_at", "sync_lag_ms", "fps", *(name for name in RANKED if name in RECORD_SCHEMA.names)]
     table = read_records(output, columns=[*told, *numbers])
     column = {name: np.nan_to_num(table[name].fill_null(0).to_numpy()) for name in numbers}
     seconds = np.sum([column[f"{stage}_seconds"] for stage in TIMED], axis=0)
@@ -173,6 +176,7 @@ def summarise(output: str, *, slowest: int = 10, least_in_sync: int = 8, peak: f
             if seconds[row] > 0
         ],
         least_in_sync=_least_in_sync(table, least_in_sync),
+        worst=rankings(table, worst),
         languages=_languages(table["language"], failed, column["frames"], column["duration"]),
         course=course_of(table["finished_at"], column["frames"], failed),
     )

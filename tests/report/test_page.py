@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -17,10 +19,11 @@ from latentsync_ray.records import Records
 from latentsync_ray.records.files import encoded
 from latentsync_ray.records.schema import RECORD_SCHEMA
 from latentsync_ray.report import summarise, write_page
+from latentsync_ray.report.worst import rankings
 from latentsync_ray.types import ClipRecord
 
 EVIL = "<script>alert(1)</script>\"'&"
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "input"}
 
 
 class Page(HTMLParser):
@@ -48,7 +51,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("style", "title"):
+        if self.open and self.open[-1] not in ("style", "title", "script"):
             self.text += f" {data}"
 
 
@@ -109,8 +112,19 @@ def test_it_needs_nothing_else(tmp_path: Path, film: str) -> None:
     ]
     assert len(addresses) == 3
     assert all(str(address).startswith("data:image/jpeg;base64,") for address in addresses)
-    assert {"script", "link", "iframe", "object"}.isdisjoint(tag for tag, _ in page.tags)
+    assert {"link", "iframe", "object", "video"}.isdisjoint(tag for tag, _ in page.tags)
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}]
     assert not re.search(r"https?:|@import|url\(", page.source)
+
+
+def test_the_policy_allows_this_script_only(tmp_path: Path) -> None:
+    source = page_of(tmp_path, failed("carl")).source
+    script = source.split("<script>")[1].split("</script>")[0]
+    told = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert (
+        f"default-src 'none'; img-src data:; media-src 'self' file:; style-src 'unsafe-inline'; script-src 'sha256-{told}';"
+        in source
+    )
 
 
 def test_no_text_of_the_table_becomes_markup(tmp_path: Path, film: str) -> None:
@@ -120,7 +134,9 @@ def test_no_text_of_the_table_becomes_markup(tmp_path: Path, film: str) -> None:
         record(EVIL, video=film, output=film, sync_correlation=0.1, language=EVIL, **worked),
         failed(f"{EVIL}2", video=film, error_code=EVIL, error=EVIL),
     )
-    assert "<script" not in page.source
+    assert [page.source.count(each) for each in ("<script", "</script")] == [1, 1]
+    clips = [attributes["data-clip"] for _, attributes in page.tags if "data-clip" in attributes]
+    assert clips == [f"{EVIL}2", EVIL], "attributes hold ids as they are"
     assert page.text.count("<script>alert(1)</script>\"'&") >= 6
     assert all(set(attributes) <= {"src", "alt"} for tag, attributes in page.tags if tag == "img")
 
@@ -136,7 +152,66 @@ def test_it_can_be_made_of_very_little(tmp_path: Path) -> None:
     page = page_of(tmp_path, failed("carl", error=None))
     assert "0 of 1 clips ok, 1 failed" in page.text
     assert "Throughput" not in page.text
-    assert "Least in sync" not in page.text
+    assert "Review" not in page.text
+
+
+def clips_of(page: Page) -> list[dict[str, str | None]]:
+    return [attributes for tag, attributes in page.tags if tag == "figure"]
+
+
+def test_the_worst_by_each_measure_and_their_moments(tmp_path: Path, film: str) -> None:
+    known = {"video": film, "output": film, "frames": 20, "seed": 7}
+    tried = [{"seed": seed, "passed": False} for seed in (2**63 - 2, 2**63 - 1)]
+    page = page_of(
+        tmp_path,
+        record("anna", seam=5.25, seam_frame=18, sharpness=0.9, sharpness_frame=3, sync_correlation=0.5, **known),
+        record("bert", seam=9.5, seam_frame=40, sharpness=0.2, status="ok_below_quality", **{**known, "attempts": tried}),
+        *(record(f"cara{number}", seam=0.1 * number, **known) for number in range(9)),
+        failed("dora", seam=99.0, sharpness=0.0),
+        record("emil", sharpness=float("nan"), **known),
+    )
+    panels = [attributes["id"] for _, attributes in page.tags if attributes.get("role") == "tabpanel"]
+    assert panels == ["by-seam", "by-sharpness", "by-sync_correlation"], "of measures that any clip has"
+    clips = clips_of(page)
+    order = ["bert", "anna", *(f"cara{number}" for number in range(8, 2, -1)), "bert", "anna", "anna"]
+    assert [clip["data-clip"] for clip in clips] == order
+    assert [(clip["data-flag"], clip["data-cue"]) for clip in clips[:2]] == [("1.6", "0.9"), ("0.72", "0.02")]
+    assert [(clip["data-flag"], clip["data-cue"]) for clip in clips[8:]] == [("", "0"), ("0.12", "0"), ("", "0")]
+    assert (clips[1]["data-seed"], clips[1]["data-next"]) == ("7", "8")
+    assert (clips[0]["data-seed"], clips[0]["data-next"]) == (str(2**63 - 2), "0"), "one that no attempt had"
+    assert "9.5 at 1.60 s (frame 40), 20 frames, 2 attempts below the job's quality" in page.text
+    assert page.source.count("data:image/jpeg") == 2 * len(clips), "a frame beyond the end is the last"
+
+
+def test_a_score_of_sync_takes_the_place_of_the_correlation() -> None:
+    names = ["clip_id", "language", "status", "frames", "fps", "sync_correlation"]
+    rows = pa.Table.from_pylist([dict(zip(names, ["a", None, "ok", 20, 25.0, 0.5], strict=True))])
+    assert [each.measure for each in rankings(rows, 8)] == ["sync_correlation"]
+    unknown = rows.append_column("sync_score", pa.array([None], pa.float64()))
+    assert [each.measure for each in rankings(unknown, 8)] == ["sync_correlation"]
+    known = rows.append_column("sync_score", pa.array([0.7]))
+    assert [each.measure for each in rankings(known, 8)] == ["sync_score"]
+
+
+def test_where_the_videos_are(tmp_path: Path, film: str) -> None:
+    name = "it's 100% #1?: ü.mp4"
+    (tmp_path / name).write_bytes(Path(film).read_bytes())
+    (tmp_path / "out" / "clips").mkdir(parents=True)
+    (tmp_path / "out" / "clips" / name).write_bytes(Path(film).read_bytes())
+    known = {"seam": 1.0, "frames": 20, "output": "/moved/away.mp4", "output_path": f"clips/{name}"}
+    page = page_of(
+        tmp_path,
+        record("a", video=str(tmp_path / name), **known),
+        record("b", video="https://***@host/film.mp4", **known),
+        record("c", video=f"file://{film}", **{**known, "output_path": "clips/none.mp4"}),
+    )
+    one, two, three = clips_of(page)
+    quoted = "it%27s%20100%25%20%231%3F%3A%20%C3%BC.mp4"
+    assert (one["data-source"], one["data-result"]) == (f"../{quoted}", f"../out/clips/{quoted}")
+    assert (two["data-source"], two["data-result"]) == ("", one["data-result"])
+    assert (three["data-source"], three["data-result"]) == ("../film.mp4", "")
+    assert "the source cannot be played: its address is not kept" in page.text
+    assert "the result is gone" in page.text
 
 
 def test_a_table_of_an_earlier_version_will_do(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-import shutil
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,19 +12,17 @@ from typing import Any
 
 import httpx
 import pytest
+from browsers import DESK, PHONE, chromium, resize, shoot
 from serve_harness import SECRET, Running, make_settings, running
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install selenium)")
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install selenium)")
+from selenium.webdriver.support.ui import WebDriverWait
 
 # Selenium leaves its connection to the driver to the garbage collector.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-DESK, PHONE = (1280, 900), (390, 844)
 
 
 class Page:
@@ -35,9 +32,7 @@ class Page:
         self.browser = browser
 
     def open(self, url: str, key: str = SECRET, size: tuple[int, int] = DESK) -> None:
-        metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
-        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        self.browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
+        resize(self.browser, size)
         self.browser.get(url)
         self.wait(lambda: self.text("model"))
         self.browser.get_log("browser")
@@ -83,26 +78,13 @@ class Page:
 
     def shoot(self, path: Path) -> None:
         """The whole page as a PNG."""
-        shot = self.browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
-        path.write_bytes(base64.b64decode(shot["data"]))
-        assert self.js("return document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+        shoot(self.browser, path)
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(programs[0])
-    for each in ("headless=new", "no-sandbox", "disable-dev-shm-usage", f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(f"--{each}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(programs[1])))
-    light = {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", light)
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture
