@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from latentsync_ray.resources import Strict
 
@@ -34,7 +35,7 @@ _Limit = Annotated[float, Field(allow_inf_nan=False)] | None
 class Quality(Strict):
     """Limits that a clip's measures must keep; one that cannot be told keeps them. Clips that do not are made again."""
 
-    min_sync_score: _Limit = None
+    min_sync_score: Annotated[float, Field(ge=0, le=1)] | None = None
     """0 to 1: the probability that lips and sound belong together."""
     max_seam: _Limit = None
     """Grey levels."""
@@ -57,12 +58,20 @@ class Quality(Strict):
     """What becomes of a clip of which no attempt keeps the limits: the best is published with the status
     ``ok_below_quality``, or the clip fails as ``below_quality``."""
 
-    @field_validator("vary")
+    @field_validator("vary", mode="before")
     @classmethod
-    def _something(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
-            raise ValueError("name at least one")
-        return value
+    def _words(cls, value: Any) -> Any:
+        """One word, or a list of them."""
+        if value in ([], ()):
+            raise PydanticCustomError("vary", "name at least one of seed, guidance")
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> Self:
+        if not any(getattr(self, f"{bad}_{name}") is not None for name, bad in MEASURES.items()):
+            limits = ", ".join(f"{bad}_{name}" for name, bad in MEASURES.items())
+            raise PydanticCustomError("quality", "give at least one limit: {limits}", {"limits": limits})
+        return self
 
     def failing(self, facts: Mapping[str, Any]) -> dict[str, float]:
         """Measure -> by how much of its limit it misses it, of those that do."""

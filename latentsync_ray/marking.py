@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -69,6 +70,7 @@ class Label(Strict):
     @field_validator("text")
     @classmethod
     def _printable(cls, value: str) -> str:
-        if not (value := " ".join(value.split())).isprintable() or not value:
+        value = " ".join(value.split())
+        if not value or not all(char.isprintable() or unicodedata.category(char) == "Cf" for char in value):  # such as joiners
             raise PydanticCustomError("label", "use text that can be printed")
         return value

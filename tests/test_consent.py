@@ -109,5 +109,6 @@ def test_a_consent_is_text(tmp_path: Path) -> None:
 def test_a_column_of_that_name_in_an_older_table_is_the_users() -> None:
     old = pa.table({"clip_id": ["a"], "status": ["ok"], "consent": [True]})
     assert upgraded(old).column_names == ["clip_id", "status", "manifest_consent"]
-    new = pa.table({"clip_id": ["a"], "status": ["ok"], "consent": ["x"], "signed_by": ["x"], "content_sha256": ["x"]})
+    ours = {name: ["x"] for name in ("consent", "signed_by", "content_sha256", "attempts")}
+    new = pa.table({"clip_id": ["a"], "status": ["ok"], **ours})
     assert upgraded(new).column_names == new.column_names

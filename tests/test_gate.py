@@ -231,9 +231,9 @@ def test_killed_and_run_again(
 
 
 def test_what_is_changed_from_attempt_to_attempt() -> None:
-    quality = Quality(vary=("seed", "guidance"))
+    quality = Quality(max_seam=4, vary=("seed", "guidance"))
     assert [quality.varied(7, 1.0, attempt) for attempt in range(5)] == [(7, 1.0), (8, 1.0), (8, 1.5), (8, 2.0), (9, 2.0)]
-    assert Quality(vary=("seed",)).varied(2**63 - 1, 1.0, 1) == (0, 1.0)
+    assert Quality.model_validate({"max_seam": 4, "vary": "seed"}).varied(2**63 - 1, 1.0, 1) == (0, 1.0)
 
 
 def test_limits_and_what_cannot_be_told() -> None:
@@ -244,6 +244,14 @@ def test_limits_and_what_cannot_be_told() -> None:
     assert quality.failing({"seam": float("nan")}) == {"seam": math.inf}
     assert set(MEASURES) == {name.partition("_")[2] for name in Quality.model_fields if name.startswith(("min_", "max_"))}
     assert set(MEASURES) <= set(RECORD_SCHEMA.names)
-    for wrong in ({"vary": []}, {"retry": 11}, {"max_seam": float("inf")}, {"min_seam": 1}, {"otherwise": "drop"}):
+    for wrong in (
+        {"retry": 2},
+        {"min_sync_score": 2},
+        {"max_seam": 4, "vary": []},
+        {"max_seam": 4, "retry": 11},
+        {"max_seam": float("inf")},
+        {"min_seam": 1},
+        {"max_seam": 4, "otherwise": "drop"},
+    ):
         with pytest.raises(ValidationError):
             Quality.model_validate(wrong)

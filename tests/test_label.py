@@ -75,6 +75,8 @@ def test_text_of_a_label(wrong: str) -> None:
     with pytest.raises(ValidationError):
         Label(text=wrong)
     assert Label(text=" KI\n synchronisiert ").text == "KI synchronisiert"
+    joined = "\u0645\u06cc\u200c\u0634\u0648\u062f"
+    assert Label(text=joined).text == joined, "Persian parts words with a sign that has no width"
 
 
 class Lighter:

@@ -80,6 +80,7 @@ def _print(told: dict[str, Any]) -> None:
     for each in told.get("actions", []):
         OUT.print(f"  {escape(' '.join(each.values()))}", soft_wrap=True)
     for each in told.get("ingredients", []):
-        own = ", with credentials of its own" if each["credentials"] else ""
+        own = {None: "", "Valid": ", with credentials of its own"}
+        own = own.get(each["credentials"], ", with credentials of its own [red]that did not hold[/]")
         digest = f", SHA-256 {each['sha256']}" if each["sha256"] else ""
         OUT.print(f"  made of {escape(str(each['title']))}{digest}{own}", soft_wrap=True)

@@ -60,5 +60,11 @@ def _ingredient(ingredient: dict[str, Any]) -> dict[str, Any]:
         "title": ingredient.get("title"),
         "relationship": ingredient.get("relationship"),
         "sha256": digest if kind == "sha256" else None,
-        "credentials": "active_manifest" in ingredient,
+        "credentials": _state(ingredient) if "active_manifest" in ingredient else None,
     }
+
+
+def _state(ingredient: dict[str, Any]) -> str:
+    """Whether the credentials that an ingredient brought along held when the file was signed."""
+    failures = ingredient.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
+    return "Invalid" if any(each["code"] not in _NO_PROBLEM for each in failures) else "Valid"

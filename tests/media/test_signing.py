@@ -52,7 +52,7 @@ def test_a_signature_is_read_back_and_leads_to_whom_one_trusts(identity: Identit
     told = provenance_of(signed)
     assert (told["credentials"], told["problems"]) == ("Valid", [])
     assert (told["signed_by"], told["issuer"], told["signed_at"]) == ("Test Studio", "Test House", None)
-    assert told["ingredients"] == [{"title": "source", "relationship": "parentOf", "sha256": "ab", "credentials": False}]
+    assert told["ingredients"] == [{"title": "source", "relationship": "parentOf", "sha256": "ab", "credentials": None}]
     assert [each["action"] for each in told["actions"]] == ["c2pa.opened"]
     assert provenance_of(signed, anchors=chain.authority.read_text())["credentials"] == "Trusted"
     other = make_chain(tmp_path / "other").authority.read_text()
@@ -80,14 +80,20 @@ def test_credentials_of_a_source_are_kept_inside_and_unreadable_ones_left_out(id
     told = read_credentials(second)
     assert told is not None
     assert (told["validation_state"], len(told["manifests"])) == ("Valid", 2)
-    assert provenance_of(second)["ingredients"][0]["credentials"] is True
+    assert provenance_of(second)["ingredients"][0]["credentials"] == "Valid"
+    content = bytearray(first.read_bytes())
+    content[-5000] ^= 1
+    (tmp_path / "tampered.mp4").write_bytes(content)
+    sign_file(CLIP, third, identity, MANIFEST, video(tmp_path / "tampered.mp4"))
+    told = provenance_of(third)
+    assert (told["credentials"], told["ingredients"][0]["credentials"]) == ("Valid", "Invalid")
     content = first.read_bytes()
     manifests = content.index(bytes.fromhex("D8FEC3D61B0E483C92975828877EC481"))
     first.write_bytes(content[: manifests + 40] + b"\0" * 200 + content[manifests + 240 :])
     assert has_credentials(first)
     sign_file(CLIP, third, identity, MANIFEST, video(first))
     assert provenance_of(third)["ingredients"] == [
-        {"title": "source", "relationship": "parentOf", "sha256": "ab", "credentials": False}
+        {"title": "source", "relationship": "parentOf", "sha256": "ab", "credentials": None}
     ]
     assert provenance_of(first)["credentials"] == "Invalid"
 

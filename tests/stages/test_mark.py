@@ -85,8 +85,8 @@ def test_a_signed_clip_says_of_what_it_was_made(segments: list[FaceCrops], sourc
     assert [each["action"] for each in told["actions"]] == ["c2pa.opened", "c2pa.placed", "c2pa.edited"]
     assert told["actions"][2]["digitalSourceType"] == SOURCE_TYPE
     assert sorted((each["title"], each["sha256"], each["credentials"]) for each in told["ingredients"]) == [
-        ("source video", plain.video_sha256, True),
-        ("speech", plain.audio_sha256, False),
+        ("source video", plain.video_sha256, "Valid"),
+        ("speech", plain.audio_sha256, None),
     ]
     made = told["assertions"]["io.github.latentsync-ray.dub"]
     assert (made["model"], made["recipe"], made["seed"]) == ("nano", plain.recipe, plain.seed)
