@@ -273,6 +273,8 @@ class Part(Segment):
     tflop: float = 0.0
     mouth_motion: np.ndarray = array("M", np.float32)
     speech_change: np.ndarray = array("H", np.float32)
+    lips: np.ndarray = array("L 3", np.float32)
+    """What the new lips do in each frame; see ``sync``. NaN where unknown."""
     generate_seconds: float = 0.0
     idle_seconds: float = 0.0
     paste_seconds: float = 0.0

@@ -46,7 +46,7 @@ GROUND = {
 }
 FLOORS = (
     GROUND,
-    {"faces", "lease", "manifest", "measure", "media", "models", "records", "sinks", "speed"},
+    {"faces", "lease", "manifest", "measure", "media", "models", "records", "sinks", "speed", "sync"},
     {"changes", "pairs", "preflight", "stages"},
     {"local", "nano", "pipeline", "progress", "report", "todo"},
     {"passes"},

@@ -52,7 +52,9 @@ def rows(output: Path) -> dict[str, dict]:
 
 def hashes(output: Path) -> dict[str, str]:
     return {
-        clip_id: f"{row['sha256']} {row['sync_correlation']} {row['sync_lag_ms']}" if row["sha256"] else row["error_code"]
+        clip_id: f"{row['sha256']} {row['sync_correlation']} {row['sync_score']} {row['sync_offset_ms']}"
+        if row["sha256"]
+        else row["error_code"]
         for clip_id, row in rows(output).items()
     }
 

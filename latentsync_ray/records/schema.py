@@ -52,6 +52,7 @@ _SINCE_NULLS = {
         "card",
     ),
     *("face", "face_choice", "face_tracks", "faces_path", "detector"),
+    *("sync_score", "sync_offset_ms"),
     *("track_seconds", "idle_seconds", "busy_share", "frames_per_second", "tflop"),
 }
 """Columns that came when the table began to say "nothing" as null, or later: before, a column of that name was the user's."""

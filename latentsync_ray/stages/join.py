@@ -27,11 +27,14 @@ from latentsync_ray.measure import sync_score
 from latentsync_ray.media.join import Extras, join_parts
 from latentsync_ray.media.join import verify as verify_file
 from latentsync_ray.media.xmp import SOURCE_TYPE, embed_xmp, xmp_packet
+from latentsync_ray.models.mel import mel_columns
 from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
 from latentsync_ray.stages.failures import provenance, sources
 from latentsync_ray.stages.inputs import planned_input
 from latentsync_ray.stages.parts import drop_parts
+from latentsync_ray.stages.sources import speech_samples
+from latentsync_ray.sync import sync_of
 from latentsync_ray.types import Clip, ClipRecord, Part
 
 __all__ = ["STEPS", "Join", "Step", "Unfinished", "check_parts", "mark", "measure", "mux", "publish", "verify"]
@@ -116,6 +119,11 @@ def measure(work: Unfinished) -> None:
         np.concatenate([getattr(part, each) for part in work.parts]) for each in ("mouth_motion", "speech_change")
     )
     work.facts["sync_correlation"], work.facts["sync_lag_ms"] = sync_score(motion, change, work.fps)
+    clip, speech = work.clip, planned_input(work.clip, "audio")
+    samples = speech_samples(speech, work.recipe, channel=clip.audio_channel)
+    lips = np.concatenate([part.lips for part in work.parts])
+    if sync := sync_of(lips, work.fps, lambda first, last: mel_columns(samples, first, last, clip.mel_peak)[0]):
+        work.facts["sync_score"], work.facts["sync_offset_ms"] = sync.score, sync.offset_ms
 
 
 def mux(work: Unfinished) -> None:

@@ -42,12 +42,12 @@ def load_part(output: str, segment: Segment) -> Part:
     if not isinstance(row, dict):
         storage.delete([declaration(uri)])
         raise MixedParts(f"the finished part {uri} is not whole; run the job again to have it made again")
-    unknown = [np.nan] * (segment.stop - segment.start)  # of parts that were made before there was such a column
-    arrays = {
-        field.name: np.array(row.get(field.name, unknown), field.metadata["dtype"])
-        for field in dc.fields(Part)
-        if field.metadata
-    }
+    frames, columns = segment.stop - segment.start, [field for field in dc.fields(Part) if field.metadata]
+    arrays = {}
+    for column in columns:  # a part that was made before there was such a column does not know
+        (_, *rest), dtype = column.metadata["axes"], column.metadata["dtype"]
+        unknown = np.full((frames, *map(int, rest)), np.nan)
+        arrays[column.name] = np.array(row.get(column.name, unknown), dtype)
     asked = {name: getattr(segment, name) for name in _ASKED}
     return Part.from_row({**row, **arrays, **asked, "uri": uri, "found": True})
 

@@ -24,6 +24,7 @@ from latentsync_ray.media.playback import play
 from latentsync_ray.models.find import find_model
 from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.stages.parts import load_part, save_part
+from latentsync_ray.sync import FACTS, LEAST_MOUTH, read_lips
 from latentsync_ray.types import GeneratedFaces, Part
 
 __all__ = ["Paste"]
@@ -82,7 +83,21 @@ class Paste:
             uri=part_uri(self.output, faces.clip_id, faces.key, faces.index),
             bytes=len(data),
             missing=faces.missing,
+            lips=self._lips(faces),
             paste_seconds=time.perf_counter() - began,
         )
         save_part(part, data)
         return part
+
+    def _lips(self, faces: GeneratedFaces) -> np.ndarray:
+        """What the new lips do in each frame, float32 (F, 3): the mean of the faces that are large enough to tell.
+
+        The codes of ``levels`` will do for grey levels: only contrast counts.
+        """
+        left, _, right, _ = mouth = self.template.mouth
+        wide = (right - left) * self.template.size[0] / np.linalg.norm(faces.affines[:, 0, :2], axis=1)
+        each = [np.full((len(faces.source_frames), FACTS), np.nan, np.float32)]
+        for track in np.unique(faces.tracks).tolist():
+            places = faces.places(track)
+            each.append(read_lips(faces.faces, np.where(np.append(wide, 0)[places] >= LEAST_MOUTH, places, -1), mouth))
+        return np.ma.masked_invalid(np.stack(each)).mean(0).filled(np.nan).astype(np.float32)
