@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -39,13 +40,14 @@ def main(
     plot: Annotated[Path | None, typer.Option(help="PNG of the calibration.")] = None,
 ) -> None:
     """Judge, and print."""
-    groups: dict[str, list[Watched]] = {
-        f"portrait, {side} px": list(rendered(clips, side=side)),
-        "drawn people": list(drawn(clips)),
-    }
-    if real:
-        filmed = [film(path) for path in real]
-        groups |= {f"real: {clip.name}": [clip] for clip in filmed}
+    groups: dict[str, list[Watched]] = defaultdict(list)
+    for clip in rendered(clips, side=side):
+        for reader, watched in clip.items():
+            groups[f"portrait, {side} px, read by {reader}"].append(watched)
+    groups["drawn people, read by own"] = list(drawn(clips))
+    for clip in map(film, real or []):
+        for reader, watched in clip.items():
+            groups[f"real, {watched.name}, read by {reader}"].append(watched)
     everybody = {name: [(seconds, told(name, groups, seconds)) for seconds in SECONDS] for name in groups}
     for name, rows in everybody.items():
         print(f"\n{name}")
@@ -60,13 +62,13 @@ def told(name: str, groups: dict[str, list[Watched]], seconds: float) -> list[Ve
     """The verdicts on one group; real clips hear each other, and the portrait when they are few."""
     clips = groups[name]
     step = 0.4 if name.startswith("real") else 1.0
-    others = [clip for other in groups if other != name and other.startswith("real") for clip in groups[other]]
+    others = [each for other in groups if other.startswith("real") for each in groups[other] if each.name != clips[0].name]
     strangers = [*others, *groups[next(iter(groups))]] if len(clips) == 1 else []
     said = verdicts([*clips, *strangers], seconds, step=step, only=len(clips))
     return [each for clip in clips for each in said.get(clip.name, [])]
 
 
-def film(path: Path) -> Watched:
+def film(path: Path) -> dict[str, Watched]:
     """A video as the pipeline cuts it, and its own sound."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

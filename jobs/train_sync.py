@@ -30,10 +30,10 @@ HELD_OUT = 200
 def main(
     output: Annotated[Path | None, typer.Option(help="File of the weights.", show_default="WORK/weights.safetensors")] = None,
     work: Annotated[Path, typer.Option(help="Folder for data and unfinished trainings.")] = Path("sync-work"),
-    tracks: Annotated[int, typer.Option(min=HELD_OUT + 20)] = 2400,
+    tracks: Annotated[int, typer.Option(min=HELD_OUT + 20)] = 2600,
     people: Annotated[int, typer.Option(min=120)] = 3000,
     ear_steps: Annotated[int, typer.Option(min=1)] = 5000,
-    eye_steps: Annotated[int, typer.Option(min=1)] = 4000,
+    eye_steps: Annotated[int, typer.Option(min=1)] = 2600,
     processes: Annotated[int, typer.Option(min=1, help="That make data side by side.")] = os.cpu_count() or 1,
 ) -> None:
     """Make tracks and mouths, train both networks, calibrate, and write the file."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.faces.blend import blend_planes
+from latentsync_ray.faces.lips import MeshLips
 from latentsync_ray.layout import part_uri
 from latentsync_ray.levels import from_codes
 from latentsync_ray.media.colour import colour_matrix
@@ -35,7 +36,7 @@ class Paste:
 
     def __init__(self, recipe: Recipe, output: str) -> None:
         self.recipe, self.output, self.template = recipe, output, find_model(recipe.model).template
-        self.reader = FrameReader()
+        self.reader, self.mesh = FrameReader(), MeshLips.of_detector(recipe.detector, self.template)
         cv2.setNumThreads(recipe.cpu_threads)
 
     def __call__(self, faces: GeneratedFaces) -> Part:
@@ -99,5 +100,6 @@ class Paste:
         each = [np.full((len(faces.source_frames), FACTS), np.nan, np.float32)]
         for track in np.unique(faces.tracks).tolist():
             places = faces.places(track)
-            each.append(read_lips(faces.faces, np.where(np.append(wide, 0)[places] >= LEAST_MOUTH, places, -1), mouth))
+            places = np.where(np.append(wide, 0)[places] >= LEAST_MOUTH, places, -1)
+            each.append(self.mesh(faces.faces, places) if self.mesh else read_lips(faces.faces, places, mouth))
         return np.ma.masked_invalid(np.stack(each)).mean(0).filled(np.nan).astype(np.float32)

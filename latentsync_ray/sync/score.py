@@ -107,14 +107,12 @@ def offset_sums(lips: Floats, mel: Floats, weights: Weights) -> Floats:
 
 
 def evidence(sums: Floats, known: int, weights: Weights) -> Floats:
-    """What speaks for sync, in three numbers: against other offsets, against other sound, and by how many deviations."""
+    """What speaks for sync, in two numbers: against other offsets, and against other sound."""
     late = np.abs(np.arange(-REACH, REACH + 1))
     near, far = sums[late <= _NEAR], sums[late >= _FAR]
     best = _log_sum(near)
-    usual = np.sqrt(known / _RATE)
-    deviations = (near.max() - far.mean()) / (far.std() + 1e-3)
-    alone = (best + float(weights["none"])) / usual
-    return np.array([np.arcsinh(best - _log_sum(far)), np.arcsinh(alone), deviations], np.float32)
+    alone = (best + float(weights["none"])) / np.sqrt(known / _RATE)  # what is no more than chance grows so with time
+    return np.arcsinh([best - _log_sum(far), alone]).astype(np.float32)
 
 
 def judged(sums: Floats, known: int, weights: Weights) -> Sync:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from latentsync_ray.nano.sync.ear import excerpt
 from latentsync_ray.nano.sync.tracks import Track
@@ -21,24 +22,30 @@ _LENGTHS = (40, 250)
 """Frames, drawn so that each doubling is as likely."""
 _OUT_OF_SYNC = 3
 """Frames from which on lips count as late or early."""
-_CAREFUL = 0.9
-"""Odds are made so much smaller: real lips are read worse than those that this is learned from."""
+_MISREAD = 1.5
+"""By how much more lips are misread here, at most, than in the networks' training, in standard deviations: real ones are."""
 
 
 def calibrated(weights: Weights, tracks: Sequence[Track], *, excerpts: int) -> dict[str, np.ndarray]:
     """``judge.weight`` and ``judge.bias``."""
     draw = np.random.default_rng(83)
-    rows, together = np.empty((excerpts, 4)), np.arange(excerpts) % 2 == 0
+    rows, together = np.empty((excerpts, 3)), np.arange(excerpts) % 2 == 0
     late_ones = [late for late in range(-REACH, REACH + 1) if abs(late) >= _OUT_OF_SYNC]
     for number, right in enumerate(together):
         frames = round(np.exp(draw.uniform(*np.log(_LENGTHS))))
         wrong = None if draw.random() < 0.5 else int(draw.choice(late_ones))
         each = excerpt(tracks, draw, frames, late=int(draw.integers(-1, 2)) if right else wrong)
-        sums = offset_sums(each.lips, each.mel, weights)
+        sums = offset_sums(_misread(each.lips, draw), each.mel, weights)
         rows[number] = [*evidence(sums, int(np.isfinite(each.lips).all(1).sum()), weights), 1]
-    odds = _regression(rows, together) * _CAREFUL
+    odds = _regression(rows, together)
     print("judge:", odds, flush=True)
-    return {"judge.weight": odds[:3].astype(np.float32), "judge.bias": odds[3:].astype(np.float32)}
+    return {"judge.weight": odds[:2].astype(np.float32), "judge.bias": np.float32(odds[2])}
+
+
+def _misread(lips: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    noise = gaussian_filter1d(draw.normal(0, 1, (len(lips) + 60, 3)), draw.uniform(0.8, 6), axis=0)[30:-30]
+    size = draw.uniform(0, _MISREAD) * (np.nanstd(lips, axis=0) + 0.02)
+    return (lips + size * noise / (noise.std(0) + 1e-6)).astype(np.float32)
 
 
 def _regression(rows: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid, grid_sample, relu
+from torch.nn.functional import affine_grid, avg_pool2d, dropout, grid_sample, relu
 
 from latentsync_ray.nano.sync.mouths import MOUTHS, draw_clip
 from latentsync_ray.nano.training.loop import train
@@ -21,6 +21,8 @@ __all__ = ["Eye", "load_mouths", "save_mouths", "train_eye"]
 
 _WIDTHS = (3, 16, 32, 32, 48)
 _HIDDEN = 48
+_DROPPED = 0.1
+"""Share of what is seen that is left out in training."""
 _PEOPLE = 14
 """In a batch."""
 _HELD_OUT = 100
@@ -44,9 +46,11 @@ class Eye(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Facts (B, 3) of normalised pictures (B, 3, H, W), in standard deviations."""
         state = pictures
-        for layer in self.eye:
+        for number, layer in enumerate(self.eye):
             state = relu(layer(state))
-        return self.read[1](relu(self.read[0](state.flatten(1))))
+            if not number:
+                state = avg_pool2d(state, 2)
+        return self.read[1](relu(self.read[0](dropout(state.flatten(1), _DROPPED, self.training))))
 
 
 def save_mouths(path: Path, people: int, *, processes: int) -> None:
@@ -86,20 +90,22 @@ def train_eye(path: Path, pictures: np.ndarray, facts: np.ndarray, *, steps: int
 
 
 def _filmed(pictures: Tensor, draw: np.random.Generator) -> Tensor:
-    """The pictures moved, stretched, mirrored and with other colours: all of a person alike."""
+    """The pictures moved, stretched, mirrored and with other colours: all of a person almost alike."""
     if draw.random() < 0.5:
         pictures = pictures.flip(3)
-    if draw.random() < 0.6:
+    if draw.random() < 0.7:
         place = torch.eye(2, 3).repeat(_PEOPLE, 1, 1)
         place[:, :, 2] += 0.06 * torch.randn(_PEOPLE, 2)
         place[:, 0, 0] *= torch.exp(0.08 * torch.randn(_PEOPLE))
         place[:, 1, 1] *= torch.exp(0.06 * torch.randn(_PEOPLE))
-        grid = affine_grid(place.repeat_interleave(MOUTHS, 0), list(pictures.shape), align_corners=False)
+        place = place.repeat_interleave(MOUTHS, 0)
+        place[:, :, 2] += 0.02 * torch.randn(len(place), 2)
+        grid = affine_grid(place, list(pictures.shape), align_corners=False)
         pictures = grid_sample(pictures, grid, align_corners=False, padding_mode="border")
     if draw.random() < 0.3:
         pictures = pictures * torch.tensor([1.0, *draw.uniform(0, 1.3, 2)], dtype=torch.float32)[:, None, None]
-    if draw.random() < 0.3:
-        pictures = pictures + torch.randn_like(pictures) * float(draw.uniform(0, 0.25))
+    if draw.random() < 0.5:
+        pictures = pictures + torch.randn_like(pictures) * float(draw.uniform(0, 0.3))
     return pictures
 
 

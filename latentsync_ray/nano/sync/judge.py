@@ -14,6 +14,8 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from latentsync_ray.faces.align import affine, crop_face
+from latentsync_ray.faces.lips import MeshLips
+from latentsync_ray.faces.mesh_files import find_mesh_files
 from latentsync_ray.measure import mouth_motion, speech_change, sync_score
 from latentsync_ray.models.latentsync.template import template
 from latentsync_ray.models.mel import SAMPLE_RATE, log_mel_peak, mel_columns
@@ -86,8 +88,8 @@ class Table:
     offset: float
 
 
-def rendered(count: int, *, side: int = 256) -> Iterator[Watched]:
-    """The portrait saying ``count`` texts, as the pipeline cuts it for a model of ``side`` px."""
+def rendered(count: int, *, side: int) -> Iterator[dict[str, Watched]]:
+    """The portrait saying ``count`` texts, as the pipeline cuts it for a model of ``side`` px; see ``measured``."""
     for seed in range(count):
         draw = np.random.default_rng((89, seed))
         samples, _ = _said(seed, draw)
@@ -132,14 +134,19 @@ def drawn(count: int) -> Iterator[Watched]:
         )
 
 
-def measured(name: str, faces: np.ndarray, samples: np.ndarray) -> Watched:
-    """A clip as aligned faces (T, R, R, 3) uint8 of LatentSync's template, and what is heard, mono float32 at 16 kHz."""
-    mouth, mel = template(faces.shape[1]).mouth, _mel(samples)
+def measured(name: str, faces: np.ndarray, samples: np.ndarray) -> dict[str, Watched]:
+    """A clip as aligned faces (T, R, R, 3) uint8 of LatentSync's template, and what is heard, mono float32 at 16 kHz.
+
+    By who reads its lips: ``own``, the network that ships, and ``mesh``, where the files of the face mesh are.
+    """
+    shape, mel = template(faces.shape[1]), _mel(samples)
     count = min(len(faces), mel.shape[1] // 4)
     places = np.arange(count)
-    return Watched(
-        name=name, lips=read_lips(faces, places, mouth), motion=mouth_motion(faces, places, mouth), mel=mel[:, : 4 * count]
-    )
+    lips = {"own": read_lips(faces, places, shape.mouth)}
+    if files := find_mesh_files(bundled=False):
+        lips["mesh"] = MeshLips(files, shape)(faces, places)
+    motion = mouth_motion(faces, places, shape.mouth)
+    return {reader: Watched(name=name, lips=read, motion=motion, mel=mel[:, : 4 * count]) for reader, read in lips.items()}
 
 
 def verdicts(clips: Sequence[Watched], seconds: float, *, step: float, only: int | None = None) -> dict[str, list[Verdict]]:

@@ -23,7 +23,7 @@ def weights_of(*networks: nn.Module) -> dict[str, np.ndarray]:
 def write_weights(path: Path, weights: Weights, facts: Mapping[str, str]) -> None:
     """Write one safetensors file; ``facts`` become its metadata."""
     draft = path.with_suffix(".draft")
-    save_file({name: np.ascontiguousarray(value, np.float16) for name, value in weights.items()}, draft, dict(facts))
+    save_file({name: np.asarray(value).astype(np.float16, order="C") for name, value in weights.items()}, draft, dict(facts))
     draft.replace(path)
 
 
