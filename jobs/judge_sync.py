@@ -49,6 +49,11 @@ def main(
         for reader, watched in clip.items():
             groups[f"real, {watched.name}, read by {reader}"].append(watched)
     everybody = {name: [(seconds, told(name, groups, seconds)) for seconds in SECONDS] for name in groups}
+    for reader in ("own", "mesh") if len(real or []) > 1 else ():
+        filmed = [rows for name, rows in everybody.items() if name.startswith("real") and name.endswith(reader)]
+        if filmed:
+            together = [(seconds, [each for rows in filmed for each in rows[at][1]]) for at, seconds in enumerate(SECONDS)]
+            everybody[f"all real, read by {reader}"] = together
     for name, rows in everybody.items():
         print(f"\n{name}")
         print("  s  windows        other sound  120 ms  200 ms  400 ms  offset within a frame")

@@ -41,7 +41,7 @@ def look(weights: Weights, picture: Floats) -> Floats:
     for number, stride in enumerate(EYE_STRIDES):
         state = np.maximum(_filtered(state, weights[f"eye.{number}.weight"], weights[f"eye.{number}.bias"], stride), 0)
         if not number:
-            state = (state[:, ::2, ::2] + state[:, 1::2, ::2] + state[:, ::2, 1::2] + state[:, 1::2, 1::2]) / 4
+            state = _halved(state)
     hidden = np.maximum(weights["read.0.weight"] @ state.ravel() + weights["read.0.bias"], 0)
     return weights["read.1.weight"] @ hidden + weights["read.1.bias"]
 
@@ -78,6 +78,12 @@ def _filtered(picture: Floats, weight: Floats, bias: Floats, stride: int) -> Flo
     channels, height, width = around.shape[:3]
     columns = around.transpose(0, 3, 4, 1, 2).reshape(channels * 9, height * width)
     return (weight.reshape(len(weight), -1) @ columns + bias[:, None]).reshape(-1, height, width)
+
+
+def _halved(state: Floats) -> Floats:
+    """The means of 2 x 2."""
+    channels, height, width = state.shape
+    return state.reshape(channels, height // 2, 2, width // 2, 2).mean((2, 4), dtype=np.float32)
 
 
 def _convolved(curves: Floats, weight: Floats, bias: Floats, stride: int) -> Floats:

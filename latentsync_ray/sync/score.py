@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentsync_ray.sync.networks import Floats, Weights, agreement, embed, shipped_weights
 
@@ -84,7 +85,7 @@ def resampled(lips: Floats, fps: Fraction) -> Floats:
 
 def prepared_lips(lips: Floats) -> Floats:
     """What the network watches: the three curves (N, 3) in their own scale, and their changes, (6, N). 0 where unknown."""
-    known = np.isfinite(lips).all(1)
+    known: NDArray[np.bool_] = np.isfinite(lips).all(axis=1)
     values = np.where(known[:, None], lips, 0)
     count = max(1, int(known.sum()))
     values = np.where(known[:, None], values - values.sum(0) / count, 0)
@@ -106,18 +107,19 @@ def offset_sums(lips: Floats, mel: Floats, weights: Weights) -> Floats:
     return agreement(weights, watched, heard, REACH)
 
 
-def evidence(sums: Floats, known: int, weights: Weights) -> Floats:
-    """What speaks for sync, in two numbers: against other offsets, and against other sound."""
+def evidence(sums: Floats, known: int, weights: Weights) -> float:
+    """What speaks for sync, against other offsets and against other sound, which count alike."""
     late = np.abs(np.arange(-REACH, REACH + 1))
     near, far = sums[late <= _NEAR], sums[late >= _FAR]
     best = _log_sum(near)
     alone = (best + float(weights["none"])) / np.sqrt(known / _RATE)  # what is no more than chance grows so with time
-    return np.arcsinh([best - _log_sum(far), alone]).astype(np.float32)
+    return float(np.arcsinh([best - _log_sum(far), alone]).sum())
 
 
 def judged(sums: Floats, known: int, weights: Weights) -> Sync:
     """The verdict on what all pieces of a clip say; ``known`` are the 25ths of a second in which lips were seen."""
-    odds = float(weights["judge.weight"] @ evidence(sums, known, weights) + weights["judge.bias"])
+    slope, prior = weights["judge"].tolist()
+    odds = slope * evidence(sums, known, weights) + prior
     best = int(sums.argmax())
     shift = 0.0
     if 0 < best < 2 * REACH:

@@ -27,19 +27,19 @@ _MISREAD = 1.5
 
 
 def calibrated(weights: Weights, tracks: Sequence[Track], *, excerpts: int) -> dict[str, np.ndarray]:
-    """``judge.weight`` and ``judge.bias``."""
+    """``judge``: slope and prior of the odds."""
     draw = np.random.default_rng(83)
-    rows, together = np.empty((excerpts, 3)), np.arange(excerpts) % 2 == 0
+    rows, together = np.ones((excerpts, 2)), np.arange(excerpts) % 2 == 0
     late_ones = [late for late in range(-REACH, REACH + 1) if abs(late) >= _OUT_OF_SYNC]
     for number, right in enumerate(together):
         frames = round(np.exp(draw.uniform(*np.log(_LENGTHS))))
         wrong = None if draw.random() < 0.5 else int(draw.choice(late_ones))
         each = excerpt(tracks, draw, frames, late=int(draw.integers(-1, 2)) if right else wrong)
         sums = offset_sums(_misread(each.lips, draw), each.mel, weights)
-        rows[number] = [*evidence(sums, int(np.isfinite(each.lips).all(1).sum()), weights), 1]
+        rows[number, 0] = evidence(sums, int(np.isfinite(each.lips).all(1).sum()), weights)
     odds = _regression(rows, together)
     print("judge:", odds, flush=True)
-    return {"judge.weight": odds[:2].astype(np.float32), "judge.bias": np.float32(odds[2])}
+    return {"judge": odds.astype(np.float32)}
 
 
 def _misread(lips: np.ndarray, draw: np.random.Generator) -> np.ndarray:

@@ -92,13 +92,13 @@ def excerpt(tracks: Sequence[Track], draw: np.random.Generator, frames: int, *, 
     else:
         begins, said = start / RATE - (late + draw.uniform(-0.4, 0.4)) / _FPS + draw.normal(0, 0.008), track.lips[speaker]
     at = (begins + (np.arange(frames) + 0.5) / _FPS) * RATE
-    curves = np.stack([np.interp(at, np.arange(said.shape[1]), curve.astype(np.float32)) for curve in said])
-    return Excerpt(mel=_heard(mel, draw), lips=_read(*curves, draw), late=late)
+    opening, width = (np.interp(at, np.arange(said.shape[1]), curve.astype(np.float32)) for curve in said)
+    return Excerpt(mel=_heard(mel, draw), lips=_read(opening, width, draw), late=late)
 
 
 def _long_enough(tracks: Sequence[Track], draw: np.random.Generator, seconds: float) -> Track:
     while True:
-        track = tracks[draw.integers(len(tracks))]
+        track = tracks[int(draw.integers(len(tracks)))]
         if track.seconds > seconds + 0.05:
             return track
 
