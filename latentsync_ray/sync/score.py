@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latentsync_ray.sync.networks import Floats, Weights, agreement, embed, shipped_weights
 
@@ -85,7 +84,7 @@ def resampled(lips: Floats, fps: Fraction) -> Floats:
 
 def prepared_lips(lips: Floats) -> Floats:
     """What the network watches: the three curves (N, 3) in their own scale, and their changes, (6, N). 0 where unknown."""
-    known: NDArray[np.bool_] = np.isfinite(lips).all(axis=1)
+    known = np.asarray(np.isfinite(lips).all(axis=1))
     values = np.where(known[:, None], lips, 0)
     count = max(1, int(known.sum()))
     values = np.where(known[:, None], values - values.sum(0) / count, 0)

@@ -28,6 +28,7 @@ _WIDTHS, _SIZE = 48, 32
 _BATCH = 24
 _LENGTHS = (50, 75, 100, 150)
 """Frames of an excerpt."""
+_TRIES = 10_000
 _FOREIGN = 0.35
 """Share of excerpts whose lips say something else."""
 _PORTRAIT = 0.28
@@ -97,10 +98,11 @@ def excerpt(tracks: Sequence[Track], draw: np.random.Generator, frames: int, *, 
 
 
 def _long_enough(tracks: Sequence[Track], draw: np.random.Generator, seconds: float) -> Track:
-    while True:
+    for _ in range(_TRIES):
         track = tracks[int(draw.integers(len(tracks)))]
         if track.seconds > seconds + 0.05:
             return track
+    raise ValueError(f"hardly any track is longer than {seconds:g} s")
 
 
 def _heard(mel: np.ndarray, draw: np.random.Generator) -> np.ndarray:
