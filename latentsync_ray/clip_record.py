@@ -58,6 +58,10 @@ class ClipRecord(Row):
     fps: float | None = None
     duration: float | None = None
     """Seconds of the video stream."""
+    sync_score: float | None = None
+    """Probability that lips and sound belong together as they are, 0 to 1 (see ``sync``); None when too little is seen."""
+    sync_offset_ms: float | None = None
+    """The offset at which they agree best, -600 to 600; above 0 the lips are late."""
     sync_correlation: float | None = None
     """How well the mouth's motion agrees with the sound, -1 to 1 (see ``measure``); None when too little face is seen."""
     sync_lag_ms: float | None = None

@@ -295,6 +295,8 @@ class Part(Segment):
     grids: np.ndarray = array("P 2 8 12", np.uint8)
     cells: np.ndarray = array("W 8 12", np.float32)
     """What their cells show; see ``quality.marks``."""
+    lips: np.ndarray = array("E 3", np.float32)
+    """What the new lips do in each frame; see ``sync``. NaN where unknown."""
     generate_seconds: float = 0.0
     idle_seconds: float = 0.0
     paste_seconds: float = 0.0

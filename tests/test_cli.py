@@ -514,7 +514,7 @@ REPORT = Report(
     bytes=12_300_000,
     stage_seconds={"plan": 0, "generate": 360},
     slowest=[SlowClip(clip_id="[2]", seconds=61, frames=300)],
-    least_in_sync=[OutOfSync(clip_id="[3]", sync_correlation=-0.125, sync_lag_ms=-40.0, frames=250)],
+    least_in_sync=[OutOfSync(clip_id="[3]", sync_score=-0.125, sync_offset_ms=-40.0, frames=250)],
     worst=[],
     languages=[
         Language(language="[de]", clips=9, failed=2, frames=3000, seconds=120.0),

@@ -52,21 +52,8 @@ GROUND = {
 FLOORS = (
     GROUND,
     {
-        *(
-            "consent",
-            "faces",
-            "label",
-            "lease",
-            "manifest",
-            "marks",
-            "measure",
-            "media",
-            "models",
-            "quality",
-            "records",
-            "sinks",
-        ),
-        *("speed", "watermark"),
+        *("consent", "faces", "label", "lease", "manifest", "marks", "measure", "media", "models", "quality", "records"),
+        *("sinks", "speed", "sync", "watermark"),
     },
     {"changes", "pairs", "preflight", "stages"},
     {"local", "nano", "pipeline", "progress", "report", "todo"},

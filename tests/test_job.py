@@ -54,7 +54,7 @@ def rows(output: Path) -> dict[str, dict]:
 
 def hashes(output: Path) -> dict[str, str]:
     return {
-        clip_id: f"{row['content_sha256']} {row['sync_correlation']} {row['sync_lag_ms']}"
+        clip_id: f"{row['content_sha256']} {row['sync_correlation']} {row['sync_score']} {row['sync_offset_ms']}"
         if row["content_sha256"]
         else row["error_code"]
         for clip_id, row in rows(output).items()

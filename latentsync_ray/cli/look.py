@@ -59,7 +59,7 @@ def report(
     """Sum up what a run made: counts, errors, speed, the slowest clips, and a picture with clips before and after.
 
     On the picture are failed clips first, up to a third of the rows, one of each error in turn; then those with the lowest
-    sync_correlation; then as many others, spread evenly over the clip ids. Where the job kept its face tracks, a second picture
+    sync_score; then as many others, spread evenly over the clip ids. Where the job kept its face tracks, a second picture
     shows the faces of these clips. Of an OUTPUT that is a URI, the pictures and the page are written to the current folder.
     """
     from latentsync_ray.filesystems import configured
@@ -146,10 +146,10 @@ def _print_report(numbers: Report) -> None:
     show(slowest)
 
     if numbers.least_in_sync:
-        lagging = table("least in sync", "sync_correlation", "lag", "frames")
+        lagging = table("least in sync", "sync_score", "offset", "frames")
         for clip in numbers.least_in_sync[:_NAMED]:
-            lag = "-" if clip.sync_lag_ms is None else f"{clip.sync_lag_ms:+.0f} ms"
-            lagging.add_row(escape(_named(clip)), f"{clip.sync_correlation:.2f}", lag, str(clip.frames))
+            offset = "-" if clip.sync_offset_ms is None else f"{clip.sync_offset_ms:+.0f} ms"
+            lagging.add_row(escape(_named(clip)), f"{clip.sync_score:.2f}", offset, str(clip.frames))
         OUT.print()
         show(lagging)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BROWS", "LOWER", "MOUTH", "NOSE", "UPPER"]
+__all__ = ["BROWS", "CORNERS", "LOWER", "MIDDLES", "MOUTH", "NOSE", "UPPER"]
 
 # fmt: off
 BROWS = ([46, 53, 52, 65, 55, 70, 63, 105, 66, 107], [276, 283, 282, 295, 285, 300, 293, 334, 296, 336])
@@ -11,6 +11,10 @@ NOSE = [1, 5, 48, 278]
 """Ridge, tip and wings: what InsightFace's group is, 0.60 to 0.68 brow distances below the brows on four clips."""
 MOUTH = (13, 14)
 """The middles of the inner edges of upper and lower lip."""
+CORNERS = (78, 308)
+"""The corners of the mouth, at the inner edges."""
+MIDDLES = (0, 17)
+"""The middles of the outer edges of upper and lower lip."""
 LOWER = [
     # lips, outside
     61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409,

@@ -46,12 +46,14 @@ _QUALITY = {
     *("frames_no_face", "frames_not_speaker", "frames_too_brief"),
     *("frames_out_of_picture", "frames_turned", "frames_covered"),
 }
-_TOGETHER = (_MADE_OF, _MARKED, _QUALITY)
+_SYNC = {"sync_score", "sync_offset_ms"}
+_TOGETHER = (_MADE_OF, _MARKED, _QUALITY, _SYNC)
 """Columns that came together: a file that has some of them only was written before, and they are the user's."""
 _SINCE_NULLS = {
     *_MADE_OF,
     *_MARKED,
     *_QUALITY,
+    *_SYNC,
     *(
         "output_path",
         "language",

@@ -28,7 +28,7 @@ from latentsync_ray.types import ClipRecord
 __all__ = ["faces_sheet"]
 
 _COLUMNS = ["clip_id", "status", "error_code", "error", "video", "audio", "faces_path", "face", "face_choice", "face_tracks"]
-_COLUMNS += ["frames", "frames_without_face", "sync_correlation"]
+_COLUMNS += ["frames", "frames_without_face", "sync_score"]
 _WIDTH, _MARGIN, _FACE, _ROW, _HEAD = 1200, 20, 96, 112, 44
 _BAR = (340, 820)
 """Left edge and width of the bars."""

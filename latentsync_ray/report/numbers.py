@@ -59,12 +59,12 @@ class SlowClip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfSync:
-    """A clip whose lips follow its sound less than others' do; see ``measure``."""
+    """A clip whose lips follow its sound less than others' do; see ``sync``."""
 
     clip_id: str
     language: str | None = None
-    sync_correlation: float
-    sync_lag_ms: float | None
+    sync_score: float
+    sync_offset_ms: float | None
     frames: int
 
 
@@ -103,7 +103,7 @@ class Report:
     slowest: list[SlowClip]
     """Slowest first."""
     least_in_sync: list[OutOfSync]
-    """Lowest ``sync_correlation`` first; of finished clips that have one."""
+    """Lowest ``sync_score`` first; of finished clips that have one."""
     worst: list[Ranking]
     """By each measure that any clip has."""
     languages: list[Language]
@@ -144,7 +144,7 @@ def summarise(output: str, *, slowest: int = 10, least_in_sync: int = 8, worst: 
     """
     numbers = ["frames", "frames_without_face", "duration", "bytes", *(f"{stage}_seconds" for stage in TIMED)]
     told = ["clip_id", "status", "error_code", "error", "cost", "card", "precision", "idle_seconds", "tflop"]
-    told += ["language", "finished_at", "sync_lag_ms", "fps", *(name for name in RANKED if name in RECORD_SCHEMA.names)]
+    told += ["language", "finished_at", "sync_offset_ms", "fps", *(name for name in RANKED if name in RECORD_SCHEMA.names)]
     table = read_records(output, columns=[*told, *numbers])
     column = {name: np.nan_to_num(table[name].fill_null(0).to_numpy()) for name in numbers}
     seconds = np.sum([column[f"{stage}_seconds"] for stage in TIMED], axis=0)
@@ -201,9 +201,9 @@ def _failures(failed: pa.Table) -> list[Failures]:
 
 
 def _least_in_sync(table: pa.Table, most: int) -> list[OutOfSync]:
-    known = table.filter((_pc.field("status") != "failed") & _pc.is_finite(_pc.field("sync_correlation")))
-    known = known.sort_by([("sync_correlation", "ascending"), ("clip_id", "ascending")])[:most]
-    names = ["clip_id", "language", "sync_correlation", "sync_lag_ms", "frames"]
+    known = table.filter((_pc.field("status") != "failed") & _pc.is_finite(_pc.field("sync_score")))
+    known = known.sort_by([("sync_score", "ascending"), ("clip_id", "ascending")])[:most]
+    names = ["clip_id", "language", "sync_score", "sync_offset_ms", "frames"]
     return [OutOfSync(**{**row, "frames": row["frames"] or 0}) for row in known.select(names).to_pylist()]
 
 

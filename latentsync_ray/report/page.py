@@ -61,7 +61,7 @@ def write_page(report: Report, page: Path) -> None:
         unseen=Seen(),
         no_pictures=Pictures(),
         meanings=MEANINGS,
-        lags={clip.clip_id: clip.sync_lag_ms for clip in report.least_in_sync},
+        offsets={clip.clip_id: clip.sync_offset_ms for clip in report.least_in_sync},
         lead=_LEAD,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

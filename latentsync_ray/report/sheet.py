@@ -23,7 +23,7 @@ __all__ = ["contact_sheet", "draw_sheet"]
 
 _COLUMNS = [
     *("clip_id", "status", "error_code", "error", "video", "audio", "output", "output_path"),
-    *("frames", "fps", "duration", "loop_mode", "sync_correlation"),
+    *("frames", "fps", "duration", "loop_mode", "sync_score"),
 ]
 _WIDTH, _MARGIN, _GAP, _SEAM, _RADIUS = 1600, 24, 14, 2, 10
 _INNER = _WIDTH - 4 * _MARGIN
@@ -113,7 +113,7 @@ def _facts(record: ClipRecord) -> str:
         (record.frames, "{} frames"),
         (record.duration, "{:.1f} s"),
         (record.fps, "{:g} fps"),
-        (record.sync_correlation, "sync {:.2f}"),
+        (record.sync_score, "sync {:.2f}"),
     ]
     return ", ".join(text.format(value) for value, text in known if value is not None)
 

@@ -26,6 +26,7 @@ from latentsync_ray.layout import relative
 from latentsync_ray.measure import sync_score
 from latentsync_ray.media.join import Extras, join_parts
 from latentsync_ray.media.join import verify as verify_file
+from latentsync_ray.models.mel import mel_columns
 from latentsync_ray.records import commit_pending
 from latentsync_ray.sinks import Sink
 from latentsync_ray.stages.failures import provenance, sources
@@ -33,8 +34,10 @@ from latentsync_ray.stages.inputs import planned_input
 from latentsync_ray.stages.judge import quality_of
 from latentsync_ray.stages.mark import Sign, mark
 from latentsync_ray.stages.parts import drop_clip, drop_parts
+from latentsync_ray.stages.sources import speech_samples
 from latentsync_ray.stages.tried import Gate
 from latentsync_ray.stages.unfinished import Step, Unfinished
+from latentsync_ray.sync import sync_of
 from latentsync_ray.types import ClipRecord, Part
 
 __all__ = ["STEPS", "Join", "Step", "Unfinished", "check_parts", "mark", "measure", "mux", "publish", "steps", "verify"]
@@ -90,6 +93,11 @@ def measure(work: Unfinished) -> None:
         np.concatenate([getattr(part, each) for part in work.parts]) for each in ("mouth_motion", "speech_change")
     )
     work.facts["sync_correlation"], work.facts["sync_lag_ms"] = sync_score(motion, change, work.fps)
+    clip, speech = work.clip, planned_input(work.clip, "audio")
+    samples = speech_samples(speech, work.recipe, channel=clip.audio_channel)
+    lips = np.concatenate([part.lips for part in work.parts])
+    if sync := sync_of(lips, work.fps, lambda first, last: mel_columns(samples, first, last, clip.mel_peak)[0]):
+        work.facts["sync_score"], work.facts["sync_offset_ms"] = sync.score, sync.offset_ms
     work.facts |= quality_of(work.parts, work.fps)
 
 

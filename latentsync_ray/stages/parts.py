@@ -28,6 +28,9 @@ _ASKED = (
 )
 """What may hold secrets, or be another when the part is asked for again, without a change of the part."""
 
+_BY_FRAME = ("M", "H", "L", "E")
+"""First axes of what a part knows of each of its frames."""
+
 
 def save_part(part: Part, data: bytes) -> None:
     """Write the MP4, then the JSON that declares it finished."""
@@ -66,8 +69,8 @@ def _read(written: list[float] | str | None, field: dc.Field[Any], segment: Segm
         return np.frombuffer(zlib.decompress(base64.b64decode(written)), dtype).reshape(shape)
     if written is not None:
         return np.array(written, dtype).reshape(shape)
-    if dtype.kind == "f" and len(axes) == 1:
-        return np.full(segment.stop - segment.start, np.nan, dtype)
+    if axes[0] in _BY_FRAME:
+        return np.full((segment.stop - segment.start, *shape[1:]), np.nan, dtype)
     return np.zeros([max(length, 0) for length in shape], dtype)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from latentsync_ray.config import Recipe
 from latentsync_ray.faces.blend import blend_planes, weight_of
+from latentsync_ray.faces.lips import MeshLips
 from latentsync_ray.label import BurntLabel
 from latentsync_ray.layout import part_uri
 from latentsync_ray.levels import from_codes
@@ -29,6 +30,7 @@ from latentsync_ray.reasons import counted
 from latentsync_ray.registry import lookup
 from latentsync_ray.stages.inputs import open_video
 from latentsync_ray.stages.parts import load_part, save_part
+from latentsync_ray.sync import FACTS, LEAST_MOUTH, read_lips
 from latentsync_ray.types import GeneratedFaces, Part
 from latentsync_ray.watermark import Watermark, apply_watermark
 
@@ -40,7 +42,7 @@ class Paste:
 
     def __init__(self, recipe: Recipe, output: str) -> None:
         self.recipe, self.output, self.template = recipe, output, find_model(recipe.model).template
-        self.reader = FrameReader()
+        self.reader, self.mesh = FrameReader(), MeshLips.of_detector(recipe.detector, self.template)
         self.watermark: Watermark | None = lookup({}, recipe.watermark, "watermark")() if recipe.watermark else None
         cv2.setNumThreads(recipe.cpu_threads)
 
@@ -103,7 +105,22 @@ class Paste:
             traits=marks.traits(matrix, offset),
             grids=marks.grids,
             cells=cells_of(self.template),
+            lips=self._lips(faces),
             paste_seconds=time.perf_counter() - began,
         )
         save_part(part, data)
         return part
+
+    def _lips(self, faces: GeneratedFaces) -> np.ndarray:
+        """What the new lips do in each frame, float32 (F, 3): the mean of the faces that are large enough to tell.
+
+        The codes of ``levels`` will do for grey levels: only contrast counts.
+        """
+        left, _, right, _ = mouth = self.template.mouth
+        wide = (right - left) * self.template.size[0] / np.linalg.norm(faces.affines[:, 0, :2], axis=1)
+        each = [np.full((len(faces.source_frames), FACTS), np.nan, np.float32)]
+        for track in np.unique(faces.tracks).tolist():
+            places = faces.places(track)
+            places = np.where(np.append(wide, 0)[places] >= LEAST_MOUTH, places, -1)
+            each.append(self.mesh(faces.faces, places) if self.mesh else read_lips(faces.faces, places, mouth))
+        return np.ma.masked_invalid(np.stack(each)).mean(0).filled(np.nan).astype(np.float32)

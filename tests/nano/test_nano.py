@@ -90,6 +90,10 @@ def test_the_record_says_that_they_do(dubbed: ClipRecord) -> None:
     assert dubbed.sync_correlation > 0.4
     assert dubbed.sync_lag_ms is not None
     assert abs(dubbed.sync_lag_ms) <= 40
+    assert dubbed.sync_score is not None
+    assert dubbed.sync_score > 0.8
+    assert dubbed.sync_offset_ms is not None
+    assert abs(dubbed.sync_offset_ms) <= 40
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +120,7 @@ def test_silence_closes_the_mouth(dub: Dub, voices: list[np.ndarray]) -> None:
     record = dub(take, "silence")
     assert read_aperture(read_clip(Path(str(record.output))), pose=take.wanted.pose).max() < 0.05
     assert record.sync_correlation is None
+    assert record.sync_score is None
 
 
 def test_guided_lips_follow_too(dub: Dub, take: Take, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from latentsync_ray.report.choice import choose
 
 
 def table(*rows: tuple[str, str | None, float | None]) -> pa.Table:
-    """(clip_id, error_code, sync_correlation) of each clip."""
-    names = ("clip_id", "status", "error_code", "sync_correlation")
+    """(clip_id, error_code, sync_score) of each clip."""
+    names = ("clip_id", "status", "error_code", "sync_score")
     values = [(clip_id, "failed" if code else "ok", code, sync) for clip_id, code, sync in rows]
     types = (pa.string(), pa.string(), pa.string(), pa.float64())
     columns = zip(*values, strict=True)

@@ -50,10 +50,10 @@ def test_messages_are_without_secrets(tmp_path):
 def test_least_in_sync(tmp_path):
     with Records(str(tmp_path)) as table:
         for clip_id, correlation in [("a", 0.5), ("b", -0.2), ("c", None), ("d", float("nan")), ("e", 0.1)]:
-            table.add(record(clip_id, frames=25, sync_correlation=correlation, sync_lag_ms=40.0))
+            table.add(record(clip_id, frames=25, sync_score=correlation, sync_offset_ms=40.0))
         table.add(record("f", status="failed", error_code="no_face", error="none"))
     report = summarise(str(tmp_path), least_in_sync=2)
-    assert [(clip.clip_id, clip.sync_correlation) for clip in report.least_in_sync] == [("b", -0.2), ("e", 0.1)]
+    assert [(clip.clip_id, clip.sync_score) for clip in report.least_in_sync] == [("b", -0.2), ("e", 0.1)]
     json.dumps(report.to_json(), allow_nan=False)
 
 

@@ -82,8 +82,8 @@ def test_it_tells_all_there_is(tmp_path: Path, film: str) -> None:
     known = {"frames": 20, "duration": 0.8, "bytes": 2_000_000, "generate_seconds": 4.0, "output": film}
     page = page_of(
         tmp_path,
-        record("anna", video=film, sync_correlation=0.25, sync_lag_ms=-40.0, language="de", finished_at=began, **known),
-        record("bert", sync_correlation=0.5, finished_at=began + timedelta(seconds=50), **known),
+        record("anna", video=film, sync_score=0.25, sync_offset_ms=-40.0, language="de", finished_at=began, **known),
+        record("bert", sync_score=0.5, finished_at=began + timedelta(seconds=50), **known),
         failed("carl", video=film, language="de", finished_at=began + timedelta(seconds=90)),
         *(failed(f"dora{number}", error_code="input_not_found") for number in range(5)),
     )
@@ -106,7 +106,7 @@ def test_it_tells_all_there_is(tmp_path: Path, film: str) -> None:
 
 
 def test_it_needs_nothing_else(tmp_path: Path, film: str) -> None:
-    page = page_of(tmp_path, record("anna", video=film, output=film, sync_correlation=0.1), failed("carl", video=film))
+    page = page_of(tmp_path, record("anna", video=film, output=film, sync_score=0.1), failed("carl", video=film))
     addresses = [
         value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href", "srcset")
     ]
@@ -131,7 +131,7 @@ def test_no_text_of_the_table_becomes_markup(tmp_path: Path, film: str) -> None:
     worked = {"generate_seconds": 1.0, "idle_seconds": 0.0, "card": EVIL}
     page = page_of(
         tmp_path,
-        record(EVIL, video=film, output=film, sync_correlation=0.1, language=EVIL, **worked),
+        record(EVIL, video=film, output=film, sync_score=0.1, language=EVIL, **worked),
         failed(f"{EVIL}2", video=film, error_code=EVIL, error=EVIL),
     )
     assert [page.source.count(each) for each in ("<script", "</script")] == [1, 1]
@@ -240,7 +240,7 @@ def test_many_rows_make_no_large_page(tmp_path: Path, film: str) -> None:
             "error": pa.array(["too long a story " * 200] * count, pa.string(), mask=~bad),
             "language": [f"x{each % languages}" for each in number],
             "frames": pa.array(number % 500, mask=bad),
-            "sync_correlation": pa.array(np.sin(number), mask=bad),
+            "sync_score": pa.array(np.sin(number), mask=bad),
             "generate_seconds": pa.array(np.cos(number) + 2, mask=bad),
             "finished_at": pa.array((1_764_000_000 + number) * 1_000_000, pa.timestamp("us", "UTC")),
         }

@@ -13,7 +13,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from certificates import make_chain
 from serve_harness import Running, make_settings, running
 from sqlalchemy import create_engine
 
@@ -60,8 +59,7 @@ def unfit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatcher, "_MINUTE", 3.0)  # records are collected every half second
-        signing = make_chain(tmp_path_factory.mktemp("chain")).signing
-        with running(make_settings(tmp_path_factory.mktemp("served") / "data", signing=signing)) as state:
+        with running(make_settings(tmp_path_factory.mktemp("served") / "data")) as state:
             yield state
 
 

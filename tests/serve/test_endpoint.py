@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from certificates import make_chain
 from serve_harness import OTHER, Running, make_settings, running, wait_until
 from serve_tricks import token_of
 from sqlalchemy.exc import OperationalError
@@ -271,15 +273,22 @@ def test_records_with_costs(live: Running, client: httpx.Client, short: dict[str
     assert row["video"] == f"token:{token_of(short['video_url'])}"
 
 
-def test_results_are_marked_and_signed(live: Running, client: httpx.Client, short: dict[str, str], tmp_path: Path) -> None:
-    answer = client.post(f"/{APP}", json=short)
-    content = client.get(answer.json()["video"]["url"]).content
+def test_results_are_marked_and_signed(blink: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = make_settings(tmp_path / "data", signing=make_chain(tmp_path / "chain").signing)
+    with running(settings) as server, httpx.Client(base_url=server.url, headers=server.headers, timeout=240) as client:
+        inputs = [
+            f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+            for path, kind in zip(blink, ("video/mp4", "audio/wav"), strict=True)
+        ]
+        answer = client.post(f"/{APP}", json=dict(zip(("video_url", "audio_url"), inputs, strict=True)))
+        content = client.get(answer.json()["video"]["url"]).content
+        server.settle()
     file = tmp_path / "result.mp4"
     file.write_bytes(content)
     told = provenance_of(file)
     assert (told["credentials"], told["problems"], told["signed_by"]) == ("Valid", [], "Test Studio")
     assert told["xmp"]["Iptc4xmpExt:DigitalSourceType"] == SOURCE_TYPE
-    private = (OTHER, str(live.server.settings.folder), token_of(short["video_url"]), "tester", live.headers["Authorization"])
+    private = (OTHER, str(settings.folder), "tester", server.headers["Authorization"].split()[-1])
     assert not [each for each in private if each.encode() in content]
 
 

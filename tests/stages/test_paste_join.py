@@ -81,6 +81,8 @@ def test_join_publishes_commits_and_cleans_up(segments: list[FaceCrops], tmp_pat
     record = Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))(parts[::-1])
     assert (record.status, record.frames, record.checkpoint) == ("ok", parts[0].frame_count, "a")
     assert (record.sync_correlation, record.sync_lag_ms) == (pytest.approx(1, abs=0.05), 80)
+    assert record.sync_score is not None
+    assert record.sync_score < 0.3, "a grey mouth does not speak"
     assert Path(str(record.output)).stat().st_size == record.bytes
     assert finished_parts(str(tmp_path), parts[0]).tolist() == []
     assert [path.name for path in (tmp_path / "_work" / "records").iterdir()] == ["a.json"]
@@ -153,6 +155,8 @@ def test_parts_from_before_lips_were_measured_are_still_good(segments: list[Face
     assert np.isnan(old.mouth_motion).all()
     assert (len(old.looked_at), len(old.traits), old.grids.shape) == (0, 0, (0, 2, 8, 12))
     assert len(old.mouth_motion) == len(old.speech_change) == old.stop - old.start
+    assert old.lips.shape == (old.stop - old.start, 3)
+    assert np.isnan(old.lips).all()
     record = Join(RECIPE, str(tmp_path), Mp4Sink(str(tmp_path)))([old, parts[1]])
     assert record.sync_correlation is not None
     assert record.seam is not None, "of the other part"
@@ -237,3 +241,35 @@ def test_a_published_clip_has_not_failed_when_its_record_cannot_be_committed(
     assert (record.status, Path(str(record.output)).stat().st_size) == ("ok", record.bytes)
     assert "the disk is full" in caplog.text
     assert finished_parts(str(tmp_path), parts[0]).tolist() == [0, 1], "they are kept until the row is safe"
+
+
+def test_lips_are_measured_of_faces_that_are_large_enough(segments: list[FaceCrops], tmp_path: Path) -> None:
+    """The pipeline's crops have the mouths of the video's own speech: whoever sees them hears that it is other speech."""
+    paste = Paste(RECIPE, str(tmp_path))
+    parts = [paste(GeneratedFaces.of(crops, faces=crops.faces)) for crops in segments]
+    assert all(np.isfinite(part.lips).all() for part in parts)
+    assert np.concatenate([part.lips for part in parts])[:, 0].std() > 0.05
+    first = segments[0]
+    tiny = GeneratedFaces.of(first, faces=first.faces, affines=first.affines * np.float32(20))
+    assert np.isnan(paste._lips(tiny)).all()
+
+
+def test_what_is_said_of_sync_does_not_depend_on_how_a_clip_is_cut(tmp_path: Path) -> None:
+    pair = Pair(clip_id="a", video=str(assets.demo_video()), audio=str(assets.demo_video()))
+    told = []
+    for frames in (32, 80, 256):
+        recipe = RECIPE.model_copy(update={"segment_frames": frames})
+        output = str(tmp_path / str(frames))
+        paste = Paste(recipe, output)
+        parts = [
+            paste(GeneratedFaces.of(crops, faces=crops.faces, checkpoint="a"))
+            for crops in cut(Plan(recipe, output)(pair), recipe)
+        ]
+        record = Join(recipe, output, Mp4Sink(output))(parts)
+        told.append((len(parts), record.sync_score, record.sync_offset_ms))
+    (first, *same), *others = told
+    assert first > others[0][0] > others[1][0]
+    assert all(list(other[1:]) == same for other in others)
+    assert same[0] is not None
+    assert same[0] > 0.8, "the portrait with its own speech"
+    assert abs(same[1]) <= 40
