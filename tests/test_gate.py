@@ -88,6 +88,7 @@ def test_a_second_run_has_nothing_to_do(undisturbed: dict[str, dict[str, Any]], 
     assert (again.ok, again.done_before, again.left) == (0, CLIPS, 0)
 
 
+@pytest.mark.slow
 def test_what_never_passes_is_published_at_its_best(manifest: Path, tmp_path: Path) -> None:
     """By guidance alone the fault becomes smaller, and stays."""
     made = dubbed(manifest, tmp_path / "out", max_skin_shift=0.9, vary=["guidance"], retry=2)
@@ -138,7 +139,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [pytest.param(each, marks=[pytest.mark.slow] if "file" in each else []) for each in DAMAGES])
 def test_an_attempt_that_went_away_is_made_again(damage: str, manifest: Path, tmp_path: Path) -> None:
     whole, harmed = (warm(tmp_path / name, max_skin_shift=-1, retry=2) for name in ("whole", "harmed"))
     asked = pair(manifest, 32)
@@ -191,15 +192,10 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    ("runner", "moment"),
-    [
-        ("local", "all bad ones do"),
-        *(pytest.param("local", moment, marks=pytest.mark.slow) for moment in MOMENTS if moment != "all bad ones do"),
-        *(pytest.param("ray", moment, marks=pytest.mark.slow) for moment in MOMENTS),
-    ],
-)
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("runner", ["local", "ray"])
 def test_killed_and_run_again(
     runner: str, moment: str, manifest: Path, undisturbed: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def rows(output: Path) -> dict[str, dict[str, Any]]:
     return {row["clip_id"]: row for row in read_records(output).to_pylist()}
 
 
+@pytest.mark.slow
 def test_play_mark_export_and_run_again(page: Page, inputs: Path, tmp_path: Path) -> None:
     output = tmp_path / "an output, 100%"
     dub(inputs, output)
