@@ -46,6 +46,7 @@ def test_it_ends_with_the_counts_and_keeps_failures():
 @pytest.mark.parametrize("width", [80, 120])
 def test_what_is_under_way_stands_beside_the_bar_until_frames_come(width: int):
     progress, stream = bar(width)
+    progress._bar.get_time = lambda: 100.0  # a busy machine takes a second for this
     seen = []
     for phase in ("reading the records of earlier runs", "starting Ray", "waiting for the first frames"):
         if phase == "starting Ray":
@@ -54,7 +55,7 @@ def test_what_is_under_way_stands_beside_the_bar_until_frames_come(width: int):
         progress._bar.refresh()
         seen.append(drawn(stream)[-1])
         assert phase in seen[-1]
-        assert re.search(r"0:00:0\d elapsed", seen[-1])
+        assert "0:00:00 elapsed" in seen[-1]
     assert "clips" not in seen[0]
     assert "20/1000 clips" in seen[-1]
     progress.phase("dubbing")
