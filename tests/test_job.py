@@ -53,10 +53,9 @@ def rows(output: Path) -> dict[str, dict]:
 
 
 def hashes(output: Path) -> dict[str, str]:
+    told = ("content_sha256", "sync_correlation", "sync_lag_ms", "sync_score", "sync_offset_ms")
     return {
-        clip_id: f"{row['content_sha256']} {row['sync_correlation']} {row['sync_score']} {row['sync_offset_ms']}"
-        if row["content_sha256"]
-        else row["error_code"]
+        clip_id: " ".join(str(row[name]) for name in told) if row["content_sha256"] else row["error_code"]
         for clip_id, row in rows(output).items()
     }
 
